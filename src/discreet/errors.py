@@ -1,0 +1,94 @@
+"""The error tree: every error says what is wrong, where, and what to do.
+
+DiscreetError                 base; the command line exits with status 2
+├── ConfigurationError        an argument, or a combination of arguments
+│   └── UnsafeArgumentError   an argument that would void the guarantee
+├── DatasetError              the data set; carries every problem found
+├── ModelError                weights, architecture, layers
+│   └── UnsupportedLayerError a layer without a per-example gradient rule
+├── AccountingError           an event or target that cannot be accounted
+├── LedgerError               the record of what was spent
+└── StorageError              the disk: unwritable, full, torn
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+MAX_PROBLEMS_SHOWN = 20
+
+
+class DiscreetError(Exception):
+    """Base of all errors that a user can mend.
+
+    Args:
+        what: What is wrong, in one sentence.
+        where: The file, line, key or layer, if there is one.
+        do: What to do about it.
+    """
+
+    def __init__(self, what: str, *, where: str | None = None, do: str | None = None) -> None:
+        self.what, self.where, self.do = what, where, do
+        super().__init__(what)
+
+    def __str__(self) -> str:
+        text = f"{self.where}: {self.what}" if self.where else self.what
+        return f"{text}\n  {self.do}" if self.do else text
+
+
+class ConfigurationError(DiscreetError, ValueError):
+    """An argument is wrong, missing, unknown or contradicts another."""
+
+
+class UnsafeArgumentError(ConfigurationError):
+    """An argument would void the guarantee and is refused."""
+
+
+class DatasetError(DiscreetError, ValueError):
+    """The data set cannot be trained on; all problems are reported together.
+
+    Args:
+        what: Summary in one sentence.
+        problems: One line each, `file:line: what is wrong`.
+        where: The data set file.
+        do: What to do about it.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        problems: Sequence[str] = (),
+        where: str | None = None,
+        do: str | None = None,
+    ) -> None:
+        self.problems = tuple(problems)
+        super().__init__(what, where=where, do=do)
+
+    def __str__(self) -> str:
+        shown = [f"  {problem}" for problem in self.problems[:MAX_PROBLEMS_SHOWN]]
+        hidden = len(self.problems) - len(shown)
+        if hidden > 0:
+            shown.append(f"  … and {hidden} more")
+        head = f"{self.where}: {self.what}" if self.where else self.what
+        return "\n".join([head, *shown, *([f"  {self.do}"] if self.do else [])])
+
+
+class ModelError(DiscreetError, ValueError):
+    """The model or its weights cannot be trained privately."""
+
+
+class UnsupportedLayerError(ModelError):
+    """A trainable layer has no exact per-example gradient rule."""
+
+
+class AccountingError(DiscreetError, ValueError):
+    """An event has no accounting, or a target cannot be reached."""
+
+
+class LedgerError(DiscreetError, RuntimeError):
+    """The record of what was spent cannot be written or does not add up."""
+
+
+class StorageError(DiscreetError, OSError):
+    """A file or folder cannot be written or read back."""
