@@ -1,0 +1,121 @@
+"""The Gaussian mechanism in closed form, and what it says about a list of events.
+
+Composing full-batch Gaussian steps with noise multipliers σᵢ is one Gaussian mechanism with
+μ² = Σ 1/σᵢ² (Dong, Roth and Su, "Gaussian Differential Privacy", 2022, Corollary 3.3): exact and
+instant. For sampled steps the same μ is an upper bound: the two output distributions of a sampled
+step are mixtures, with equal weights, of equal parts and of the Gaussian pair, so no hockey-stick
+divergence of theirs exceeds the Gaussian one (joint convexity), and composition keeps that order.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import dp_accounting
+from dp_accounting.dp_event import DpEvent
+from scipy import special
+
+from discreet.errors import AccountingError
+from discreet.privacy import NeighboringRelation
+
+# get_epsilon_gaussian finds its root to 1e-12 (absolute) and a few float roundings (relative).
+_ROOT_TOLERANCE = 1e-11
+_LOGARITHM_ROUNDING = 1e-15
+# Beyond this μ the library's search overflows, and the second term below is next to nothing.
+_HARDLY_ANY_NOISE = 1e6
+
+
+@dataclass(frozen=True, kw_only=True)
+class GaussianTerm:
+    """Equal Gaussian steps, sampled or not: what is left of an event for the numerics.
+
+    Attributes:
+        noise_multiplier: σ ≥ 0, relative to the add-or-remove sensitivity.
+        sample_rate: q in (0, 1].
+        steps: T ≥ 1.
+    """
+
+    noise_multiplier: float
+    sample_rate: float
+    steps: int
+
+
+def gaussian_terms(events: Sequence[DpEvent]) -> tuple[GaussianTerm, ...]:
+    """Flatten events into Gaussian terms, equal ones added up (composition commutes).
+
+    Raises:
+        AccountingError: For an event that is not built from Gaussian steps.
+    """
+    steps: dict[tuple[float, float], int] = {}
+    for event in events:
+        for noise_multiplier, sample_rate, count in _leaves(event, 1):
+            key = (noise_multiplier, sample_rate)
+            steps[key] = steps.get(key, 0) + count
+    return tuple(
+        GaussianTerm(noise_multiplier=sigma, sample_rate=q, steps=count)
+        for (sigma, q), count in sorted(steps.items())
+        if count > 0
+    )
+
+
+def _leaves(event: DpEvent, count: int) -> Iterator[tuple[float, float, int]]:
+    match event:
+        case dp_accounting.NoOpDpEvent():
+            return
+        case dp_accounting.ComposedDpEvent():
+            for part in event.events:
+                yield from _leaves(part, count)
+        case dp_accounting.SelfComposedDpEvent():
+            yield from _leaves(event.event, count * event.count)
+        case dp_accounting.GaussianDpEvent():
+            yield event.noise_multiplier, 1.0, count
+        case dp_accounting.PoissonSampledDpEvent(event=dp_accounting.GaussianDpEvent() as inner):
+            yield inner.noise_multiplier, event.sampling_probability, count
+        case _:
+            raise AccountingError(
+                f"no accounting for the event {event}",
+                do="use Gaussian noise on Poisson samples or on the full batch",
+            )
+
+
+def sensitivity_factor(relation: NeighboringRelation) -> float:
+    """How far neighbours move a sum of contributions of norm at most 1."""
+    return 2.0 if relation is NeighboringRelation.REPLACE_ONE else 1.0
+
+
+def unamplified_mu(terms: Sequence[GaussianTerm], relation: NeighboringRelation) -> float:
+    """The μ of Gaussian DP that holds however units were sampled; ∞ without noise."""
+    if any(term.noise_multiplier == 0 for term in terms):
+        return math.inf
+    # hypot neither overflows nor underflows on the way.
+    root = math.hypot(*(math.sqrt(term.steps) / term.noise_multiplier for term in terms))
+    return root * sensitivity_factor(relation)
+
+
+def gaussian_epsilon(mu: float, *, delta: float) -> float:
+    """ε(δ) of μ-Gaussian DP, rounded up (Balle and Wang 2018, Theorem 8)."""
+    if mu == 0:
+        return 0.0
+    if mu > _HARDLY_ANY_NOISE:
+        # P[loss > ε] ≤ δ is enough, and the loss is normal with mean μ²/2 and variance μ².
+        return mu * mu / 2 + mu * math.sqrt(-2 * math.log(delta))
+    if gaussian_delta(mu, epsilon=0.0) <= delta:
+        return 0.0  # asked first: the library divides by zero for a tiny μ
+    epsilon = float(dp_accounting.get_epsilon_gaussian(1 / mu, delta))
+    return epsilon * (1 + _ROOT_TOLERANCE) + _ROOT_TOLERANCE
+
+
+def gaussian_delta(mu: float, *, epsilon: float) -> float:
+    """δ(ε) = Φ(μ/2 − ε/μ) − e^ε Φ(−μ/2 − ε/μ) (Balle and Wang 2018, Theorem 8)."""
+    if mu == 0:
+        return 0.0
+    if not math.isfinite(mu):
+        return 1.0
+    upper = float(special.log_ndtr(mu / 2 - epsilon / mu))
+    lower = epsilon + float(special.log_ndtr(-mu / 2 - epsilon / mu))
+    # The difference of two close numbers, plus what rounding of their logarithms may have taken.
+    difference = max(0.0, -math.expm1(lower - upper))
+    rounding = _LOGARITHM_ROUNDING * (1 + abs(upper) + epsilon)
+    return min(1.0, math.exp(upper) * (difference + rounding))

@@ -1,0 +1,215 @@
+"""Privacy loss distributions of Gaussian steps on a grid, always rounded towards more loss.
+
+The numerics are dp-accounting's (Doroshenko et al. 2022, "Connect the Dots"). This module picks
+the grid, and turns what floating point can do to the result into a slack on δ, so that ε and δ
+stay upper bounds.
+
+The grid is never finer than 1e-4: below, rounding makes mass appear out of nothing (0.7 % of it
+at 1e-5). It is coarser where the loss spreads so wide that the finest grid would cost more than
+about a second (small noise, ε in the hundreds); a coarser grid stays an upper bound.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import dp_accounting
+import numpy as np
+from dp_accounting.pld import privacy_loss_distribution
+from dp_accounting.pld.pld_pmf import PLDPmf
+from dp_accounting.pld.privacy_loss_distribution import PrivacyLossDistribution
+
+from discreet.accounting._gaussian import GaussianTerm, sensitivity_factor
+from discreet.errors import AccountingError
+from discreet.privacy import NeighboringRelation
+
+FINEST_GRID = 1e-4
+# Beyond this the rounding of one step is no longer small against the loss of one step; the
+# Gaussian bound takes over, at an ε in the tens of thousands.
+COARSEST_GRID = 1.0
+# Grid points of one step and of the composition: together about a second on one core.
+_STEP_CELLS = 150_000
+_TOTAL_CELLS = 1_000_000
+# dp-accounting leaves out no more than e^-50 of a step's mass: 10.2 standard deviations.
+_TAIL_DEVIATIONS = 10.2
+# ... and no more than 1e-15 of a composition's: log(2 / 1e-15).
+_TAIL_EXPONENT = 35.2
+_COARSE_FACTOR = 16
+# With less noise a single step is wider than the coarsest grid holds.
+_SMALLEST_NOISE = 1e-3
+
+# Mass may appear (harmless: it counts as loss) up to here; the grid is coarsened beyond.
+_MASS_EXCESS = 0.05
+# Rounding of the FFT, of its T-th power, and of the sums over the grid.
+_ROUNDING = 1e-12
+_ROUNDING_PER_STEP = 4e-16
+_BISECTION_TOLERANCE = 1e-4
+
+_RELATIONS = {
+    NeighboringRelation.ADD_OR_REMOVE_ONE: dp_accounting.NeighboringRelation.ADD_OR_REMOVE_ONE,
+    NeighboringRelation.REPLACE_ONE: dp_accounting.NeighboringRelation.REPLACE_ONE,
+}
+
+
+@dataclass(frozen=True)
+class ComposedLoss:
+    """Privacy loss distribution of all that ran.
+
+    Attributes:
+        distribution: On the grid, for both directions of the neighbouring relation.
+        slack: Bound on the probability mass that floating point may have lost. Taken off δ
+            when ε is asked for, added to δ when δ is.
+    """
+
+    distribution: PrivacyLossDistribution
+    slack: float
+
+    def epsilon(self, *, delta: float) -> float:
+        """Smallest ε on record for δ, at least 0; ∞ where the slack eats all of δ."""
+        usable = delta - self.slack
+        if usable <= 0:
+            return math.inf
+        # Asked first: the library's search runs into an overflow when no ε above 0 is needed.
+        if float(self.distribution.get_delta_for_epsilon(0.0)) <= usable:
+            return 0.0
+        with np.errstate(over="ignore"):
+            epsilon = float(self.distribution.get_epsilon_for_delta(usable))
+        # In the hundreds the library may divide by e^-ε as good as 0, and answer ∞.
+        return epsilon if math.isfinite(epsilon) else self._bisect(usable)
+
+    def _bisect(self, delta: float) -> float:
+        def enough(epsilon: float) -> bool:
+            return float(self.distribution.get_delta_for_epsilon(epsilon)) <= delta
+
+        if not enough(math.inf):
+            return math.inf
+        low, high = 0.0, 1000.0
+        while not enough(high):
+            low, high = high, 2 * high
+        while high - low > _BISECTION_TOLERANCE * high:
+            middle = (low + high) / 2
+            low, high = (low, middle) if enough(middle) else (middle, high)
+        return high
+
+    def delta(self, *, epsilon: float) -> float:
+        """Smallest δ on record for ε, at most 1."""
+        return min(1.0, float(self.distribution.get_delta_for_epsilon(epsilon)) + self.slack)
+
+
+def compose(
+    terms: Sequence[GaussianTerm], *, relation: NeighboringRelation, coarse: bool = False
+) -> ComposedLoss | None:
+    """Compose the terms, at least one, all with noise.
+
+    Args:
+        terms: What ran.
+        relation: The neighbouring relation.
+        coarse: Take a grid that is faster and about 1 % looser.
+
+    Returns:
+        The composition; None where no usable grid is affordable (ε in the tens of thousands).
+
+    Raises:
+        AccountingError: If mass does not add up on any grid.
+    """
+    grid = choose_grid(terms, relation=relation, coarse=coarse)
+    while grid <= COARSEST_GRID:
+        composed = _compose_on(tuple(terms), relation=relation, grid=grid)
+        if composed is not None:
+            return composed
+        grid *= 2
+    return None
+
+
+def choose_grid(
+    terms: Sequence[GaussianTerm], *, relation: NeighboringRelation, coarse: bool = False
+) -> float:
+    """Finest affordable grid: 1e-4 times a power of two; ∞ where there is hardly any noise.
+
+    The costs are estimates. Of one step, from the loss at the end of its tail. Of the
+    composition, from the Chernoff bounds by which the library truncates it, with the variance of
+    one step's loss at most q² (e^(1/σ²) − 1), its value for small q (four times that where
+    neighbours differ by a replacement), and at most q · width².
+    """
+    shift = sensitivity_factor(relation)
+    if any(term.noise_multiplier < _SMALLEST_NOISE for term in terms):
+        return math.inf
+    widest = total = 0.0
+    narrowest = math.inf
+    for term in terms:
+        precision = term.noise_multiplier**-2
+        width = _TAIL_DEVIATIONS * shift / term.noise_multiplier + shift * shift * precision / 2
+        deviation = term.sample_rate * math.sqrt(math.expm1(min(precision, 700)))
+        relative_variance = term.steps * min((shift * deviation / width) ** 2, term.sample_rate)
+        side = min(relative_variance * k / 2 + _TAIL_EXPONENT / k for k in range(1, 21))
+        total += 2 * width * side
+        widest, narrowest = max(widest, width), min(narrowest, deviation)
+    fine = _power_of_two(max(widest / _STEP_CELLS, total / _TOTAL_CELLS), round_up=True)
+    if not coarse or fine > COARSEST_GRID:
+        return fine
+    # The grid must resolve one step's loss, or rounding takes over.
+    limit = min(_COARSE_FACTOR * fine, COARSEST_GRID, narrowest / 4)
+    return max(fine, _power_of_two(limit, round_up=False))
+
+
+def _power_of_two(width: float, *, round_up: bool) -> float:
+    exponent = math.log2(max(width / FINEST_GRID, 1.0))
+    return FINEST_GRID * 2.0 ** (math.ceil(exponent) if round_up else math.floor(exponent))
+
+
+def _compose_on(
+    terms: tuple[GaussianTerm, ...], *, relation: NeighboringRelation, grid: float
+) -> ComposedLoss | None:
+    parts = [
+        _one_step(term.noise_multiplier, term.sample_rate, relation, grid).self_compose(term.steps)
+        if term.sample_rate < 1
+        # Full-batch steps compose to one Gaussian step with less noise.
+        else _one_step(term.noise_multiplier / math.sqrt(term.steps), 1.0, relation, grid)
+        for term in terms
+    ]
+    distribution = functools.reduce(PrivacyLossDistribution.compose, parts)
+    excess, lost = 0.0, 0.0
+    for finite, infinite in _masses(distribution):
+        total = float(finite.sum()) + infinite
+        if not math.isfinite(total):
+            raise AccountingError(
+                "the privacy loss distribution does not add up to a probability",
+                do="use accountant=rdp",
+            )
+        excess = max(excess, total - 1)
+        lost = max(lost, max(0.0, 1 - total) - 2 * float(np.minimum(finite, 0).sum()))
+    if excess > _MASS_EXCESS:
+        return None
+    steps = sum(term.steps for term in terms)
+    return ComposedLoss(distribution, _ROUNDING + _ROUNDING_PER_STEP * steps + lost)
+
+
+# Pure, and asked again with the same arguments when ε is wanted after each epoch.
+@functools.lru_cache(maxsize=8)
+def _one_step(
+    noise_multiplier: float, sample_rate: float, relation: NeighboringRelation, grid: float
+) -> PrivacyLossDistribution:
+    # Under REPLACE_ONE the library itself takes neighbours to be two sensitivities apart.
+    step = privacy_loss_distribution.from_gaussian_mechanism(
+        noise_multiplier,
+        value_discretization_interval=grid,
+        sampling_prob=sample_rate,
+        neighboring_relation=_RELATIONS[relation],
+    )
+    # Dense, because composing a sparse one T times first works out size ** T exactly.
+    remove, add = (pmf.to_dense_pmf() for pmf in _directions(step))
+    return PrivacyLossDistribution(remove, add)
+
+
+def _directions(distribution: PrivacyLossDistribution) -> tuple[PLDPmf, PLDPmf]:
+    # The library has no public view of these; its version is held below the next minor one.
+    return distribution._pmf_remove, distribution._pmf_add  # pyright: ignore[reportPrivateUsage]
+
+
+def _masses(distribution: PrivacyLossDistribution) -> Iterator[tuple[np.ndarray, float]]:
+    for pmf in _directions(distribution):
+        dense = pmf.to_dense_pmf()
+        yield dense._probs, float(dense._infinity_mass)  # pyright: ignore[reportPrivateUsage]

@@ -1,0 +1,34 @@
+"""Fixtures for all tests: real data sets and pretrained weights, where this machine has them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+# Before anything imports Ultralytics: no test may touch the network or install a package.
+os.environ.setdefault("YOLO_OFFLINE", "true")
+os.environ.setdefault("YOLO_AUTOINSTALL", "false")
+
+SHARED_VARIABLE = "DISCREET_SHARED"
+
+
+def _shared(part: str) -> Path:
+    beside_repository = Path(__file__).parents[2] / "shared"
+    path = Path(os.environ.get(SHARED_VARIABLE) or beside_repository) / part
+    if not path.exists():
+        pytest.skip(f"needs {part}: not at {path}; set {SHARED_VARIABLE} to the folder above it")
+    return path
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder of the real data sets (bccd, coco8, fod_a, txl_pbc); skips where it is absent."""
+    return _shared("data")
+
+
+@pytest.fixture(scope="session")
+def yolov8n_weights() -> Path:
+    """Pretrained YOLOv8n weights; skips where they are absent."""
+    return _shared("weights/yolov8n.pt")
