@@ -1,0 +1,131 @@
+"""The durable record of a run's steps: a line is on disk before its update is visible.
+
+A crash can therefore over-count a step that never took effect, but never under-count one that
+did. The file is append-only JSON lines: a header, then one line per charged event.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+from discreet.accounting import Event, event_from_json, merge
+from discreet.errors import LedgerError
+from discreet.storage import sync_folder
+
+SCHEMA = 1
+
+
+class Ledger(Protocol):
+    """Where steps are charged."""
+
+    def charge(self, event: Event) -> None:
+        """Record `event` durably; returns only when it would survive a power cut."""
+        ...
+
+    @property
+    def events(self) -> tuple[Event, ...]:
+        """All that was charged, in order."""
+        ...
+
+
+class RunLedger:
+    """A run's own ledger, one file.
+
+    Args:
+        path: The file; made if absent, continued if present.
+
+    Raises:
+        LedgerError: If the file cannot be written, or holds something else than a ledger.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._events: tuple[Event, ...] = ()
+        try:
+            if path.exists():
+                self._events = merge(list(_read(path)))
+                _mend_torn_tail(path)
+            else:
+                _append(path, {"ledger": "discreet", "schema": SCHEMA})
+                sync_folder(path.parent)
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def charge(self, event: Event) -> None:
+        """Append one line and flush it to the disk.
+
+        Raises:
+            LedgerError: If the line cannot be made durable; the step must not go on.
+        """
+        try:
+            _append(self._path, {"charge": event.to_json()})
+        except OSError as error:
+            raise self._unwritable(error) from error
+        self._events = merge([*self._events, event])
+
+    @property
+    def events(self) -> tuple[Event, ...]:
+        """All that was charged, in order, equal neighbours merged."""
+        return self._events
+
+    def _unwritable(self, error: OSError) -> LedgerError:
+        return LedgerError(
+            f"the ledger cannot be written ({error.strerror or error}); the step was not applied",
+            where=str(self._path),
+            do="make room or fix the permissions, then resume the run",
+        )
+
+
+def _append(path: Path, line: dict[str, object]) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        data = (json.dumps(line, allow_nan=False, sort_keys=True) + "\n").encode()
+        if os.write(descriptor, data) != len(data):
+            raise OSError("the disk took only part of the line")
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _mend_torn_tail(path: Path) -> None:
+    # A torn last line was read as a charge; ending it keeps the next line apart from it.
+    if not path.read_bytes().endswith(b"\n"):
+        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND)
+        try:
+            os.write(descriptor, b"\n")
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _read(path: Path) -> Iterator[Event]:
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    try:
+        header = json.loads(lines[0]) if lines else {}
+    except ValueError:
+        header = {}
+    if not isinstance(header, dict) or header.get("ledger") != "discreet":
+        raise LedgerError("not a ledger", where=str(path), do="name the folder of a run")
+    if header.get("schema") != SCHEMA:
+        raise LedgerError(
+            f"ledger of schema {header.get('schema')}, this version reads {SCHEMA}",
+            where=str(path),
+            do="use the version that wrote it",
+        )
+    last: Event | None = None
+    for number, line in enumerate(lines[1:], start=2):
+        try:
+            last = event_from_json(json.loads(line)["charge"])
+        except (ValueError, KeyError, TypeError) as error:
+            # A torn line is a charge whose step may have run: counted as the one before it.
+            if last is None:
+                raise LedgerError(
+                    f"the line cannot be read ({error})",
+                    where=f"{path}:{number}",
+                    do="restore the file from a backup; without it the run cannot be continued",
+                ) from error
+        yield last

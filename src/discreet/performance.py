@@ -1,0 +1,23 @@
+"""What only speed depends on: changing it never moves ε."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class PerformanceConfig(BaseModel):
+    """Speed settings of a run.
+
+    Attributes:
+        micro_batch_size: Images per forward pass; None measures what fits the memory.
+        engine: Which engine computes per-example gradients; all are exact.
+        workers: Processes that load images; 0 loads in the training process.
+    """
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    micro_batch_size: int | None = Field(default=None, ge=1)
+    engine: Literal["discreet", "opacus", "reference"] = "discreet"
+    workers: int = Field(default=0, ge=0)

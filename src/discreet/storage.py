@@ -1,0 +1,77 @@
+"""Files that are either whole or absent, whatever happens to the machine in between."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from discreet.errors import StorageError
+
+
+def write_atomically(path: Path, write: Callable[[BinaryIO], None]) -> None:
+    """Write to a temporary file beside `path`, flush it to the disk, then rename it.
+
+    Raises:
+        StorageError: If the disk refuses; `path` then is what it was before.
+    """
+    try:
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(descriptor, "wb") as stream:
+                write(stream)
+                stream.flush()
+                os.fsync(stream.fileno())
+            Path(temporary).replace(path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+        sync_folder(path.parent)
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
+        if isinstance(error, RuntimeError) and "write" not in str(error).lower():
+            raise
+        raise StorageError(
+            f"cannot be written ({getattr(error, 'strerror', None) or error})",
+            where=str(path),
+            do="make room or fix the permissions; what was written before is still there",
+        ) from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON, indented, sorted by nothing: the order given is the order read."""
+    data = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+    write_atomically(path, lambda stream: _write_all(stream, data))
+
+
+def _write_all(stream: BinaryIO, data: bytes) -> None:
+    stream.write(data)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and its parents, and prove that files can be written there.
+
+    Raises:
+        StorageError: If not.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path) as probe:
+            probe.write(b"\0")
+    except OSError as error:
+        raise StorageError(
+            f"the folder cannot be written ({error.strerror or error})",
+            where=str(path),
+            do="choose another with project=FOLDER",
+        ) from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush a folder's entries: the name of a new file is durable only then."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from discreet.accounting import PoissonSampledGaussian
+from discreet.errors import LedgerError
+from discreet.ledger import RunLedger
+
+STEP = PoissonSampledGaussian(sample_rate=0.1, noise_multiplier=1.2, steps=1)
+
+
+def steps(ledger: RunLedger) -> int:
+    return sum(event.steps for event in ledger.events)
+
+
+def test_charges_survive_and_add_up(tmp_path: Path):
+    ledger = RunLedger(tmp_path / "ledger.jsonl")
+    for _ in range(3):
+        ledger.charge(STEP)
+    again = RunLedger(tmp_path / "ledger.jsonl")
+    again.charge(STEP)
+    assert again.events == (STEP.with_steps(4),)
+    assert RunLedger(tmp_path / "ledger.jsonl").events == again.events
+
+
+def test_each_charge_is_flushed_to_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    ledger = RunLedger(tmp_path / "ledger.jsonl")
+    flushed = []
+    monkeypatch.setattr(os, "fsync", lambda fd: flushed.append(os.fstat(fd).st_size))
+    ledger.charge(STEP)
+    assert flushed == [(tmp_path / "ledger.jsonl").stat().st_size]
+
+
+def test_a_torn_line_counts_as_a_charge_and_does_not_swallow_the_next(tmp_path: Path):
+    path = tmp_path / "ledger.jsonl"
+    ledger = RunLedger(path)
+    ledger.charge(STEP)
+    ledger.charge(STEP)
+    path.write_bytes(path.read_bytes()[:-20])
+    torn = RunLedger(path)
+    assert steps(torn) == 2
+    torn.charge(STEP)
+    assert steps(RunLedger(path)) == 3
+
+
+def test_a_process_killed_after_the_charge_has_charged(tmp_path: Path):
+    code = (
+        "import os, sys; from pathlib import Path; from discreet.ledger import RunLedger; "
+        "from discreet.accounting import PoissonSampledGaussian as P; "
+        "l = RunLedger(Path(sys.argv[1])); "
+        "l.charge(P(sample_rate=0.1, noise_multiplier=1.2, steps=1)); os._exit(9)"
+    )
+    path = tmp_path / "ledger.jsonl"
+    assert subprocess.run([sys.executable, "-c", code, str(path)], timeout=60).returncode == 9
+    assert steps(RunLedger(path)) == 1
+
+
+@pytest.mark.parametrize("content", ["", "not json\n", '{"ledger": "other"}\n', "[]\n"])
+def test_another_file_is_not_taken_for_a_ledger(tmp_path: Path, content: str):
+    path = tmp_path / "ledger.jsonl"
+    path.write_text(content)
+    with pytest.raises(LedgerError, match="not a ledger"):
+        RunLedger(path)
+    assert path.read_text() == content
+
+
+def test_an_unreadable_first_charge_is_named(tmp_path: Path):
+    path = tmp_path / "ledger.jsonl"
+    RunLedger(path).charge(STEP)
+    path.write_text(path.read_text().replace("poisson_sampled_gaussian", "guesswork"))
+    with pytest.raises(LedgerError, match=r"ledger\.jsonl:2"):
+        RunLedger(path)
+
+
+def test_an_unwritable_ledger_says_that_the_step_was_not_applied(tmp_path: Path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    ledger = RunLedger(folder / "ledger.jsonl")
+    (folder / "ledger.jsonl").unlink()
+    folder.rmdir()
+    with pytest.raises(LedgerError, match="not applied"):
+        ledger.charge(STEP)

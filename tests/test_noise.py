@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from discreet.clipping import ClippedSum
+from discreet.errors import ConfigurationError
+from discreet.noise import GaussianMechanism, hardened_normal
+from discreet.randomness import InsecureSource, SecureSource
+
+SIZE = 400_000  # standard error of the measured scale: 0.11 %, so ±2 % is 18 of them
+
+
+def scale_is(samples: np.ndarray, deviation: float) -> bool:
+    """Accepts the scale within 0.6 %: five standard errors."""
+    return abs(samples.std() / deviation - 1) < 5 / math.sqrt(2 * len(samples))
+
+
+def zeros(**shapes: tuple[int, ...]) -> ClippedSum:
+    return ClippedSum(
+        sums={name: torch.zeros(shape) for name, shape in shapes.items()}, sensitivity=2.5
+    )
+
+
+def test_scale_is_multiplier_times_the_sensitivity_that_the_sum_carries():
+    noised = GaussianMechanism(noise_multiplier=1.2).privatise(zeros(w=(SIZE,)), InsecureSource(0))
+    samples = noised["w"].double().numpy()
+    assert scale_is(samples, 1.2 * 2.5)
+    assert not scale_is(samples, 1.2 * 2.5 * 1.02)
+    assert not scale_is(samples, 1.2 * 2.5 * 0.98)
+    assert abs(samples.mean()) < 5 * 3.0 / math.sqrt(SIZE)
+
+
+def test_samples_are_normal_also_in_the_tail():
+    samples = hardened_normal(SIZE, InsecureSource(1).stream())
+    assert stats.kstest(samples, "norm").pvalue > 1e-4
+    beyond = (np.abs(samples) > 4).sum()
+    assert 5 < beyond < 60  # 25.3 expected
+
+
+def test_every_parameter_gets_its_own_noise():
+    noised = GaussianMechanism(noise_multiplier=1.0).privatise(
+        zeros(a=(20_000,), b=(20_000,), c=(3, 4)), SecureSource()
+    )
+    assert set(noised) == {"a", "b", "c"}
+    assert noised["c"].shape == (3, 4)
+    assert torch.all(noised["c"] != 0)
+    correlation = np.corrcoef(noised["a"].numpy(), noised["b"].numpy())[0, 1]
+    assert abs(correlation) < 5 / math.sqrt(20_000)
+
+
+def test_steps_are_independent_even_with_torch_and_numpy_reseeded():
+    mechanism, outputs = GaussianMechanism(noise_multiplier=1.0), []
+    for _ in range(2):
+        torch.manual_seed(0)
+        np.random.seed(0)
+        outputs.append(mechanism.privatise(zeros(w=(20_000,)), SecureSource())["w"].numpy())
+    assert abs(np.corrcoef(*outputs)[0, 1]) < 5 / math.sqrt(20_000)
+
+
+def test_chunks_do_not_repeat():
+    samples = hardened_normal(600_000, SecureSource().stream())
+    assert abs(np.corrcoef(samples[:262_144], samples[262_144:524_288])[0, 1]) < 5 / 512
+
+
+def test_zero_multiplier_adds_nothing_and_keeps_the_sum_apart():
+    clipped = zeros(w=(3,))
+    noised = GaussianMechanism(noise_multiplier=0.0).privatise(clipped, SecureSource())
+    noised["w"] += 1
+    assert torch.equal(clipped.sums["w"], torch.zeros(3))
+
+
+@pytest.mark.parametrize("value", [-1.0, float("nan"), float("inf")])
+def test_bad_multipliers_are_refused(value: float):
+    with pytest.raises(ConfigurationError, match="noise_multiplier"):
+        GaussianMechanism(noise_multiplier=value)
