@@ -1,0 +1,79 @@
+"""Check one image together with its labels. Pure reading: runs in a pool of threads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from discreet.data.images import ImageFacts, UnusableImageError, inspect_image
+from discreet.data.labels import LabelProblem, Labels, label_path, no_labels, read_labels
+from discreet.data.listing import ListedImage
+from discreet.data.records import ImageRecord
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckedImage:
+    """One image and its labels, as they were found.
+
+    Attributes:
+        listed: The image and where it was listed.
+        file: Device and inode, links followed: equal for all links to one file; None if it is
+            missing.
+        facts: What the image holds; None if it cannot be used.
+        image_problem: Why not.
+        label: Where the label file is, or would be.
+        labels: Its boxes; None if there is no such file.
+        label_problems: What is wrong in it.
+    """
+
+    listed: ListedImage
+    file: tuple[int, int] | None
+    facts: ImageFacts | None
+    image_problem: str | None
+    label: Path
+    labels: Labels | None
+    label_problems: tuple[LabelProblem, ...]
+
+    def record(self) -> ImageRecord:
+        """The image as the data set holds it; only for an image without problems."""
+        if self.facts is None or self.label_problems:
+            raise AssertionError("an image with problems has no record")
+        labels = self.labels or no_labels()
+        return ImageRecord(
+            image=self.listed.image,
+            label=None if self.labels is None else self.label,
+            width=self.facts.width,
+            height=self.facts.height,
+            classes=labels.classes,
+            boxes=labels.boxes,
+            digest=self.facts.digest,
+        )
+
+
+def check_image(
+    listed: ListedImage, *, nc: int | None, single_cls: bool, keypoint_columns: int
+) -> CheckedImage:
+    """Decode one image and parse its labels; arguments as for `parse_labels`."""
+    file = facts = image_problem = None
+    try:
+        facts = inspect_image(listed.image)
+    except UnusableImageError as error:
+        image_problem = str(error)
+    try:
+        status = listed.image.stat()
+        file = (status.st_dev, status.st_ino)
+    except OSError:
+        pass  # reported above: what cannot be examined cannot be read
+    label = label_path(listed.image)
+    labels, problems = read_labels(
+        label, nc=nc, single_cls=single_cls, keypoint_columns=keypoint_columns
+    )
+    return CheckedImage(
+        listed=listed,
+        file=file,
+        facts=facts,
+        image_problem=image_problem,
+        label=label,
+        labels=labels,
+        label_problems=tuple(problems),
+    )

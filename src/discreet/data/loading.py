@@ -1,0 +1,126 @@
+"""Read and check a whole data set: all images, all label lines, all problems; writes nothing."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from PIL import ImageFile
+
+from discreet.data._findings import Findings
+from discreet.data._reading import resolved
+from discreet.data.checking import CheckedImage, check_image
+from discreet.data.description import Description, find_file, read_description
+from discreet.data.listing import ListedImage, list_images
+from discreet.data.notices import report_labels
+from discreet.data.records import DetectionDataset
+from discreet.data.repeats import report_repeats
+from discreet.errors import ConfigurationError
+
+SPLITS = ("train", "val", "test")
+CHUNK = 32  # images per task of the thread pool
+
+Progress = Callable[[int, int], None]
+
+
+def load_dataset(
+    data: str | Path,
+    *,
+    progress: Progress | None = None,
+    single_cls: bool = False,
+    splits: Sequence[str] = ("train", "val"),
+) -> DetectionDataset:
+    """Read a detection data set in Ultralytics' format and check all of it, read-only.
+
+    The images are those that Ultralytics 8.4 would train on, in its order, or none: whatever
+    Ultralytics would drop, repair or download is a problem here, because the number of units is
+    part of the guarantee. Polygon labels become boxes and repeated label lines are left out, as
+    Ultralytics does, with a notice.
+
+    Args:
+        data: The data set's YAML file, or a folder that holds just one.
+        progress: Called with (images done, images in all) from the calling thread.
+        single_cls: Treat all classes as one, as Ultralytics' argument of that name does.
+        splits: Which of train, val and test to read; each must be there and not empty.
+
+    Returns:
+        The data set, with notices about what does not stop a run.
+
+    Raises:
+        DatasetError: With all problems found, `file:line: what is wrong`.
+        ConfigurationError: A split has an unknown name.
+    """
+    if unknown := [split for split in splits if split not in SPLITS]:
+        what = f"expected splits among {', '.join(SPLITS)}, got {unknown[0]!r}"
+        raise ConfigurationError(what, where="splits")
+    if ImageFile.LOAD_TRUNCATED_IMAGES:
+        raise ConfigurationError(
+            "PIL.ImageFile.LOAD_TRUNCATED_IMAGES is set, so truncated images would pass",
+            do="Leave it at False while a private data set is read.",
+        )
+    file = find_file(data)
+    findings = Findings(yaml=file, root=resolved(file.parent))
+    description = read_description(
+        file,
+        findings,
+        splits=[split for split in SPLITS if split in splits],
+        single_cls=single_cls,
+    )
+    listed = [
+        image
+        for split, sources in description.sources.items()
+        for image in list_images(split, sources, findings)
+    ]
+    checked = _check_all(listed, description, single_cls, progress)
+    for item in checked:
+        if item.image_problem is not None:
+            findings.problem(item.listed.image, item.image_problem)
+        for problem in item.label_problems:
+            findings.problem(item.label, problem.what, line=problem.line)
+    report_repeats(checked, findings)
+    report_labels(checked, findings)
+    findings.refuse()
+    records = {
+        split: tuple(item.record() for item in checked if item.listed.split == split)
+        for split in SPLITS
+    }
+    return DetectionDataset(
+        yaml=file,
+        names=description.names or (),
+        train=records["train"],
+        val=records["val"],
+        test=records["test"],
+        notices=tuple(findings.notices),
+    )
+
+
+def _check_all(
+    listed: Sequence[ListedImage],
+    description: Description,
+    single_cls: bool,
+    progress: Progress | None,
+) -> list[CheckedImage]:
+    nc = None if description.names is None else len(description.names)
+
+    def check_chunk(start: int) -> list[CheckedImage]:
+        return [
+            check_image(
+                item,
+                nc=nc,
+                single_cls=single_cls,
+                keypoint_columns=description.keypoint_columns,
+            )
+            for item in listed[start : start + CHUNK]
+        ]
+
+    checked: list[CheckedImage] = []
+    # Pillow warns about damaged metadata, which nothing here reads; damaged pixels are errors.
+    with warnings.catch_warnings(), ThreadPoolExecutor() as pool:
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        for chunk in pool.map(check_chunk, range(0, len(listed), CHUNK)):
+            checked += chunk
+            if progress is not None:
+                progress(len(checked), len(listed))
+    return checked

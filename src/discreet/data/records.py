@@ -1,0 +1,68 @@
+"""What a detection data set is once it has been read: images, boxes, names. Values only.
+
+Shape legend: k is the number of boxes of one image.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ImageRecord:
+    """One image with its labels: one privacy unit, unless units are groups of images.
+
+    Attributes:
+        image: Absolute path of the image; symbolic links are kept as they were listed.
+        label: Absolute path of its label file, or None where there is none (a background image).
+        width: Pixels, after the rotation that the image's EXIF orientation asks for.
+        height: Pixels, after the same rotation.
+        classes: Class numbers, int64 (k,), read-only.
+        boxes: Centre x, centre y, width, height as shares of the image, float32 (k, 4), read-only.
+        digest: BLAKE2b of the file's bytes, 16 bytes. Private: it identifies the image, so it
+            must never reach a release.
+    """
+
+    image: Path
+    label: Path | None
+    width: int
+    height: int
+    classes: NDArray[np.int64]
+    boxes: NDArray[np.float32]
+    digest: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class DetectionDataset:
+    """A data set in Ultralytics' detection format, checked in full.
+
+    Attributes:
+        yaml: The data set file.
+        names: Class names; the position is the class number.
+        train: Training images in Ultralytics' order (sorted by path).
+        val: Validation images; empty where the split was not asked for.
+        test: Test images; empty where the split was not asked for.
+        notices: What a user should know and what does not stop a run. Private: they name files
+            and count images.
+    """
+
+    yaml: Path
+    names: tuple[str, ...]
+    train: tuple[ImageRecord, ...]
+    val: tuple[ImageRecord, ...] = ()
+    test: tuple[ImageRecord, ...] = ()
+    notices: tuple[str, ...] = ()
+
+    @property
+    def n(self) -> int:
+        """Number of training images."""
+        return len(self.train)
+
+    @property
+    def nc(self) -> int:
+        """Number of classes."""
+        return len(self.names)
