@@ -1,0 +1,43 @@
+"""Every training argument that a user may give, in one place, each judged once.
+
+    values.py       what a value may be, and its wording
+    privacy.py      arguments that set the guarantee
+    policy.py       how an Ultralytics argument can stand to the guarantee
+    accepted.py     those that are harmless
+    refused.py      those that are refused or fixed, with the reason
+    split.py        check everything given, and split it
+
+Imports neither torch nor Ultralytics: a wrong argument is told in a fraction of a second.
+"""
+
+from discreet.arguments.accepted import PUBLIC_SETTINGS
+from discreet.arguments.policy import UNSET, Argument, Kind
+from discreet.arguments.privacy import (
+    DEFAULT_EPOCHS,
+    TRAINABLE_PARTS,
+    PrivacyArguments,
+)
+from discreet.arguments.split import (
+    ULTRALYTICS,
+    is_flag,
+    known_names,
+    neutral_values,
+    split_arguments,
+)
+from discreet.arguments.values import parse_value
+
+__all__ = [
+    "DEFAULT_EPOCHS",
+    "PUBLIC_SETTINGS",
+    "TRAINABLE_PARTS",
+    "ULTRALYTICS",
+    "UNSET",
+    "Argument",
+    "Kind",
+    "PrivacyArguments",
+    "is_flag",
+    "known_names",
+    "neutral_values",
+    "parse_value",
+    "split_arguments",
+]

@@ -1,0 +1,182 @@
+"""The arguments that set the guarantee: what is asked, what it costs, what trains."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from discreet.arguments.problems import Problem, gather
+from discreet.arguments.suggestions import unknown_argument
+from discreet.arguments.values import (
+    Count,
+    CountOrZero,
+    Expected,
+    Gain,
+    OpenFraction,
+    PositiveNumber,
+    Verbatim,
+    check_value,
+    expected,
+    shown,
+)
+
+DEFAULT_EPOCHS = 20
+TRAINABLE_PARTS = ("all", "head", "film", "whole_head")
+
+
+def _known_parts(text: str) -> str:
+    parts = text.split("+")
+    if not set(parts) <= set(TRAINABLE_PARTS) or len(set(parts)) < len(parts):
+        raise ValueError("unknown or repeated part")
+    if "all" in parts and len(parts) > 1:
+        raise ValueError("all leaves nothing to add")
+    return text
+
+
+Trainable = Annotated[
+    str,
+    AfterValidator(_known_parts),
+    Verbatim(),
+    Expected(f"all, or other parts joined by + from {', '.join(TRAINABLE_PARTS[1:])}"),
+]
+
+
+class PrivacyArguments(BaseModel):
+    """Privacy arguments of a run; immutable, checked on construction.
+
+    Exactly one of `epsilon` and `noise_multiplier` is set, and exactly one of `epochs` and
+    `steps` (20 epochs if neither is given). Values may be text from a command line.
+
+    Raises:
+        ConfigurationError: Values are wrong, unknown or contradict one another; all problems
+            are in the one error.
+    """
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
+
+    epsilon: PositiveNumber | None = Field(
+        default=None, description="ε that the run ends at or under; this or noise_multiplier"
+    )
+    noise_multiplier: Gain | None = Field(
+        default=None,
+        description="standard deviation of the noise over max_grad_norm; 0 is not private",
+    )
+    delta: OpenFraction | None = Field(
+        default=None, description="δ; if left out, below 1/images, a power of ten"
+    )
+    max_grad_norm: PositiveNumber = Field(
+        default=1.0, description="L2 bound that each image's gradient is clipped to"
+    )
+    clipping: Literal["flat"] = Field(
+        default="flat", description="flat: one bound on the whole gradient of an image"
+    )
+    batch: Count | None = Field(
+        default=None,
+        description="expected number of images in a step, of any size; if left out, chosen",
+    )
+    micro_batch: Count | None = Field(
+        default=None, description="images held in memory at once; if left out, by memory"
+    )
+    epochs: Count | None = Field(
+        default=None, description=f"passes over the images; {DEFAULT_EPOCHS} without steps"
+    )
+    steps: Count | None = Field(default=None, description="noisy updates; instead of epochs")
+    norm: Literal["frozen", "group"] | None = Field(
+        default=None,
+        description="frozen: public BatchNorm statistics (default with pretrained weights); "
+        "group: GroupNorm (default from scratch)",
+    )
+    trainable: Trainable | None = Field(
+        default=None,
+        description="parts that train: all, head, film (γ/β of the normalisations), "
+        "whole_head; joined by +, as film+head",
+    )
+    accountant: Literal["pld", "rdp"] = Field(
+        default="pld", description="pld (tight) or rdp (looser, classical)"
+    )
+    val_data: Literal["public", "private"] = Field(
+        default="private",
+        description="private: validation metrics stay in internal/; public: released",
+    )
+    engine: Literal["discreet", "opacus", "reference"] = Field(
+        default="discreet", description="per-image gradients: discreet, opacus or reference"
+    )
+    insecure_seed: CountOrZero | None = Field(
+        default=None, description="repeatable noise and sampling, for tests: not private"
+    )
+
+    def __init__(self, **given: object) -> None:
+        problems = find_problems(given)
+        if problems:
+            raise gather(problems)
+        values = {name: _read(name, value) for name, value in given.items()}
+        if values.get("epochs") is None and values.get("steps") is None:
+            values["epochs"] = DEFAULT_EPOCHS
+        super().__init__(**values)
+
+    @property
+    def is_private(self) -> bool:
+        """Whether a run with these arguments can carry a guarantee at all."""
+        return self.noise_multiplier != 0 and self.insecure_seed is None
+
+
+def names() -> tuple[str, ...]:
+    """Names of all privacy arguments, in the order in which help lists them."""
+    return tuple(PrivacyArguments.model_fields)
+
+
+def kind_of(name: str) -> object:
+    """The kind of value of a privacy argument, as a type annotation."""
+    field = PrivacyArguments.model_fields[name]
+    # pydantic moves the outermost Annotated metadata to the field: put it back.
+    return Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
+
+
+def _read(name: str, value: object) -> object:
+    return check_value(kind_of(name), value)
+
+
+def find_problems(given: Mapping[str, object]) -> list[Problem]:
+    """Everything wrong with privacy arguments, given by name."""
+    problems: list[Problem] = []
+    for name, value in given.items():
+        if name not in PrivacyArguments.model_fields:
+            problems.append(unknown_argument(name, value, names()))
+            continue
+        try:
+            _read(name, value)
+        except ValueError:
+            what = f"expected {expected(kind_of(name))}"
+            problems.append(Problem(where=shown(name, value), what=what))
+    chosen = {name for name, value in given.items() if not _is_none(value)}
+    if {"epsilon", "noise_multiplier"} <= chosen:
+        problems.append(
+            Problem(
+                where="epsilon, noise_multiplier",
+                what="both are given, and each one determines the other",
+                do="Keep epsilon for a target, or noise_multiplier for a fixed noise.",
+            )
+        )
+    if not {"epsilon", "noise_multiplier"} & chosen:
+        problems.append(
+            Problem(
+                where="epsilon",
+                what="missing: no privacy target is given",
+                do="Give epsilon=8 (a smaller ε is more private), or noise_multiplier=.",
+            )
+        )
+    if {"epochs", "steps"} <= chosen:
+        problems.append(
+            Problem(
+                where="epochs, steps",
+                what="both are given, and each one determines the other",
+                do="Keep epochs or steps.",
+            )
+        )
+    return problems
+
+
+def _is_none(value: object) -> bool:
+    return value is None or (isinstance(value, str) and value.strip().lower() == "none")

@@ -1,0 +1,205 @@
+"""What a value may be: each kind of value carries the sentence that errors and help print.
+
+A kind is a type annotation, checked by pydantic in strict mode; `Expected` inside it is the one
+wording for that kind. Text from the command line is read first by `parse_value`.
+"""
+
+from __future__ import annotations
+
+import ast
+import math
+import numbers
+import os
+import types
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin
+
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAdapter
+
+OPTIMIZERS = ("SGD", "MuSGD", "Adam", "Adamax", "AdamW", "NAdam", "RAdam", "RMSprop", "auto")
+MAX_SHOWN = 60  # characters of a value that an error repeats
+
+
+@dataclass(frozen=True)
+class Expected:
+    """Wording of a kind of value, as in "expected TEXT"."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Verbatim:
+    """Marks text that is never read as a number, a list or a truth value (a name, a path)."""
+
+
+def parse_value(text: str) -> object:
+    """Read a value typed on a command line, as Ultralytics does, without running code.
+
+    `true`, `false` and `none` in any case, then Python literals (numbers, lists, quoted text),
+    then lists of bare words (`[23.cv2,23.cv3]`); anything else stays text.
+    """
+    text = text.strip()
+    known: Mapping[str, object] = {"none": None, "true": True, "false": False}
+    if text.lower() in known:
+        return known[text.lower()]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # literals like "1or 2" warn before they fail
+            return ast.literal_eval(text)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        pass
+    if text.startswith("[") and text.endswith("]") and not any(c in text[1:-1] for c in "[](){}"):
+        return [parse_value(part) for part in text[1:-1].split(",") if part.strip()]
+    return text
+
+
+def expected(kind: Any) -> str:
+    """The wording of a kind of value: "a number from 0 to 1"; that None is allowed is left out."""
+    for extra in getattr(kind, "__metadata__", ()):
+        if isinstance(extra, Expected):
+            return extra.text
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return expected(arguments[0])
+    if origin is Literal:
+        return " or ".join(str(value) for value in arguments)
+    if origin in (Union, types.UnionType):
+        return ", or ".join(expected(part) for part in arguments if part is not type(None))
+    return "True or False" if kind is bool else "text"
+
+
+def _is_verbatim(kind: Any) -> bool:
+    if any(isinstance(extra, Verbatim) for extra in getattr(kind, "__metadata__", ())):
+        return True
+    return any(_is_verbatim(part) for part in get_args(kind) if not isinstance(part, str))
+
+
+def check_value(kind: Any, value: object) -> object:
+    """Return `value` read as `kind`.
+
+    Args:
+        kind: A type annotation.
+        value: Text from a command line, or a Python value. Paths become text, tuples become
+            lists, numbers of other libraries become Python numbers.
+
+    Raises:
+        ValueError: The value is not of that kind.
+    """
+    if isinstance(value, os.PathLike):
+        value = os.fspath(cast("os.PathLike[str]", value))
+    if isinstance(value, str):
+        value = value.strip()
+        if not _is_verbatim(kind):
+            value = parse_value(value)
+        elif value.lower() == "none":
+            value = None
+    if isinstance(value, tuple):
+        value = list(cast("tuple[object, ...]", value))
+    if isinstance(value, numbers.Real) and not isinstance(value, bool | int | float):
+        value = int(value) if isinstance(value, numbers.Integral) else float(value)
+    checker = TypeAdapter[Any](kind, config=ConfigDict(strict=True, allow_inf_nan=False))
+    return checker.validate_python(value)  # pydantic's ValidationError is a ValueError
+
+
+def shown(name: str, value: object) -> str:
+    """`name=value` as errors repeat it, shortened."""
+    text = value if isinstance(value, str) else repr(value)
+    text = "".join(c if c.isprintable() else "?" for c in text)
+    return f"{name}={text if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + '…'}"
+
+
+def _whole(value: object) -> object:
+    """1e2 is a whole number, as Ultralytics reads it."""
+    if isinstance(value, float) and math.isfinite(value) and value.is_integer():
+        return int(value)
+    return value
+
+
+def _as_list(value: object) -> object:
+    """One comma-separated text becomes a list, `0,1` arriving as a tuple already is one."""
+    if isinstance(value, str) and "," in value:
+        return [parse_value(part) for part in value.split(",") if part.strip()]
+    return value
+
+
+def _one_device(value: object) -> object:
+    if type(value).__name__ == "device":  # torch.device, without importing torch
+        value = str(value)
+    if isinstance(value, list) and len(cast("list[object]", value)) == 1:
+        value = cast("list[object]", value)[0]
+    if isinstance(value, str) and ("," in value or not value):
+        raise ValueError("several devices")
+    return value
+
+
+def _as_text(value: object) -> object:
+    """A run may be named 2026, which YAML and Python give as a number."""
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+def _spelled(value: object) -> object:
+    """Optimizer names in any case, as Ultralytics takes them."""
+    known = {name.lower(): name for name in OPTIMIZERS}
+    return known.get(value.lower(), value) if isinstance(value, str) else value
+
+
+def _min_below_max(value: list[float]) -> list[float]:
+    if value[0] > value[1]:
+        raise ValueError("wrong order")
+    return value
+
+
+Flag = bool
+Text = Annotated[str, BeforeValidator(_as_text), Field(min_length=1), Verbatim(), Expected("text")]
+Path = Annotated[
+    str, BeforeValidator(_as_text), Field(min_length=1), Verbatim(), Expected("a path")
+]
+Fraction = Annotated[float, Field(ge=0, le=1), Expected("a number from 0 to 1")]
+Gain = Annotated[float, Field(ge=0), Expected("a number >= 0")]
+PositiveNumber = Annotated[float, Field(gt=0), Expected("a number > 0")]
+OpenFraction = Annotated[
+    float, Field(gt=0, lt=1), Expected("a number strictly between 0 and 1, such as 1e-5")
+]
+Angle = Annotated[float, Field(ge=0, le=180), Expected("an angle from 0 to 180 degrees")]
+Count = Annotated[int, BeforeValidator(_whole), Field(ge=1), Expected("a whole number >= 1")]
+CountOrZero = Annotated[int, BeforeValidator(_whole), Field(ge=0), Expected("a whole number >= 0")]
+Pixels = Annotated[
+    int, BeforeValidator(_whole), Field(ge=32), Expected("a whole number of pixels >= 32")
+]
+CheckpointPeriod = Annotated[
+    int, BeforeValidator(_whole), Field(ge=-1), Expected("a whole number of epochs, or -1")
+]
+Scale = Annotated[
+    Annotated[float, Field(ge=0, le=1)]
+    | Annotated[
+        list[Annotated[float, Field(gt=0)]],
+        Field(min_length=2, max_length=2),
+        AfterValidator(_min_below_max),
+    ],
+    BeforeValidator(_as_list),
+    Expected("a number from 0 to 1, or two numbers [min, max]"),
+]
+Freeze = Annotated[
+    Annotated[int, Field(ge=0)]
+    | Annotated[list[Annotated[int, Field(ge=0)] | str], Field(min_length=1)],
+    BeforeValidator(_as_list),
+    Expected("a number of layers, or a list of layers such as [0,1] or [23.cv2]"),
+]
+Classes = Annotated[
+    Annotated[int, Field(ge=0)] | Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)],
+    BeforeValidator(_as_list),
+    Expected("a class number, or a list of them such as [0,2]"),
+]
+Device = Annotated[
+    Annotated[int, Field(ge=-1)] | Annotated[str, Field(min_length=1)],
+    BeforeValidator(_one_device),
+    Expected("one device, such as cpu, 0 or mps (training on several is not built yet)"),
+]
+Optimizer = Annotated[
+    Literal[OPTIMIZERS], BeforeValidator(_spelled), Expected(f"one of {', '.join(OPTIMIZERS)}")
+]
+PathOrFlag = Annotated[
+    bool | Annotated[str, Field(min_length=1)], Expected("True, False or a path")
+]

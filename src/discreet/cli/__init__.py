@@ -1,0 +1,15 @@
+"""The command line: `discreet MODE key=value …`, one file per mode.
+
+    app.py       main: from the words typed to an exit status
+    grammar.py   key=value and --key value, in any mixture
+    output.py    standard output, standard error, JSON, errors
+    helping.py   the pages of --help
+    train.py demo.py version.py   the modes
+
+Modes import torch and Ultralytics only once their arguments are right: help and most errors come
+in a fraction of a second.
+"""
+
+from discreet.cli.app import main
+
+__all__ = ["main"]
