@@ -1,0 +1,48 @@
+"""Train Ultralytics YOLO detectors on private images with differential privacy.
+
+    from discreet import PrivateYOLO
+
+    run = PrivateYOLO("yolov8n.pt").train(data="bccd/data.yaml", epsilon=8)
+    run.spent.epsilon, run.release
+
+Importing this package changes nothing and imports neither torch nor Ultralytics.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from discreet.errors import DiscreetError
+from discreet.privacy import NeighboringRelation, PrivacySpent, PrivacyUnit
+
+if TYPE_CHECKING:
+    from discreet.api import PrivateYOLO
+    from discreet.result import TrainingResult
+    from discreet.yolo.train import PrivateDetectionTrainer
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "DiscreetError",
+    "NeighboringRelation",
+    "PrivacySpent",
+    "PrivacyUnit",
+    "PrivateDetectionTrainer",
+    "PrivateYOLO",
+    "TrainingResult",
+    "__version__",
+]
+
+_LATE = {
+    "PrivateYOLO": "discreet.api",
+    "PrivateDetectionTrainer": "discreet.yolo.train",
+    "TrainingResult": "discreet.result",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_LATE[name]), name)

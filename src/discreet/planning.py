@@ -1,0 +1,171 @@
+"""What a run will do and cost, worked out before anything is spent."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Self
+
+from discreet.accounting import calibrate_noise_multiplier, default_delta, make_accountant
+from discreet.arguments import DEFAULT_EPOCHS, PrivacyArguments
+from discreet.config import MechanismConfig, steps_for
+from discreet.errors import ConfigurationError
+from discreet.privacy import PrivacySpent
+from discreet.terminal import format_delta, format_epsilon
+
+_LARGEST_DEFAULT_BATCH = 1024
+# Above this an attacker's odds may grow more than 20,000-fold: no privacy to speak of.
+_MEANINGLESS_EPSILON = 10.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingPlan:
+    """A mechanism together with what it promises.
+
+    Attributes:
+        mechanism: What the guarantee depends on.
+        target_epsilon: The ε asked for; None where the noise multiplier was given.
+        promised: The guarantee after all steps.
+        epochs: Expected passes over the data, rounded up.
+    """
+
+    mechanism: MechanismConfig
+    target_epsilon: float | None
+    promised: PrivacySpent
+    epochs: int
+
+    @classmethod
+    def of(cls, mechanism: MechanismConfig, *, target_epsilon: float | None) -> Self:
+        """The plan that runs `mechanism` to its end."""
+        passes = mechanism.steps * mechanism.sample_rate
+        return cls(
+            mechanism=mechanism,
+            target_epsilon=target_epsilon,
+            promised=mechanism.planned(),
+            epochs=math.ceil(passes - 1e-9),
+        )
+
+    def epoch_of(self, step: int) -> int:
+        """The epoch, from 1, that the `step`-th step, from 1, belongs to."""
+        passes = step * self.mechanism.expected_batch_size / self.mechanism.population
+        return min(self.epochs, max(1, math.ceil(passes - 1e-9)))
+
+    def last_step_of(self, epoch: int) -> int:
+        """The last step, from 1, of an epoch, from 1."""
+        if epoch >= self.epochs:
+            return self.mechanism.steps
+        per_epoch = self.mechanism.population / self.mechanism.expected_batch_size
+        return min(self.mechanism.steps, math.floor(epoch * per_epoch + 1e-9))
+
+
+def plan_training(arguments: PrivacyArguments, *, population: int) -> TrainingPlan:
+    """Fill in what was left open, calibrate the noise, and compute the promise.
+
+    Args:
+        arguments: What the user asked for.
+        population: Number of privacy units in the training set.
+
+    Raises:
+        ConfigurationError: If the batch is larger than the population.
+        AccountingError: If no noise multiplier reaches the target.
+    """
+    batch = arguments.batch or default_batch_size(population)
+    if batch > population:
+        raise ConfigurationError(
+            f"the expected batch size {batch} is more than the {population} training images",
+            where="batch",
+            do=f"use batch={population} or less",
+        )
+    delta = arguments.delta if arguments.delta is not None else default_delta(population)
+    epochs = arguments.epochs or DEFAULT_EPOCHS
+    steps = arguments.steps or steps_for(
+        epochs=epochs, population=population, expected_batch_size=batch
+    )
+    if arguments.noise_multiplier is not None:
+        noise_multiplier = arguments.noise_multiplier
+    else:
+        assert arguments.epsilon is not None
+        noise_multiplier = calibrate_noise_multiplier(
+            target_epsilon=arguments.epsilon,
+            delta=delta,
+            sample_rate=batch / population,
+            steps=steps,
+            accountant=make_accountant(arguments.accountant),
+        )
+    mechanism = MechanismConfig(
+        population=population,
+        expected_batch_size=batch,
+        steps=steps,
+        noise_multiplier=noise_multiplier,
+        max_grad_norm=arguments.max_grad_norm,
+        delta=delta,
+        clipping=arguments.clipping,
+        accountant=arguments.accountant,
+    )
+    return TrainingPlan.of(mechanism, target_epsilon=arguments.epsilon)
+
+
+def default_batch_size(population: int) -> int:
+    """A quarter of the data, at least 64 images and at most 1024: noise shrinks as σ / B."""
+    return min(population, max(64, min(_LARGEST_DEFAULT_BATCH, population // 4)))
+
+
+def plan_rows(plan: TrainingPlan, *, trainable: str, parameters: int) -> list[tuple[str, str]]:
+    """The plan as short rows of name and value, for people."""
+    mechanism = plan.mechanism
+    epsilon = format_epsilon(plan.promised.epsilon)
+    asked = "" if plan.target_epsilon is None else f" (asked: {plan.target_epsilon:g})"
+    return [
+        ("training images n", f"{mechanism.population:,}"),
+        ("expected batch size B", f"{mechanism.expected_batch_size:,}"),
+        ("sample rate q = B/n", f"{mechanism.sample_rate:.4g}, Poisson"),
+        ("steps", f"{mechanism.steps:,} ({plan.epochs} epochs)"),
+        ("noise multiplier σ", f"{mechanism.noise_multiplier:.4g}"),
+        ("max grad norm C", f"{mechanism.max_grad_norm:g}, {mechanism.clipping}"),
+        ("trained", f"{trainable}: {parameters:,} parameters"),
+        ("will end at ε", f"{epsilon}{asked} at δ = {format_delta(mechanism.delta)}"),
+        ("neighbours", f"add or remove one image, {mechanism.accountant.upper()} accountant"),
+    ]
+
+
+def plan_warnings(plan: TrainingPlan, *, parameters: int, secure: bool) -> list[str]:
+    """Plain words on what makes this plan useless or not private.
+
+    The usefulness rule compares, over the whole run, the norm of the noise in the mean gradient,
+    σ C √P / (B √T), with the largest signal that clipping lets through, C.
+
+    Args:
+        plan: The plan.
+        parameters: Number P of trained coordinates.
+        secure: Whether the random source is.
+    """
+    mechanism, epsilon = plan.mechanism, plan.promised.epsilon
+    warnings: list[str] = []
+    if not secure:
+        warnings.append("insecure_seed is set: anyone can subtract the noise. NOT PRIVATE.")
+    if mechanism.noise_multiplier == 0:
+        warnings.append("noise_multiplier=0 adds no noise. NOT PRIVATE.")
+    elif epsilon > _MEANINGLESS_EPSILON:
+        warnings.append(
+            f"ε = {epsilon:.1f} is no privacy to speak of: {mechanism.population:,} images, "
+            f"σ = {mechanism.noise_multiplier:g}, {mechanism.steps:,} steps at q = "
+            f"{mechanism.sample_rate:.3g}. Use more images, fewer steps, or ask for epsilon=8."
+        )
+    if mechanism.delta >= 1 / mechanism.population:
+        warnings.append(
+            f"δ = {mechanism.delta:g} is not below 1/n: publishing one image in the open would "
+            "satisfy it."
+        )
+    noise_to_signal = (
+        mechanism.noise_multiplier
+        * math.sqrt(parameters)
+        / (mechanism.expected_batch_size * math.sqrt(mechanism.steps))
+    )
+    if noise_to_signal > 1:
+        warnings.append(
+            f"{mechanism.population:,} images are too few for this request: over the whole run "
+            f"the noise is {noise_to_signal:.1f} times larger than anything the images can say. "
+            "Expect a detector worse than the one you start from. Use more images, a larger "
+            "batch, or train fewer parameters."
+        )
+    return warnings

@@ -1,0 +1,84 @@
+"""The one gate to Ultralytics: which version, and what it may not do here.
+
+Importing Ultralytics normally allows it to look files up on the network, to install packages
+when a file asks for one, and to report the data set's name and size to analytics. None of that
+may happen to private data, so the environment says so before the import.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+os.environ.setdefault("YOLO_OFFLINE", "true")
+os.environ.setdefault("YOLO_AUTOINSTALL", "false")
+os.environ.setdefault("YOLO_VERBOSE", "false")  # our own terminal output replaces its log
+
+import ultralytics
+from torch import nn
+from ultralytics.nn.tasks import torch_safe_load
+from ultralytics.utils import callbacks
+
+from discreet.errors import ConfigurationError, ModelError
+
+SUPPORTED_SERIES = "8.4"
+
+if not ultralytics.__version__.startswith(f"{SUPPORTED_SERIES}."):
+    raise ConfigurationError(
+        f"ultralytics {ultralytics.__version__} is installed; its internals are checked for "
+        f"{SUPPORTED_SERIES} only",
+        do=f'install "ultralytics>={SUPPORTED_SERIES},<8.5"',
+    )
+
+
+@contextmanager
+def no_integrations() -> Generator[None]:
+    """Keep Ultralytics from attaching loggers and analytics to a trainer or validator.
+
+    They would receive training losses, arguments with paths, and the data set's name and exact
+    size. There is no switch for all of them, so the hook that attaches them is held for the
+    time of the construction.
+    """
+    with mock.patch.object(callbacks, "add_integration_callbacks", lambda _instance: None):
+        yield
+
+
+def load_weights(path: Path) -> nn.Module:
+    """Read a checkpoint's model without unpickling anything but known layer classes.
+
+    Args:
+        path: An existing `.pt` file in Ultralytics' format.
+
+    Returns:
+        The model in float32, as stored.
+
+    Raises:
+        ModelError: If the file is missing, not a checkpoint, or asks for foreign code.
+    """
+    if not path.is_file():
+        raise ModelError(
+            "there is no such file, and nothing is downloaded at run time",
+            where=f"model={path}",
+            do="give the path of a local .pt file",
+        )
+    try:
+        checkpoint: dict[str, Any] = torch_safe_load(str(path), safe_only=True)[0]
+    except Exception as error:
+        first_line = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+        raise ModelError(
+            f"not a checkpoint that can be loaded safely ({first_line})",
+            where=f"model={path}",
+            do="give a detection model saved by Ultralytics YOLO 8",
+        ) from error
+    model = checkpoint.get("ema") or checkpoint.get("model")
+    if not isinstance(model, nn.Module):
+        raise ModelError(
+            "the checkpoint holds no model",
+            where=f"model={path}",
+            do="give a detection model saved by Ultralytics YOLO 8",
+        )
+    return model.float()

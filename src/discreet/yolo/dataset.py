@@ -1,0 +1,260 @@
+"""From one index to one augmented image; nothing here sees two images at once.
+
+Ultralytics' own transforms do the work, so `hsv_h`, `degrees`, `fliplr`, … keep their meaning.
+What is replaced is what looks beyond one image or writes beside the data set: the label cache,
+the image check that rewrites files, the `.npy` cache, mosaic, mixup, cutmix and copy-paste.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, cast
+
+import cv2
+import numpy as np
+from torch.utils.data import DataLoader
+from ultralytics.data.augment import (
+    Albumentations,
+    Compose,
+    CopyPaste,
+    CutMix,
+    Format,
+    LetterBox,
+    MixUp,
+    Mosaic,
+    RandomFlip,
+    RandomHSV,
+    RandomPerspective,
+)
+from ultralytics.data.dataset import YOLODataset
+from ultralytics.utils import IterableSimpleNamespace
+from ultralytics.utils.patches import imread
+
+from discreet.data import DetectionDataset, ImageRecord
+from discreet.errors import StorageError
+
+_SINGLE_IMAGE = (RandomPerspective, RandomHSV, RandomFlip, LetterBox, Format)
+_BETWEEN_IMAGES = (Mosaic, MixUp, CutMix, CopyPaste)
+_CACHE_BYTES = 1 << 30
+
+
+def describe(dataset: DetectionDataset) -> dict[str, Any]:
+    """A validated data set in the form that Ultralytics passes around."""
+    return {
+        "path": str(dataset.yaml.parent),
+        "train": [str(record.image) for record in dataset.train],
+        "val": [str(record.image) for record in dataset.val],
+        "nc": dataset.nc,
+        "names": dict(enumerate(dataset.names)),
+        "channels": 3,
+    }
+
+
+class RecordDataset(YOLODataset):
+    """Ultralytics' data set over validated records, read-only.
+
+    Args:
+        records: The images of one split.
+        data: Class names and number, as Ultralytics wants them.
+        imgsz: Side of the training images in pixels.
+        hyp: Augmentation settings.
+        augment: Whether to augment.
+        seed: Seeds augmentation, each (step, image) with a stream of its own.
+        rect: Letterbox by neighbours' shapes: for public inference only, never for training.
+        batch_size: Images per batch where `rect`.
+        stride: Largest stride of the model.
+        single_cls: Treat all classes as one.
+        classes: Keep objects of these classes only; None keeps all.
+    """
+
+    def __init__(
+        self,
+        records: Sequence[ImageRecord],
+        *,
+        data: dict[str, Any],
+        imgsz: int,
+        hyp: IterableSimpleNamespace,
+        augment: bool,
+        seed: int = 0,
+        rect: bool = False,
+        batch_size: int = 16,
+        stride: int = 32,
+        single_cls: bool = False,
+        classes: list[int] | None = None,
+    ) -> None:
+        if augment and rect:
+            raise ValueError("rectangular training shapes one image by its neighbours")
+        self._records = records
+        self._seed = seed
+        self._side = imgsz
+        self._kept: dict[int, tuple[np.ndarray, tuple[int, int]]] = {}
+        self._kept_bytes = 0
+        super().__init__(
+            img_path="",
+            imgsz=imgsz,
+            augment=augment,
+            hyp=hyp,
+            rect=rect,
+            batch_size=batch_size,
+            stride=stride,
+            pad=0.0 if augment else 0.5,
+            single_cls=single_cls,
+            classes=classes,
+            data=data,
+            task="detect",
+        )
+
+    def get_img_files(self, img_path: str | list[str]) -> list[str]:  # noqa: ARG002
+        """Files of the records, in their order."""
+        return [str(record.image) for record in self._records]
+
+    def get_labels(self) -> list[dict[str, Any]]:
+        """Labels of the records; nothing is read, cached or verified again."""
+        return [
+            {
+                "im_file": str(record.image),
+                "shape": (record.height, record.width),
+                "cls": record.classes.astype(np.float32).reshape(-1, 1),
+                "bboxes": record.boxes.astype(np.float32).reshape(-1, 4),
+                "segments": [],
+                "keypoints": None,
+                "normalized": True,
+                "bbox_format": "xywh",
+            }
+            for record in self._records
+        ]
+
+    def load_image(
+        self, i: int, rect_mode: bool = True, resize_short: bool = False
+    ) -> tuple[np.ndarray, tuple[int, int], tuple[int, int]]:
+        """Decode an image and shrink or grow its long side to `imgsz`.
+
+        Returns:
+            The image (H, W, C) uint8 BGR, its original (height, width), and its new one.
+        """
+        del rect_mode, resize_short
+        image, shape = self._kept.get(i) or self._decode(i)
+        # Transforms write into the image: the kept one stays as it is.
+        return image.copy(), shape, (image.shape[0], image.shape[1])
+
+    def _decode(self, i: int) -> tuple[np.ndarray, tuple[int, int]]:
+        # By `im_files`, not by record: `rect` sorts files and labels.
+        original = imread(self.im_files[i], flags=self.cv2_flag)
+        if original is None:
+            raise StorageError(
+                "an image of the data set can no longer be read",
+                where=self.im_files[i],
+                do="restore the file, then resume the run",
+            )
+        image, shape = _resize_long_side(original, self._side), (*original.shape[:2],)
+        if self.augment and self._kept_bytes + image.nbytes <= _CACHE_BYTES:
+            self._kept[i] = image, shape
+            self._kept_bytes += image.nbytes
+        return image, shape
+
+    def build_transforms(self, hyp: IterableSimpleNamespace) -> Compose:
+        """Ultralytics' transforms without those that mix images."""
+        stock = super().build_transforms(hyp)
+        return Compose(list(_single_image_transforms(stock)))
+
+    def __getitem__(self, index: int | tuple[int, int]) -> dict[str, Any]:
+        """One image with its labels.
+
+        Args:
+            index: The image, or (step, image) for training: augmentation depends on both and
+                on nothing else.
+        """
+        if not isinstance(index, tuple):
+            return super().__getitem__(index)
+        step, image = index
+        with _seeded(self._seed, step, image):
+            return super().__getitem__(image)
+
+
+def _single_image_transforms(stock: Any) -> Iterator[Any]:
+    for transform in stock.transforms:
+        if isinstance(transform, Compose):
+            yield from _single_image_transforms(transform)
+        elif isinstance(transform, _SINGLE_IMAGE):
+            yield transform
+        elif not isinstance(transform, (*_BETWEEN_IMAGES, Albumentations)):
+            raise TypeError(f"{type(transform).__name__} is not known to keep to one image")
+
+
+def _resize_long_side(image: np.ndarray, imgsz: int) -> np.ndarray:
+    height, width = image.shape[:2]
+    ratio = imgsz / max(height, width)
+    if ratio != 1:
+        size = (min(int(np.ceil(width * ratio)), imgsz), min(int(np.ceil(height * ratio)), imgsz))
+        image = cast(np.ndarray, cv2.resize(image, size, interpolation=cv2.INTER_LINEAR))
+    return image[..., None] if image.ndim == 2 else image
+
+
+@contextmanager
+def _seeded(*entropy: int) -> Generator[None]:
+    # Ultralytics' transforms draw from the global generators: lend them a state, take it back.
+    words = np.random.SeedSequence(entropy).generate_state(2)
+    python, numpy_state = random.getstate(), np.random.get_state()
+    random.seed(int(words[0]))
+    np.random.seed(int(words[1]))
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy_state)
+
+
+class MicroBatches:
+    """Loads the drawn images of each step in parts; workers load ahead of the training.
+
+    Args:
+        dataset: The training images.
+        draws: The draw of each step to come, in order; consumed lazily, maybe ahead.
+        first_step: Number of the first of these steps.
+        micro_batch_size: Most images of a part.
+        workers: Loading processes; 0 loads in this one.
+        pin_memory: Whether to load into page-locked memory, for a GPU.
+    """
+
+    def __init__(
+        self,
+        dataset: RecordDataset,
+        draws: Iterator[Sequence[int]],
+        *,
+        first_step: int,
+        micro_batch_size: int,
+        workers: int = 0,
+        pin_memory: bool = False,
+    ) -> None:
+        self._parts_of_step: deque[int] = deque()
+        self._size = micro_batch_size
+        loader = DataLoader(
+            cast(Any, dataset),
+            batch_sampler=cast(Any, self._parts(draws, first_step)),
+            collate_fn=YOLODataset.collate_fn,
+            num_workers=workers,
+            pin_memory=pin_memory,
+        )
+        self._loaded = iter(loader)
+        self._pending: Any = None
+
+    def _parts(
+        self, draws: Iterator[Sequence[int]], first_step: int
+    ) -> Iterator[list[tuple[int, int]]]:
+        for step, draw in enumerate(draws, start=first_step):
+            drawn = [(step, int(image)) for image in draw]
+            parts = [drawn[i : i + self._size] for i in range(0, len(drawn), self._size)]
+            self._parts_of_step.append(len(parts))
+            yield from parts
+
+    def next_step(self) -> Iterator[dict[str, Any]]:
+        """The parts of the next step; none for an empty draw."""
+        if not self._parts_of_step:
+            self._pending = next(self._loaded, None)  # lets the sampler draw the step
+        for _ in range(self._parts_of_step.popleft()):
+            batch = self._pending if self._pending is not None else next(self._loaded)
+            self._pending = None
+            yield batch

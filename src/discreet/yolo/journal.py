@@ -1,0 +1,41 @@
+"""The internal log of a run: what is not private enough to publish, but good to have."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+from torch import Tensor
+
+from discreet.step import StepReport
+
+_COLUMNS = ("step", "drawn", "clipped", "non_finite", "box", "cls", "dfl", "rate", "seconds")
+
+
+class StepJournal:
+    """Appends one line per step to a CSV file of the run's internal folder.
+
+    Args:
+        path: The file; continued if present.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._losses: list[Tensor] = []
+        if not path.exists():
+            path.write_text(",".join(_COLUMNS) + "\n", encoding="utf-8")
+
+    def add_losses(self, terms: Tensor) -> None:
+        """Keep the loss terms (B, 3) of a micro-batch for the step's line."""
+        self._losses.append(terms.sum(0).cpu())
+
+    def write(self, *, step: int, report: StepReport, learning_rate: float, seconds: float) -> None:
+        """Write the step's line; losses are means over the drawn images."""
+        images = max(report.units, 1)
+        means = [float(sum(term[i] for term in self._losses)) / images for i in range(3)]
+        self._losses.clear()
+        with self._path.open("a", newline="", encoding="utf-8") as stream:
+            csv.writer(stream).writerow(
+                [step, report.units, report.clipped, report.non_finite]
+                + [f"{value:.6g}" for value in (*means, learning_rate, seconds)]
+            )

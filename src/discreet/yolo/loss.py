@@ -1,0 +1,154 @@
+"""One loss per image.
+
+Ultralytics' detection loss divides by the positive target score of the *whole batch*, so that
+one image's objects change every other image's gradient. Here each image is divided by its own:
+
+    loss_i = (box · Σ box terms of i + cls · Σ class terms of i + dfl · Σ dfl terms of i)
+             / max(Σ target scores of i, 1)
+
+For a batch of one image both are the same number. B is the number of images, A of anchors.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from ultralytics.utils.loss import E2ELoss, v8DetectionLoss
+from ultralytics.utils.metrics import bbox_iou
+from ultralytics.utils.tal import bbox2dist, make_anchors
+
+from discreet.errors import ModelError
+
+Batch = dict[str, Any]
+
+
+class PerImageDetectionLoss(v8DetectionLoss):
+    """Detection loss of each image, independent of the images beside it.
+
+    Attributes:
+        stride, nc, reg_max, hyp, …: As in Ultralytics' class.
+    """
+
+    def per_image(self, predictions: dict[str, Tensor], batch: Batch) -> Tensor:
+        """Gain-scaled loss terms.
+
+        Args:
+            predictions: The head's training output: `boxes` (B, 4·reg_max, A), `scores`
+                (B, nc, A) and the feature maps `feats`.
+            batch: `batch_idx` (M,), `cls` (M, 1) and `bboxes` (M, 4) normalised xywh, of the M
+                objects of all images.
+
+        Returns:
+            (B, 3): box, class and distance terms.
+        """
+        distances = predictions["boxes"].permute(0, 2, 1).contiguous()  # (B, A, 4·reg_max)
+        scores = predictions["scores"].permute(0, 2, 1).contiguous()  # (B, A, nc)
+        features = cast(list[Tensor], predictions["feats"])
+        anchors, strides = make_anchors(features, self.stride, 0.5)  # (A, 2), (A, 1)
+        size = torch.tensor(list(features[0].shape[2:]), device=self.device, dtype=scores.dtype)
+        size = size * cast(Any, self).stride[0]  # height, width in pixels
+        images = len(scores)
+
+        targets = torch.cat(
+            (batch["batch_idx"].view(-1, 1), batch["cls"].view(-1, 1), batch["bboxes"]), 1
+        )
+        targets = self.preprocess(targets.to(self.device), images, scale_tensor=size[[1, 0, 1, 0]])
+        labels, boxes = targets.split((1, 4), 2)  # padded to the fullest image
+        mask = boxes.sum(2, keepdim=True).gt_(0.0)
+
+        predicted = self.bbox_decode(anchors, distances)  # (B, A, 4) xyxy in strides
+        _, target_boxes, target_scores, foreground, _ = self.assigner(
+            scores.detach().sigmoid(),
+            (predicted.detach() * strides).type(boxes.dtype),
+            anchors * strides,
+            labels,
+            boxes,
+            mask,
+        )
+        target_scores = target_scores.to(scores.dtype)
+        normaliser = target_scores.sum((1, 2)).clamp(min=1)  # (B,), each image's own
+
+        class_terms = self.bce(scores, target_scores).sum((1, 2))
+        image, anchor = foreground.nonzero(as_tuple=True)
+        weight = target_scores[image, anchor].sum(-1)
+        target = target_boxes[image, anchor] / strides[anchor]
+        overlap = bbox_iou(predicted[image, anchor], target, xywh=False, CIoU=True).squeeze(-1)
+        box_terms = _sum_by_image((1.0 - overlap) * weight, image, images)
+        distance = self._distance_loss(
+            distances[image, anchor], anchors[anchor], target, strides[anchor], size
+        )
+        distance_terms = _sum_by_image(distance * weight, image, images)
+
+        terms = torch.stack((box_terms, class_terms, distance_terms), 1) / normaliser[:, None]
+        gains = cast(Any, self.hyp)
+        return terms * terms.new_tensor([gains.box, gains.cls, gains.dfl])
+
+    def _distance_loss(
+        self, predicted: Tensor, anchors: Tensor, target: Tensor, strides: Tensor, size: Tensor
+    ) -> Tensor:
+        """Distribution focal loss, or L1 for heads without a distribution; (P,) positives."""
+        if self.use_dfl:
+            ltrb = bbox2dist(anchors, target, self.reg_max - 1)
+            return (
+                cast(Any, self.bbox_loss)
+                .dfl_loss(predicted.view(-1, self.reg_max), ltrb)
+                .squeeze(-1)
+            )
+        scale = strides / size[[1, 0, 1, 0]]  # distances as fractions of the image
+        ltrb = bbox2dist(anchors, target)
+        return F.l1_loss(predicted * scale, ltrb * scale, reduction="none").mean(-1)
+
+
+class PerImageLoss:
+    """Loss of each image for a detection model, one-to-many heads and end-to-end ones alike.
+
+    Args:
+        model: A detection model with its hyperparameters attached (`box`, `cls`, `dfl` in
+            `model.args`).
+
+    Raises:
+        ModelError: If the model's own criterion has no per-image form here, or weighs classes
+            by a histogram.
+    """
+
+    names = ("box", "cls", "dfl")
+
+    def __init__(self, model: nn.Module) -> None:
+        if getattr(model, "class_weights", None) is not None:
+            raise ModelError(
+                "class weights come from the label histogram of the private images",
+                where="class_weights",
+                do="remove them from the model",
+            )
+        stock = cast(Any, model).init_criterion()
+        if type(stock) is v8DetectionLoss:
+            self._branches = [(None, PerImageDetectionLoss(model), 1.0)]
+        elif type(stock) is E2ELoss and type(stock.one2many) is v8DetectionLoss:
+            # The one-to-many branch fades over public epochs in Ultralytics; here both keep
+            # their first weights.
+            self._branches = [
+                ("one2many", PerImageDetectionLoss(model, tal_topk=10), stock.o2m),
+                ("one2one", PerImageDetectionLoss(model, tal_topk=7, tal_topk2=1), stock.o2o),
+            ]
+        else:
+            raise ModelError(
+                f"no per-image loss for {type(stock).__name__}",
+                where=type(model).__name__,
+                do="use a YOLO detection model",
+            )
+
+    def __call__(self, predictions: Any, batch: Batch) -> Tensor:
+        """Loss terms of each image, shape (B, 3); their sum over terms is the image's loss."""
+        output = predictions[1] if isinstance(predictions, tuple) else predictions
+        terms = [
+            gain * loss.per_image(output if key is None else output[key], batch)
+            for key, loss, gain in self._branches
+        ]
+        return torch.stack(terms).sum(0)
+
+
+def _sum_by_image(values: Tensor, image: Tensor, images: int) -> Tensor:
+    return values.new_zeros(images).index_add(0, image, values)

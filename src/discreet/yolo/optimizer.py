@@ -1,0 +1,74 @@
+"""The optimizer and its schedule; both see noised gradients only."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from discreet.errors import ConfigurationError
+
+# Adam rescales each coordinate by its noise, so one learning rate serves any clip bound.
+AUTO_OPTIMIZER = "Adam"
+AUTO_FINAL_FACTOR = 0.1
+AUTO_MOMENTUM = 0.9
+_AUTO_RATES = {"all": 0.002, "whole_head": 0.005}
+_AUTO_RATE = 0.02
+_ADAM_FAMILY = ("Adam", "AdamW", "Adamax", "NAdam", "RAdam")
+_WITH_MOMENTUM = ("SGD", "RMSprop")
+
+
+def automatic_rate(trainable: str) -> float:
+    """Initial learning rate for the automatic optimizer: smaller the more is trained."""
+    return min(_AUTO_RATES.get(part, _AUTO_RATE) for part in trainable.split("+"))
+
+
+def build_optimizer(
+    name: str,
+    parameters: Mapping[str, nn.Parameter],
+    *,
+    lr: float,
+    momentum: float,
+    weight_decay: float,
+) -> torch.optim.Optimizer:
+    """An optimizer over exactly the trained parameters.
+
+    Args:
+        name: One of torch's, in any case.
+        parameters: What trains, by name.
+        lr: Initial learning rate.
+        momentum: SGD's momentum, or the first β of the Adam family.
+        weight_decay: Applied to convolution weights only, as in Ultralytics.
+
+    Raises:
+        ConfigurationError: If the name is unknown.
+    """
+    known = {each.lower(): each for each in (*_ADAM_FAMILY, *_WITH_MOMENTUM)}
+    chosen = known.get(name.lower())
+    if chosen is None:
+        raise ConfigurationError(
+            f"no optimizer named {name!r} for private training",
+            where="optimizer",
+            do=f"use auto, {', '.join(sorted(known.values()))}",
+        )
+    groups = [
+        {"params": [p for p in parameters.values() if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in parameters.values() if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    if chosen in _ADAM_FAMILY:
+        return getattr(torch.optim, chosen)(groups, lr=lr, betas=(momentum, 0.99))
+    options = {"nesterov": momentum > 0} if chosen == "SGD" else {}
+    return getattr(torch.optim, chosen)(groups, lr=lr, momentum=momentum, **options)
+
+
+def learning_rate_factor(step: int, *, steps: int, final: float, cosine: bool) -> float:
+    """Factor on the initial learning rate in the `step`-th step, from 1.
+
+    A function of public numbers only: linear or cosine decay from 1 to `final`.
+    """
+    progress = (step - 1) / max(steps - 1, 1)
+    shape = (1 + math.cos(math.pi * progress)) / 2 if cosine else 1 - progress
+    return final + (1 - final) * shape

@@ -1,0 +1,518 @@
+"""Private training inside Ultralytics' trainer: one short loop over steps.
+
+The path of one image: drawn by the Poisson sampler, loaded and augmented alone, through a model
+whose normalisations do not mix images, to a loss of its own and a gradient of its own; clipped,
+summed, noised, charged, and only then in the weights.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from ultralytics.models.yolo.detect import DetectionTrainer
+from ultralytics.utils import DEFAULT_CFG, callbacks
+from ultralytics.utils.files import increment_path
+
+from discreet.accounting import Event
+from discreet.arguments import PrivacyArguments, split_arguments
+from discreet.data import load_dataset
+from discreet.errors import ConfigurationError
+from discreet.gradients import GradientEngine, make_engine
+from discreet.ledger import RunLedger
+from discreet.performance import PerformanceConfig
+from discreet.planning import TrainingPlan, plan_rows, plan_training, plan_warnings
+from discreet.privacy import PrivacySpent
+from discreet.randomness import make_source
+from discreet.result import TrainingResult
+from discreet.statement.record import PrivacyRecord, make_record
+from discreet.step import StepReport, private_step
+from discreet.storage import make_folder, write_json
+from discreet.terminal import Reporter, SilentReporter
+from discreet.yolo import _compat, release
+from discreet.yolo.checkpoint import Checkpoint, RunState, dataset_digest
+from discreet.yolo.dataset import MicroBatches, RecordDataset, describe
+from discreet.yolo.evaluate import evaluate
+from discreet.yolo.journal import StepJournal
+from discreet.yolo.loss import PerImageLoss
+from discreet.yolo.microbatch import automatic_size, halves
+from discreet.yolo.model import (
+    Norm,
+    attach_settings,
+    build_detector,
+    open_source,
+    select_trainable,
+    set_norm,
+    train_mode,
+)
+from discreet.yolo.optimizer import (
+    AUTO_FINAL_FACTOR,
+    AUTO_MOMENTUM,
+    AUTO_OPTIMIZER,
+    automatic_rate,
+    build_optimizer,
+    learning_rate_factor,
+)
+
+DEFAULT_TRAINABLE = "film+head"
+DEFAULT_PROJECT = Path("runs/private")
+_NOT_PRIVATE = (
+    "Nothing in this folder is covered by the privacy guarantee: logs, losses, checkpoints and\n"
+    "paths tell about the private images. Only the folder `release` beside it may be shared.\n"
+)
+
+
+class PrivateDetectionTrainer(DetectionTrainer):
+    """Trains a detector with DP-SGD; fires Ultralytics' callbacks, never its leaks.
+
+    Use `PrivateDetectionTrainer.configure(epsilon=8)` as the `trainer=` of Ultralytics' own
+    `YOLO(...).train`, or `discreet.PrivateYOLO`, which does the same.
+
+    Args:
+        cfg: Ultralytics' base configuration.
+        overrides: Arguments, as `YOLO.train` hands them over; privacy arguments may be among
+            them.
+        _callbacks: Ultralytics callbacks by event.
+        privacy: Privacy arguments, by name.
+        reporter: Who is told of the plan and the progress.
+
+    Raises:
+        DiscreetError: Anything that is wrong with arguments, data, model or disk, before
+            anything is spent or written.
+    """
+
+    def __init__(
+        self,
+        cfg: Any = DEFAULT_CFG,
+        overrides: Mapping[str, Any] | None = None,
+        _callbacks: dict[str, Any] | None = None,
+        *,
+        privacy: Mapping[str, Any] | None = None,
+        reporter: Reporter | None = None,
+    ) -> None:
+        self.reporter: Reporter = reporter or SilentReporter()
+        given = {**(overrides or {}), **(privacy or {})}
+        resumed = _resumed_run(given)
+        self._state = RunState.load(resumed) if resumed else None
+        if self._state is not None:
+            given = self._state.continued_with(given)
+        settings: dict[str, Any]
+        self.privacy, settings = split_arguments(given, required=("data", "model"))
+        self.performance = _performance(self.privacy, settings)
+
+        self.reporter.stage(f"reading {settings['data']}")
+        self.dataset = load_dataset(
+            settings["data"],
+            progress=self.reporter.stage_progress,
+            single_cls=bool(settings.get("single_cls")),
+        )
+        for notice in self.dataset.notices:
+            self.reporter.notice(notice)
+        self._source, self._from_scratch = _open_model(settings)
+        self.plan = self._make_plan()
+        _fill_defaults(settings, trainable=self.trainable)
+
+        self.run_dir = resumed or _new_run_folder(settings)
+        self.internal, self.release = self.run_dir / "internal", self.run_dir / "release"
+        if any(self.run_dir.resolve().is_relative_to(folder) for folder in self._image_folders()):
+            raise ConfigurationError(
+                "the run's folder lies among the data set's images",
+                where=f"project={self.run_dir.parent}",
+                do="choose another with project=FOLDER",
+            )
+        make_folder(self.internal)
+        (self.internal / "NOT-PRIVATE.txt").write_text(_NOT_PRIVATE, encoding="utf-8")
+        self._settings = settings
+        self._data = describe(self.dataset)
+        if self._state is None:
+            self._state = RunState(
+                given=given,
+                mechanism=self.plan.mechanism,
+                dataset=dataset_digest(self.dataset.train),
+            )
+            self._state.save(self.internal)
+        known = {k: v for k, v in settings.items() if k not in {"resume", "project", "name"}}
+        known |= {"save_dir": str(self.internal), "epochs": self.plan.epochs}
+        known |= {"batch": self.plan.mechanism.expected_batch_size}
+        with _compat.no_integrations():
+            super().__init__(cfg, known, _callbacks)
+        self.wdir.rmdir()
+        self.last = self.release / release.WEIGHTS
+        self.best = self.release / "best.pt"  # never written: choosing it would look at data
+        self.result: TrainingResult | None = None
+        self.stop = False
+
+    @classmethod
+    def configure(cls, *, reporter: Reporter | None = None, **privacy: Any) -> Any:
+        """A trainer for `YOLO(...).train(trainer=…)` with these privacy arguments."""
+        return partial(cls, privacy=privacy, reporter=reporter)
+
+    # ---- what Ultralytics asks of a trainer ----
+
+    def get_dataset(self) -> dict[str, Any]:
+        """The validated data set; Ultralytics' own reader may download, execute and write."""
+        return self._data
+
+    def get_model(
+        self, cfg: Any = None, weights: nn.Module | None = None, verbose: bool = True
+    ) -> nn.Module:
+        """A detector for the data set's classes, started from public weights."""
+        del cfg, verbose
+        if weights is not None and not self._from_scratch:
+            self._source = open_source(weights)
+        return build_detector(
+            self._source,
+            names=self.dataset.names,
+            imgsz=self._settings["imgsz"],
+            remap=self._settings.get("cls_remap", True),
+            pretrained=not self._from_scratch,
+        )
+
+    @property
+    def trainable(self) -> str:
+        """Parts of the model that train."""
+        if self.privacy.trainable is not None:
+            return self.privacy.trainable
+        return "all" if self._from_scratch else DEFAULT_TRAINABLE
+
+    @property
+    def norm(self) -> Norm:
+        """How normalisation is made independent of the batch."""
+        return self.privacy.norm or ("group" if self._from_scratch else "frozen")
+
+    def _do_train(self) -> None:
+        started = time.monotonic()
+        self._setup_train()
+        try:
+            self._train_steps()
+        except KeyboardInterrupt as interrupt:
+            self._save_checkpoint()
+            interrupt.add_note(f"resume with: discreet train resume={self.run_dir}")
+            raise
+        self._finish(started)
+
+    def _setup_train(self) -> None:
+        if not isinstance(cast(Any, self.model), nn.Module):  # still the name of a file
+            self.model = self.get_model()
+        model = cast(Any, self.model)
+        attach_settings(model, vars(self.args))
+        model.nc, model.names = self.dataset.nc, self._data["names"]
+        set_norm(model, self.norm)
+        model.to(self.device)
+        train_mode(model)
+        self.parameters = select_trainable(model, self.trainable, freeze=self.args.freeze)
+        self.per_image_loss = PerImageLoss(model)
+        self.optimizer = build_optimizer(
+            self.args.optimizer,
+            self.parameters,
+            lr=self.args.lr0,
+            momentum=self.args.momentum,
+            weight_decay=self.args.weight_decay,
+        )
+        self.ledger = RunLedger(self.internal / "ledger.jsonl")
+        self.journal = StepJournal(self.internal / "steps.csv")
+        self.executed = 0
+        checkpoint = Checkpoint.load(self.internal)
+        if checkpoint is not None:
+            checkpoint.restore(model, self.optimizer)
+            self.executed = checkpoint.executed
+        self.charged = _steps(self.ledger.events)
+        self.source = make_source(self.privacy.insecure_seed)
+        self.amp = self.args.amp == "bf16"
+        self.ema = None
+        self.tloss, self.loss_items, self.metrics = {}, {}, {}
+        self._announce()
+        self.run_callbacks("on_pretrain_routine_end")
+
+    def _train_steps(self) -> None:
+        mechanism, plan = self.plan.mechanism, self.plan
+        clipping, noise = mechanism.make_clipping(), mechanism.make_mechanism()
+        micro_batches = self._load_ahead(first_step=self.charged + 1)
+        accountant = mechanism.make_accountant()
+        self.reporter.start(mechanism.steps)
+        self.run_callbacks("on_train_start")
+        epoch = 0
+        engine = make_engine(self.performance.engine, self.model, self.parameters)
+        for step in range(self.charged + 1, mechanism.steps + 1):
+            if plan.epoch_of(step) != epoch:
+                epoch = plan.epoch_of(step)
+                self.epoch = epoch - 1
+                self.run_callbacks("on_train_epoch_start")
+            self._set_learning_rate(step)
+            self.run_callbacks("on_train_batch_start")
+            began = time.monotonic()
+            report = private_step(
+                micro_batches.next_step(),
+                parameters=self.parameters,
+                gradients_of=partial(self._gradients_of, engine),
+                clipping=clipping,
+                mechanism=noise,
+                expected_batch_size=mechanism.expected_batch_size,
+                source=self.source,
+                charge=partial(self._charge, mechanism.step_event),
+                optimizer=self.optimizer,
+                split=halves,
+            )
+            self.executed += 1
+            self._write_journal(step, report, seconds=time.monotonic() - began)
+            self.run_callbacks("on_train_batch_end")
+            self.reporter.step(step)
+            if step == plan.last_step_of(epoch) or self.stop:
+                self._end_epoch(
+                    epoch, accountant.epsilon(self.ledger.events, delta=mechanism.delta)
+                )
+            if self.stop:
+                break
+
+    # ---- the path of one image ----
+
+    def _load_ahead(self, *, first_step: int) -> MicroBatches:
+        sampler = self.plan.mechanism.make_sampler()
+        dataset = self.build_dataset(mode="train")
+        steps = self.plan.mechanism.steps
+        draws: Iterator[Sequence[int]] = (
+            cast(Sequence[int], sampler.draw(self.source.stream()))
+            for _ in range(first_step, steps + 1)
+        )
+        size = self.performance.micro_batch_size or automatic_size(
+            self.model, self.parameters, imgsz=self.args.imgsz, device=self.device
+        )
+        return MicroBatches(
+            dataset,
+            draws,
+            first_step=first_step,
+            micro_batch_size=size,
+            workers=self.performance.workers,
+            pin_memory=self.device.type == "cuda",
+        )
+
+    def build_dataset(
+        self, img_path: str = "", mode: str = "train", batch: int | None = None
+    ) -> RecordDataset:
+        """The images of a split: augmented alone for training, letterboxed for validation."""
+        del img_path
+        return RecordDataset(
+            self.dataset.train if mode == "train" else self.dataset.val,
+            data=self._data,
+            imgsz=self.args.imgsz,
+            hyp=self.args,
+            augment=mode == "train",
+            seed=self.args.seed,
+            rect=mode != "train",
+            batch_size=batch or 16,
+            stride=max(int(cast(Any, self.model).stride.max()), 32),
+            single_cls=self.args.single_cls,
+            classes=self.args.classes,
+        )
+
+    def _gradients_of(self, engine: GradientEngine, batch: dict[str, Any]) -> Any:
+        batch = self.preprocess_batch(batch)
+
+        def losses() -> Tensor:
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.amp):
+                predictions = self.model(batch["img"])
+            terms = self.per_image_loss(predictions, batch)
+            self.journal.add_losses(terms.detach())
+            return terms.sum(1)
+
+        return engine.per_example_gradients(losses)
+
+    def _charge(self, event: Event) -> None:
+        self.ledger.charge(event)
+        self.charged += event.steps
+
+    # ---- telling, keeping, finishing ----
+
+    def _set_learning_rate(self, step: int) -> None:
+        factor = learning_rate_factor(
+            step,
+            steps=self.plan.mechanism.steps,
+            final=self.args.lrf,
+            cosine=self.args.cos_lr,
+        )
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.args.lr0 * factor
+        self.lr = {f"lr/pg{i}": g["lr"] for i, g in enumerate(self.optimizer.param_groups)}
+
+    def _write_journal(self, step: int, report: StepReport, *, seconds: float) -> None:
+        rate = self.optimizer.param_groups[0]["lr"]
+        self.journal.write(step=step, report=report, learning_rate=rate, seconds=seconds)
+
+    def _end_epoch(self, epoch: int, epsilon: float) -> None:
+        self.run_callbacks("on_train_epoch_end")
+        if epoch % max(1, self.args.save_period) == 0 or epoch == self.plan.epochs:
+            self._save_checkpoint()
+        self.reporter.epoch(
+            epoch=epoch,
+            epochs=self.plan.epochs,
+            epsilon=epsilon,
+            target=self.plan.target_epsilon,
+        )
+        self.run_callbacks("on_fit_epoch_end")
+
+    def _save_checkpoint(self) -> None:
+        Checkpoint(
+            executed=self.executed,
+            model=self.model.state_dict(),
+            optimizer=self.optimizer.state_dict(),
+        ).save(self.internal)
+
+    def _announce(self) -> None:
+        parameters = sum(parameter.numel() for parameter in self.parameters.values())
+        if self.charged:
+            self.reporter.notice(
+                f"resuming after {self.charged} charged steps, {self.executed} in the weights"
+            )
+        self.reporter.plan(
+            plan_rows(self.plan, trainable=self.trainable, parameters=parameters),
+            plan_warnings(self.plan, parameters=parameters, secure=self.source.secure),
+        )
+
+    def _finish(self, started: float) -> None:
+        settings = vars(self.args)
+        metrics: dict[str, float] = {}
+
+        def fill(folder: Path) -> PrivacyRecord:
+            released = release.releasable(self.model, args=settings)
+            digest = release.write_weights(folder / release.WEIGHTS, released)
+            if self.args.val:
+                self.reporter.stage(f"validating on {len(self.dataset.val)} images")
+                public = self.privacy.val_data == "public"
+                self.validator, found = evaluate(
+                    released.float().to(self.device),
+                    self.build_dataset(mode="val"),
+                    args=self.args,
+                    data=self._data,
+                    folder=self.internal,
+                    callbacks=self.callbacks if public else None,
+                )
+                metrics.update(found)
+            return self._record(digest, metrics)
+
+        record = release.publish(self.release, staging=self.internal / "release.part", fill=fill)
+        epsilon = float("inf") if record.claim.epsilon is None else record.claim.epsilon
+        self.result = TrainingResult(
+            spent=PrivacySpent(epsilon=epsilon, delta=record.claim.delta),
+            claim_valid=record.claim.valid,
+            release=self.release,
+            internal=self.internal,
+            metrics=metrics or None,
+            validation_data=self.privacy.val_data,
+            record=record,
+            seconds=time.monotonic() - started,
+        )
+        write_json(self.internal / "metrics.json", metrics)
+        if self.privacy.val_data == "public":
+            self.metrics = dict(metrics)
+        self.run_callbacks("on_model_save")
+        self.run_callbacks("on_train_end")
+        self.reporter.finish(epsilon=epsilon, delta=record.claim.delta, release=str(self.release))
+
+    def _record(self, digest: str, metrics: Mapping[str, float]) -> PrivacyRecord:
+        public = self.privacy.val_data == "public"
+        return make_record(
+            mechanism=self.plan.mechanism,
+            events=self.ledger.events,
+            executed_steps=self.executed,
+            random_source=self.source.description,
+            reasons=_reasons(self.privacy),
+            training={
+                "trainable": self.trainable,
+                "trained_parameters": sum(p.numel() for p in self.parameters.values()),
+                "norm": self.norm,
+                "engine": self.performance.engine,
+                "pretrained": not self._from_scratch,
+                "validation_data": self.privacy.val_data,
+            },
+            configuration=release.public_settings(vars(self.args)),
+            public_metrics=metrics if public and metrics else None,
+            weights_name=release.WEIGHTS,
+            weights_sha256=digest,
+        )
+
+    # ---- preparation ----
+
+    def _make_plan(self) -> TrainingPlan:
+        if self._state is None:
+            return plan_training(self.privacy, population=self.dataset.n)
+        if self._state.dataset != dataset_digest(self.dataset.train):
+            raise ConfigurationError(
+                "the training images or labels are not those that the run began with",
+                where="resume",
+                do="restore them, or start a new run",
+            )
+        return TrainingPlan.of(self._state.mechanism, target_epsilon=self.privacy.epsilon)
+
+    def _image_folders(self) -> set[Path]:
+        return {record.image.parent.resolve() for record in self.dataset.train}
+
+
+def default_callbacks() -> dict[str, list[Any]]:
+    """Ultralytics' own callbacks, without its integrations."""
+    return callbacks.get_default_callbacks()
+
+
+def _performance(privacy: PrivacyArguments, settings: Mapping[str, Any]) -> PerformanceConfig:
+    on_cpu = not torch.cuda.is_available() or str(settings.get("device", "")) == "cpu"
+    workers = int(settings.get("workers", 0 if on_cpu else 8))
+    return PerformanceConfig(
+        micro_batch_size=privacy.micro_batch, engine=privacy.engine, workers=workers
+    )
+
+
+def _open_model(settings: Mapping[str, Any]) -> tuple[nn.Module, bool]:
+    """The model to start from, and whether only its architecture is taken."""
+    pretrained = settings.get("pretrained", True)
+    architecture = Path(str(settings["model"])).suffix in {".yaml", ".yml"}
+    if isinstance(pretrained, str):
+        return open_source(pretrained), False
+    return open_source(settings["model"]), architecture or pretrained is False
+
+
+def _fill_defaults(settings: dict[str, Any], *, trainable: str) -> None:
+    settings.setdefault("imgsz", 640)
+    if settings.get("optimizer", "auto") == "auto":
+        settings["optimizer"] = AUTO_OPTIMIZER
+        settings.setdefault("lr0", automatic_rate(trainable))
+        settings.setdefault("lrf", AUTO_FINAL_FACTOR)
+        settings.setdefault("momentum", AUTO_MOMENTUM)
+        settings.setdefault("weight_decay", 0.0)
+
+
+def _resumed_run(given: dict[str, Any]) -> Path | None:
+    resume = given.pop("resume", None)
+    if resume in (None, False, "False", "false"):
+        return None
+    if resume not in (True, "True", "true"):
+        return Path(str(resume))
+    project = Path(str(given.get("project") or DEFAULT_PROJECT))
+    checkpoints = sorted(project.glob("*/internal/run.json"), key=lambda p: p.stat().st_mtime)
+    if not checkpoints:
+        raise ConfigurationError(
+            f"no run to resume in {project}", where="resume", do="give resume=FOLDER of a run"
+        )
+    return checkpoints[-1].parent.parent
+
+
+def _new_run_folder(settings: Mapping[str, Any]) -> Path:
+    project = Path(str(settings.get("project") or DEFAULT_PROJECT))
+    wanted = project / str(settings.get("name") or "train")
+    return Path(increment_path(wanted, exist_ok=bool(settings.get("exist_ok"))))
+
+
+def _steps(events: Sequence[Event]) -> int:
+    return sum(event.steps for event in events)
+
+
+def _reasons(privacy: PrivacyArguments) -> list[str]:
+    reasons: list[str] = []
+    if privacy.insecure_seed is not None:
+        reasons.append("noise and sampling are seeded: anyone can repeat them")
+    if privacy.noise_multiplier == 0:
+        reasons.append("no noise was added")
+    return reasons

@@ -1,0 +1,75 @@
+"""The walls of the house: who may import what."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import discreet
+
+PACKAGE = Path(discreet.__file__).parent
+CORE = (
+    "errors", "_validate", "privacy", "config", "performance", "randomness", "sampling",
+    "clipping", "noise", "ledger", "step", "storage", "accounting",
+)  # fmt: skip
+
+
+def imports_of(path: Path) -> set[str]:
+    """Absolute names of all modules that a file imports, anywhere in it."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            module = node.module or ""
+            found |= {module, *(f"{module}.{alias.name}" for alias in node.names)}
+    return found
+
+
+def is_core(path: Path) -> bool:
+    return path.relative_to(PACKAGE).with_suffix("").parts[0] in CORE
+
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_only_the_yolo_room_imports_ultralytics(path: Path):
+    if path.relative_to(PACKAGE).parts[0] == "yolo":
+        return
+    assert not {name for name in imports_of(path) if name.split(".")[0] == "ultralytics"}
+
+
+@pytest.mark.parametrize(
+    "path", [p for p in FILES if is_core(p)], ids=lambda p: str(p.relative_to(PACKAGE))
+)
+def test_core_imports_neither_engines_nor_models(path: Path):
+    rooms = ("discreet.gradients", "discreet.yolo", "discreet.cli", "opacus", "ultralytics")
+    assert not {n for n in imports_of(path) if f"{n}.".startswith(tuple(f"{r}." for r in rooms))}
+
+
+def test_the_core_exists():
+    assert {p.relative_to(PACKAGE).with_suffix("").parts[0] for p in FILES if is_core(p)} == set(
+        CORE
+    )
+
+
+def test_importing_the_package_is_inert():
+    code = (
+        "import os, sys; before = dict(os.environ); import discreet; "
+        "assert dict(os.environ) == before; "
+        "assert not {'torch', 'ultralytics', 'opacus'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_curated_exports_resolve():
+    for name in discreet.__all__:
+        assert getattr(discreet, name) is not None
+    with pytest.raises(AttributeError, match="nothing"):
+        discreet.nothing  # noqa: B018

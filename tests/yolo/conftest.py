@@ -1,0 +1,105 @@
+"""A small model and a small data set, made here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from ultralytics.utils import DEFAULT_CFG_DICT
+
+from discreet.demo.dataset import write_dataset
+from discreet.demo.scenes import PRIVATE
+from discreet.gradients import make_engine
+from discreet.yolo.loss import PerImageLoss
+from discreet.yolo.model import (
+    attach_settings,
+    build_detector,
+    open_source,
+    select_trainable,
+    set_norm,
+    train_mode,
+)
+
+ARCHITECTURE = str(Path(__file__).parents[2] / "src/discreet/demo/demo-model.yaml")
+NAMES = ("red cell", "white cell", "platelet")
+IMGSZ = 64
+
+
+@pytest.fixture(scope="session")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`data.yaml` of 24 training and 8 validation scenes. Never written to again."""
+    folder = tmp_path_factory.mktemp("scenes")
+    return write_dataset(folder, style=PRIVATE, train=24, val=8, size=IMGSZ, seed=5)
+
+
+def make_model(norm: str = "frozen", trainable: str = "all") -> nn.Module:
+    """A small detector with random weights and settled BatchNorm statistics, ready to train."""
+    torch.manual_seed(0)
+    model = build_detector(open_source(ARCHITECTURE), names=NAMES, imgsz=IMGSZ)
+    model.train()
+    with torch.no_grad():
+        for _ in range(3):
+            model(torch.rand(8, 3, IMGSZ, IMGSZ))
+        for branch in model.model[-1].cv3:
+            branch[-1].bias.zero_()  # as sure of its classes as a model in mid-training
+    attach_settings(model, DEFAULT_CFG_DICT)
+    set_norm(model, norm)
+    select_trainable(model, trainable)
+    train_mode(model)
+    return model
+
+
+def make_batch(boxes: Sequence[int], *, seed: int = 1) -> dict[str, Tensor]:
+    """Random images with these numbers of boxes; image i depends on (seed, i) only."""
+    images, index, classes, places = [], [], [], []
+    for i, count in enumerate(boxes):
+        generator = torch.Generator().manual_seed(1000 * seed + i)
+        images.append(torch.rand(3, IMGSZ, IMGSZ, generator=generator))
+        centre = torch.rand(count, 2, generator=generator) * 0.6 + 0.2
+        size = torch.rand(count, 2, generator=generator) * 0.35 + 0.05
+        places.append(torch.cat([centre, size], 1))
+        classes.append(torch.randint(0, 3, (count, 1), generator=generator).float())
+        index.append(torch.full((count,), float(i)))
+    return {
+        "img": torch.stack(images),
+        "batch_idx": torch.cat(index),
+        "cls": torch.cat(classes),
+        "bboxes": torch.cat(places),
+    }
+
+
+def only(batch: Mapping[str, Tensor], image: int) -> dict[str, Tensor]:
+    """One image of a batch, as a batch of its own."""
+    mine = batch["batch_idx"] == image
+    return {
+        "img": batch["img"][image : image + 1],
+        "batch_idx": batch["batch_idx"][mine] * 0,
+        "cls": batch["cls"][mine],
+        "bboxes": batch["bboxes"][mine],
+    }
+
+
+def trained(model: nn.Module) -> dict[str, nn.Parameter]:
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
+def contributions(model: nn.Module, batch: dict[str, Tensor], engine: str = "discreet") -> Tensor:
+    """Gradient of each image's loss as the engine sees it: (B, P)."""
+    parameters, loss = trained(model), PerImageLoss(model)
+    running = make_engine(engine, model, parameters)
+    gradients = running.per_example_gradients(lambda: loss(model(batch["img"]), batch).sum(1))
+    rows = []
+    for i in range(len(batch["img"])):
+        weight = torch.zeros(len(batch["img"]))
+        weight[i] = 1.0
+        sums = gradients.weighted_sum(dict.fromkeys(parameters, weight))
+        rows.append(torch.cat([sums[name].flatten() for name in parameters]))
+    return torch.stack(rows)
+
+
+def relative(a: Tensor, b: Tensor) -> float:
+    """‖a − b‖ / ‖b‖."""
+    return float((a.detach() - b.detach()).norm() / b.detach().norm())

@@ -1,0 +1,413 @@
+"""Whole private runs, small: what they leave, what they tell, how they go on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from ultralytics import YOLO
+
+from discreet import PrivateDetectionTrainer, PrivateYOLO
+from discreet.accounting import event_from_json, make_accountant
+from discreet.api import train
+from discreet.errors import ConfigurationError, DatasetError, DiscreetError, ModelError
+from discreet.result import TrainingResult
+from discreet.terminal import SilentReporter
+
+from .conftest import ARCHITECTURE, IMGSZ
+
+Run = Callable[..., TrainingResult]
+
+
+@pytest.fixture
+def run(scenes: Path, tmp_path: Path) -> Run:
+    def start(**arguments: Any) -> TrainingResult:
+        given = {
+            "data": str(scenes),
+            "model": ARCHITECTURE,
+            "epsilon": 8,
+            "batch": 8,
+            "steps": 3,
+            "imgsz": IMGSZ,
+            "val": False,
+            "project": str(tmp_path / "runs"),
+        }
+        return train({key: v for key, v in {**given, **arguments}.items() if v is not None})
+
+    return start
+
+
+@pytest.fixture(scope="module")
+def released(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainingResult:
+    """One finished run with validation on public data, GroupNorm."""
+    return train(
+        {
+            "data": str(scenes),
+            "model": ARCHITECTURE,
+            "epsilon": 8,
+            "batch": 8,
+            "epochs": 1,
+            "imgsz": IMGSZ,
+            "val_data": "public",
+            "seed": 424242,
+            "project": str(tmp_path_factory.mktemp("project_folder")),
+            "name": "run_name",
+        }
+    )
+
+
+def tree(folder: Path) -> dict[str, tuple[int, int]]:
+    return {
+        str(p.relative_to(folder)): (p.stat().st_size, p.stat().st_mtime_ns)
+        for p in sorted(folder.rglob("*"))
+    }
+
+
+def test_ends_at_or_under_the_target_and_says_so(released: TrainingResult):
+    assert 7 < released.spent.epsilon <= 8
+    assert released.claim_valid
+    assert released.spent.delta == 1e-2
+    json.dumps(released.to_json(), allow_nan=False)
+    assert set(released.to_json()["metrics"]) >= {"map50", "map50_95"}
+
+
+def test_the_record_can_be_recomputed_by_a_stranger(released: TrainingResult):
+    record = json.loads((released.release / "privacy.json").read_text())
+    events = [event_from_json(event) for event in record["events"]]
+    accountant = make_accountant(record["accountant"]["name"])
+    epsilon = accountant.epsilon(events, delta=record["claim"]["delta"])
+    assert epsilon == pytest.approx(record["claim"]["epsilon"], rel=1e-9)
+    assert record["steps"] == {"planned": 3, "charged": 3, "executed": 3}
+    assert record["sampling"]["sample_rate"] * record["sampling"]["population"] == 8
+    weights = (released.release / record["weights"]["file"]).read_bytes()
+    assert hashlib.sha256(weights).hexdigest() == record["weights"]["sha256"]
+    for key in ("unit", "neighboring_relation", "epsilon", "delta", "valid"):
+        assert record["claim"][key] is not None
+
+
+def test_nothing_of_this_machine_or_of_the_data_is_in_the_release(
+    released: TrainingResult, scenes: Path
+):
+    assert sorted(p.name for p in released.release.iterdir()) == ["privacy.json", "weights.pt"]
+    images = [p.name for p in (scenes.parent / "images").rglob("*.*")]
+    forbidden = ["424242", str(scenes.parent), "project_folder", "run_name", "/tmp", *images]
+    import zipfile
+
+    contents = (released.release / "privacy.json").read_bytes()
+    with zipfile.ZipFile(released.weights) as archive:
+        contents += b"".join(archive.read(n) for n in archive.namelist() if n.endswith("pkl"))
+        contents += " ".join(archive.namelist()).encode()
+    for word in forbidden:
+        assert word.encode() not in contents, word
+
+
+def test_the_weights_open_in_stock_ultralytics_alone(released: TrainingResult, tmp_path: Path):
+    code = f"""
+import sys
+class Refuse:
+    def find_spec(self, name, *rest):
+        if name.split('.')[0] == 'discreet':
+            raise ImportError('the release must not need this package')
+sys.meta_path.insert(0, Refuse())
+from ultralytics import YOLO
+from ultralytics.nn.tasks import torch_safe_load
+torch_safe_load({str(released.weights)!r}, safe_only=True)
+import numpy as np
+model = YOLO({str(released.weights)!r})
+assert model.names == {{0: 'red cell', 1: 'white cell', 2: 'platelet'}}, model.names
+model.predict(np.zeros((64, 64, 3), np.uint8), imgsz=64, verbose=False)
+assert not [m for m in sys.modules if m.split('.')[0] == 'discreet']
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120, cwd=tmp_path)
+
+
+def test_released_weights_say_what_the_trained_model_says(
+    released: TrainingResult, run: Run, monkeypatch: pytest.MonkeyPatch
+):
+    from discreet.yolo import release
+
+    kept = {}
+    original = release.releasable
+
+    def remember(model: torch.nn.Module, **settings: Any) -> torch.nn.Module:
+        kept["model"] = model
+        return original(model, **settings)
+
+    monkeypatch.setattr(release, "releasable", remember)
+    image = torch.rand(1, 3, IMGSZ, IMGSZ)
+    for norm in ("frozen", "group"):
+        result = run(norm=norm)
+        trained = kept["model"].eval()
+        stock = YOLO(str(result.weights)).model.eval()
+        assert not any(type(m).__module__.startswith("discreet") for m in stock.modules())
+        with torch.inference_mode():
+            before, after = trained(image)[0], stock(image)[0]
+        boxes, scores = (before - after).abs()[0].split([4, 3])
+        assert boxes.max() < 1, norm  # pixels, of boxes up to 250 wide; half precision
+        assert scores.max() < 1e-3, norm
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("norm", ["frozen", "group"])
+def test_the_release_exports_to_onnx_and_agrees(run: Run, tmp_path: Path, norm: str):
+    import onnxruntime
+
+    result = run(norm=norm)
+    stock = YOLO(str(result.weights))
+    path = stock.export(format="onnx", imgsz=IMGSZ, simplify=False, verbose=False)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    image = torch.rand(1, 3, IMGSZ, IMGSZ)
+    exported = session.run(None, {session.get_inputs()[0].name: image.numpy()})[0]
+    with torch.inference_mode():
+        expected = YOLO(str(result.weights)).model.float().eval()(image)[0]
+    assert torch.allclose(torch.from_numpy(exported), expected, rtol=1e-3, atol=1e-2)
+
+
+def test_the_data_set_is_never_written(run: Run, scenes: Path):
+    before = tree(scenes.parent)
+    run(val=True)
+    assert tree(scenes.parent) == before
+
+
+def test_private_validation_stays_inside(run: Run):
+    result = run(val=True)
+    record = json.loads((result.release / "privacy.json").read_text())
+    assert record["metrics"] is None
+    assert result.metrics is not None
+    assert json.loads((result.internal / "metrics.json").read_text())["map50"] >= 0
+    assert "NOT" in (result.internal / "NOT-PRIVATE.txt").name
+
+
+def test_public_validation_is_released(released: TrainingResult):
+    record = json.loads((released.release / "privacy.json").read_text())
+    assert set(record["metrics"]) == {"precision", "recall", "map50", "map50_95"}
+
+
+@pytest.mark.parametrize("given", [{"insecure_seed": 1}, {"noise_multiplier": 0, "epsilon": None}])
+def test_runs_that_are_not_private_say_so(run: Run, given: dict[str, Any]):
+    result = run(**given)
+    record = json.loads((result.release / "privacy.json").read_text())
+    assert record["claim"]["valid"] is False
+    assert record["claim"]["reasons"]
+    assert not result.claim_valid
+    json.dumps(result.to_json(), allow_nan=False)
+
+
+def test_insecure_runs_repeat_and_secure_ones_do_not(run: Run):
+    def weights(**given: Any) -> torch.Tensor:
+        state = YOLO(str(run(**given).weights)).model.state_dict()
+        return torch.cat([value.float().flatten() for value in state.values()])
+
+    def apart(a: torch.Tensor, b: torch.Tensor) -> float:
+        return float((a - b).norm() / a.norm())
+
+    assert apart(weights(insecure_seed=1), weights(insecure_seed=1)) < 1e-3
+    assert apart(weights(seed=1), weights(seed=1)) > 1e-2
+
+
+def test_only_what_trains_moves(run: Run):
+    start = YOLO(str(run(noise_multiplier=0, epsilon=None, lr0=1e-12).weights)).model.state_dict()
+    moved = YOLO(str(run(trainable="head", insecure_seed=0, lr0=0.5).weights)).model.state_dict()
+    changed = {name for name in start if not torch.equal(start[name], moved[name])}
+    assert changed
+    assert all(name.startswith("model.22.cv") or ".22." in name for name in changed)
+
+
+def test_engines_end_at_the_same_weights(run: Run):
+    def weights(engine: str) -> torch.Tensor:
+        result = run(
+            engine=engine, insecure_seed=3, optimizer="SGD", lr0=0.1, trainable="all", norm="group"
+        )
+        state = YOLO(str(result.weights)).model.state_dict()
+        return torch.cat([value.float().flatten() for value in state.values()])
+
+    own, opacus = weights("discreet"), weights("opacus")
+    assert float((own - opacus).norm() / own.norm()) < 1e-3  # released in half precision
+
+
+# ---- callbacks and Ultralytics' own entrance ----
+
+
+def test_callbacks_fire_in_order(scenes: Path, tmp_path: Path):
+    events: list[str] = []
+    yolo = PrivateYOLO(ARCHITECTURE)
+    names = [
+        "on_pretrain_routine_start", "on_pretrain_routine_end", "on_train_start",
+        "on_train_epoch_start", "on_train_batch_start", "on_train_batch_end",
+        "on_train_epoch_end", "on_fit_epoch_end", "on_model_save", "on_train_end", "teardown",
+    ]  # fmt: skip
+    for name in names:
+        yolo.add_callback(name, lambda _, name=name: events.append(name))
+    yolo.train(
+        data=str(scenes), epsilon=8, batch=24, steps=2, imgsz=IMGSZ, val=False,
+        project=str(tmp_path),
+    )  # fmt: skip
+    per_epoch = [
+        "on_train_epoch_start", "on_train_batch_start", "on_train_batch_end",
+        "on_train_epoch_end", "on_fit_epoch_end",
+    ]  # fmt: skip
+    assert events == [*names[:3], *per_epoch, *per_epoch, *names[-3:]]
+
+
+def test_callbacks_see_no_training_losses(scenes: Path, tmp_path: Path):
+    seen: list[Any] = []
+    yolo = PrivateYOLO(ARCHITECTURE)
+    yolo.add_callback("on_fit_epoch_end", lambda t: seen.append((t.tloss, t.loss_items, t.metrics)))
+    yolo.train(data=str(scenes), epsilon=8, batch=24, steps=1, imgsz=IMGSZ, project=str(tmp_path))
+    assert seen == [({}, {}, {})]
+
+
+def test_as_the_trainer_inside_ultralytics(released: TrainingResult, scenes: Path, tmp_path: Path):
+    model = YOLO(ARCHITECTURE)
+    events = []
+    model.add_callback("on_train_end", lambda trainer: events.append(trainer.result.spent.epsilon))
+    trainer = PrivateDetectionTrainer.configure(epsilon=8, batch=8)
+    model.train(trainer=trainer, data=str(scenes), epochs=1, imgsz=IMGSZ, project=str(tmp_path))
+    assert 7 < events[0] <= 8
+    assert type(model.model).__module__ == "ultralytics.nn.tasks"
+    assert model.predict(torch.zeros(1, 3, IMGSZ, IMGSZ), verbose=False)
+    assert (tmp_path / "train" / "release" / "privacy.json").exists()
+
+
+# ---- going on after an interruption ----
+
+
+class InterruptAt(SilentReporter):
+    def __init__(self, step: int) -> None:
+        self.at = step
+
+    def step(self, done: int, epsilon: float | None = None) -> None:
+        if done == self.at:
+            raise KeyboardInterrupt
+
+
+def interrupted(scenes: Path, tmp_path: Path, at: int) -> Path:
+    with pytest.raises(KeyboardInterrupt) as caught:
+        train(
+            {
+                "data": str(scenes), "model": ARCHITECTURE, "epsilon": 8, "batch": 8, "steps": 5,
+                "imgsz": IMGSZ, "val": False, "project": str(tmp_path),
+            },
+            reporter=InterruptAt(at),
+        )  # fmt: skip
+    assert f"resume={tmp_path / 'train'}" in caught.value.__notes__[0]
+    return tmp_path / "train"
+
+
+def test_ctrl_c_leaves_a_run_that_goes_on(scenes: Path, tmp_path: Path):
+    folder = interrupted(scenes, tmp_path, at=2)
+    assert not (folder / "release").exists()
+    result = train({"resume": str(folder)})
+    assert result.record.steps == {"planned": 5, "charged": 5, "executed": 5}
+    assert result.spent.epsilon <= 8
+    assert result.release == folder / "release"
+
+
+def test_steps_lost_in_a_crash_stay_charged(scenes: Path, tmp_path: Path):
+    folder = interrupted(scenes, tmp_path, at=3)
+    ledger = folder / "internal" / "ledger.jsonl"
+    last = ledger.read_text().splitlines()[-1]
+    with ledger.open("a") as stream:
+        stream.write(last + "\n")  # charged, then the power went
+    result = train({"resume": str(folder)})
+    assert result.record.steps == {"planned": 5, "charged": 5, "executed": 4}
+
+
+@pytest.mark.parametrize(
+    "change", [{"batch": 6}, {"epsilon": 4}, {"max_grad_norm": 2}, {"trainable": "head"}]
+)
+def test_a_resumed_run_goes_on_as_it_began(scenes: Path, tmp_path: Path, change: dict[str, Any]):
+    folder = interrupted(scenes, tmp_path, at=1)
+    with pytest.raises(ConfigurationError, match=next(iter(change))):
+        train({"resume": str(folder), **change})
+
+
+def test_a_torn_checkpoint_is_named(scenes: Path, tmp_path: Path):
+    folder = interrupted(scenes, tmp_path, at=1)
+    checkpoint = folder / "internal" / "checkpoint.pt"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+    with pytest.raises(DiscreetError, match=r"checkpoint\.pt"):
+        train({"resume": str(folder)})
+
+
+# ---- bad input: an error before anything is written ----
+
+
+def nothing_written(tmp_path: Path) -> bool:
+    return not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "word"),
+    [
+        ({"batch": 25}, ConfigurationError, "batch=24"),
+        ({"model": "missing.pt"}, ModelError, "missing.pt"),
+        ({"model": __file__}, ModelError, "test_train.py"),
+        ({"model": "yolov8n-seg.yaml"}, ModelError, "not a detector"),
+        ({"model": "no-such-model.yaml"}, ModelError, "no-such-model"),
+        ({"epsilon": 1e-9, "delta": 1e-30}, DiscreetError, "epsilon"),
+        ({"epsilon": 8, "noise_multiplier": 1}, ConfigurationError, "noise_multiplier"),
+        ({"mosaik": 1}, ConfigurationError, "mosaic"),
+        ({"data": "nowhere/data.yaml"}, DatasetError, "nowhere"),
+        ({"trainable": "tail"}, ConfigurationError, "trainable"),
+        ({"resume": "nowhere"}, ConfigurationError, "nowhere"),
+    ],
+    ids=lambda value: str(value) if isinstance(value, dict) else "",
+)
+def test_bad_input_is_told_before_anything_is_written(
+    run: Run, tmp_path: Path, given: dict[str, Any], error: type[Exception], word: str
+):
+    with pytest.raises(error, match=word):
+        run(**given)
+    assert nothing_written(tmp_path)
+
+
+def test_an_unwritable_project_is_told(run: Run, tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DiscreetError, match="cannot be written"):
+        run(project=str(tmp_path / "file"))
+
+
+def test_a_project_among_the_images_is_refused(run: Run, scenes: Path):
+    before = tree(scenes.parent)
+    with pytest.raises(ConfigurationError, match="among the data set's images"):
+        run(project=str(scenes.parent / "images" / "train"))
+    assert tree(scenes.parent) == before
+
+
+def test_a_full_disk_while_releasing_loses_nothing(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    from discreet.yolo import release
+
+    def full(*_: Any, **__: Any) -> str:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(release.torch, "save", full)
+        with pytest.raises(DiscreetError, match="No space left"):
+            run(steps=2)
+    folder = tmp_path / "runs" / "train"
+    assert not (folder / "release").exists()
+    result = train({"resume": str(folder)})
+    assert result.record.steps["charged"] == 2
+
+
+def test_no_network(run: Run, monkeypatch: pytest.MonkeyPatch):
+    import socket
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("the network was used")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "create_connection", refuse)
+    assert run(val=True).release.exists()
+    assert os.environ["YOLO_OFFLINE"] == "true"
