@@ -36,17 +36,28 @@ class RunLedger:
     """A run's own ledger, one file.
 
     Args:
-        path: The file; made if absent, continued if present.
+        path: The file.
+        new: Whether to begin it. A ledger that should be there and is not is never begun
+            again: what it charged would be forgotten.
 
     Raises:
-        LedgerError: If the file cannot be written, or holds something else than a ledger.
+        LedgerError: If the file cannot be written, is missing, is there though it should be
+            new, or holds something else than a ledger.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, new: bool) -> None:
         self._path = path
         self._events: tuple[Event, ...] = ()
+        if path.exists() == new:
+            raise LedgerError(
+                "a ledger is there already" if new else "the ledger is missing",
+                where=str(path),
+                do="choose another name"
+                if new
+                else "restore the file from a backup; without it the run cannot be continued",
+            )
         try:
-            if path.exists():
+            if not new:
                 self._events = merge(list(_read(path)))
                 _mend_torn_tail(path)
             else:

@@ -277,6 +277,40 @@ def test_as_the_trainer_inside_ultralytics(released: TrainingResult, scenes: Pat
     assert (tmp_path / "train" / "release" / "privacy.json").exists()
 
 
+def test_a_part_that_does_not_fit_the_memory_is_halved_without_a_trace(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+):
+    from discreet.yolo import train as room
+
+    def weights() -> torch.Tensor:
+        result = run(insecure_seed=1, micro_batch=8, optimizer="SGD", lr0=0.5, noise_multiplier=0.0,
+                     epsilon=None)  # fmt: skip
+        state = YOLO(str(result.weights)).model.state_dict()
+        return torch.cat([value.float().flatten() for value in state.values()])
+
+    plain = weights()
+    original = room.make_engine
+
+    def small_memory(*arguments: Any) -> Any:
+        engine = original(*arguments)
+        compute = engine.per_example_gradients
+
+        def limited(losses: Any) -> Any:
+            def measured() -> torch.Tensor:
+                values = losses()
+                if len(values) > 3:
+                    raise torch.OutOfMemoryError("out of memory")
+                return values
+
+            return compute(measured)
+
+        engine.per_example_gradients = limited
+        return engine
+
+    monkeypatch.setattr(room, "make_engine", small_memory)
+    assert float((weights() - plain).norm() / plain.norm()) < 1e-4
+
+
 # ---- going on after an interruption ----
 
 
@@ -319,6 +353,25 @@ def test_steps_lost_in_a_crash_stay_charged(scenes: Path, tmp_path: Path):
         stream.write(last + "\n")  # charged, then the power went
     result = train({"resume": str(folder)})
     assert result.record.steps == {"planned": 5, "charged": 5, "executed": 4}
+
+
+def test_a_run_without_its_ledger_does_not_go_on(scenes: Path, tmp_path: Path):
+    folder = interrupted(scenes, tmp_path, at=2)
+    ledger = folder / "internal" / "ledger.jsonl"
+    lines = ledger.read_text().splitlines(keepends=True)
+    ledger.write_text("".join(lines[:-1]))
+    with pytest.raises(DiscreetError, match="hold 2 steps, the ledger only 1"):
+        train({"resume": str(folder)})
+    ledger.unlink()
+    with pytest.raises(DiscreetError, match="missing"):
+        train({"resume": str(folder)})
+
+
+def test_a_new_run_never_takes_over_an_old_one(run: Run):
+    first = run(steps=1)
+    assert run(steps=1).release != first.release
+    with pytest.raises(ConfigurationError, match="a run is there already"):
+        run(steps=1, exist_ok=True)
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -16,13 +17,14 @@ from torch import nn
 from discreet.config import MechanismConfig
 from discreet.data import ImageRecord
 from discreet.errors import ConfigurationError, StorageError
-from discreet.storage import write_atomically, write_json
+from discreet.storage import make_folder, write_atomically, write_json
 
 SCHEMA = 1
 RUN = "run.json"
 CHECKPOINT = "checkpoint.pt"
 # What may differ when a run goes on: nothing that the guarantee or the model depends on.
 _MAY_CHANGE = frozenset({"device", "workers", "micro_batch", "verbose", "resume"})
+_PATHS = frozenset({"data", "model", "pretrained", "project", "cfg"})
 
 
 def dataset_digest(records: Sequence[ImageRecord]) -> str:
@@ -34,6 +36,68 @@ def dataset_digest(records: Sequence[ImageRecord]) -> str:
     for part in parts:
         total.update(hashlib.blake2b(part, digest_size=16).digest())
     return total.hexdigest()
+
+
+def find_run(resume: object, *, project: str | Path) -> Path | None:
+    """The interrupted run that `resume` names: a folder, or True for the latest.
+
+    Raises:
+        ConfigurationError: If there is none.
+    """
+    text = str(resume).lower()
+    if resume is None or text in {"false", "none", ""}:
+        return None
+    if text != "true":
+        return Path(str(resume))
+    runs = sorted(Path(project).glob(f"*/internal/{RUN}"), key=lambda path: path.stat().st_mtime)
+    if not runs:
+        raise ConfigurationError(
+            f"no run to resume in {project}", where="resume", do="give resume=FOLDER of a run"
+        )
+    return runs[-1].parent.parent
+
+
+def claim_run_folder(project: Path, *, name: str, exist_ok: bool, images: Iterable[Path]) -> Path:
+    """Make a folder for a new run, of no other run: `name`, `name-2`, and so on.
+
+    Args:
+        project: Folder of the runs.
+        name: Wanted name.
+        exist_ok: Whether a folder of that name may be used, if it holds no run.
+        images: Folders of the data set's images, where no run may write.
+
+    Raises:
+        ConfigurationError: If the folder lies among the images, or holds a run.
+        StorageError: If it cannot be made.
+    """
+    place = (project / name).resolve()
+    if any(place.is_relative_to(folder.resolve()) for folder in images):
+        raise ConfigurationError(
+            "the run's folder lies among the data set's images",
+            where=f"project={project}",
+            do="choose another with project=FOLDER",
+        )
+    if exist_ok and (project / name / "internal").exists():
+        raise ConfigurationError(
+            "a run is there already, and what it charged must not be mixed with another's",
+            where=f"name={name}",
+            do=f"resume it with resume={project / name}, or choose another name",
+        )
+    make_folder(project)
+    for number in itertools.count(1):
+        folder = project / (name if number == 1 else f"{name}-{number}")
+        try:
+            folder.mkdir(parents=True, exist_ok=exist_ok)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise StorageError(
+                f"the folder cannot be made ({error.strerror or error})",
+                where=str(folder),
+                do="choose another with project=FOLDER",
+            ) from error
+        return folder
+    raise AssertionError("unreachable")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +118,7 @@ class RunState:
         """Write to the run's internal folder."""
         content = {
             "schema": SCHEMA,
-            "given": {key: _plain(value) for key, value in self.given.items()},
+            "given": {key: _plain(key, value) for key, value in self.given.items()},
             "mechanism": self.mechanism.model_dump(mode="json"),
             "dataset": self.dataset,
         }
@@ -91,6 +155,19 @@ class RunState:
                 do="restore it from a backup, or start a new run",
             ) from error
 
+    def check_dataset(self, digest: str) -> None:
+        """Refuse a training set that is not the one that the run began with.
+
+        Raises:
+            ConfigurationError: If it is not.
+        """
+        if digest != self.dataset:
+            raise ConfigurationError(
+                "the training images or labels are not those that the run began with",
+                where="resume",
+                do="restore them, or start a new run",
+            )
+
     def continued_with(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """The run's own arguments, with those of `given` that may change.
 
@@ -98,7 +175,7 @@ class RunState:
             ConfigurationError: If another argument differs from the run's.
         """
         for key, value in given.items():
-            if key not in _MAY_CHANGE and _plain(self.given.get(key)) != _plain(value):
+            if key not in _MAY_CHANGE and _plain(key, self.given.get(key)) != _plain(key, value):
                 raise ConfigurationError(
                     f"the run was started with {key}={self.given.get(key)!r}, not {value!r}; "
                     "a run goes on as it began",
@@ -109,7 +186,9 @@ class RunState:
         return {**self.given, **changed}
 
 
-def _plain(value: Any) -> Any:
+def _plain(key: str, value: Any) -> Any:
+    if key in _PATHS and isinstance(value, (str, Path)) and Path(value).exists():
+        return str(Path(value).resolve())  # the run may go on from another folder
     return value if isinstance(value, (bool, int, float, list, type(None))) else str(value)
 
 

@@ -17,16 +17,12 @@ import torch
 from torch import Tensor, nn
 from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.utils import DEFAULT_CFG, callbacks
-from ultralytics.utils.files import increment_path
 
 from discreet.accounting import Event
-from discreet.arguments import PrivacyArguments, split_arguments
-from discreet.data import load_dataset
-from discreet.errors import ConfigurationError
+from discreet.errors import LedgerError
 from discreet.gradients import GradientEngine, make_engine
 from discreet.ledger import RunLedger
-from discreet.performance import PerformanceConfig
-from discreet.planning import TrainingPlan, plan_rows, plan_training, plan_warnings
+from discreet.planning import plan_rows, plan_warnings
 from discreet.privacy import PrivacySpent
 from discreet.randomness import make_source
 from discreet.result import TrainingResult
@@ -35,14 +31,13 @@ from discreet.step import StepReport, private_step
 from discreet.storage import make_folder, write_json
 from discreet.terminal import Reporter, SilentReporter
 from discreet.yolo import _compat, release
-from discreet.yolo.checkpoint import Checkpoint, RunState, dataset_digest
+from discreet.yolo.checkpoint import Checkpoint, claim_run_folder
 from discreet.yolo.dataset import MicroBatches, RecordDataset, describe
 from discreet.yolo.evaluate import evaluate
 from discreet.yolo.journal import StepJournal
 from discreet.yolo.loss import PerImageLoss
 from discreet.yolo.microbatch import automatic_size, halves
 from discreet.yolo.model import (
-    Norm,
     attach_settings,
     build_detector,
     open_source,
@@ -50,17 +45,9 @@ from discreet.yolo.model import (
     set_norm,
     train_mode,
 )
-from discreet.yolo.optimizer import (
-    AUTO_FINAL_FACTOR,
-    AUTO_MOMENTUM,
-    AUTO_OPTIMIZER,
-    automatic_rate,
-    build_optimizer,
-    learning_rate_factor,
-)
+from discreet.yolo.optimizer import build_optimizer, learning_rate_factor
+from discreet.yolo.preparation import prepare
 
-DEFAULT_TRAINABLE = "film+head"
-DEFAULT_PROJECT = Path("runs/private")
 _NOT_PRIVATE = (
     "Nothing in this folder is covered by the privacy guarantee: logs, losses, checkpoints and\n"
     "paths tell about the private images. Only the folder `release` beside it may be shared.\n"
@@ -97,55 +84,36 @@ class PrivateDetectionTrainer(DetectionTrainer):
     ) -> None:
         self.reporter: Reporter = reporter or SilentReporter()
         given = {**(overrides or {}), **(privacy or {})}
-        resumed = _resumed_run(given)
-        self._state = RunState.load(resumed) if resumed else None
-        if self._state is not None:
-            given = self._state.continued_with(given)
-        settings: dict[str, Any]
-        self.privacy, settings = split_arguments(given, required=("data", "model"))
-        self.performance = _performance(self.privacy, settings)
-
-        self.reporter.stage(f"reading {settings['data']}")
-        self.dataset = load_dataset(
-            settings["data"],
-            progress=self.reporter.stage_progress,
-            single_cls=bool(settings.get("single_cls")),
-        )
-        for notice in self.dataset.notices:
-            self.reporter.notice(notice)
-        self._source, self._from_scratch = _open_model(settings)
-        self.plan = self._make_plan()
-        _fill_defaults(settings, trainable=self.trainable)
-
-        self.run_dir = resumed or _new_run_folder(settings)
-        self.internal, self.release = self.run_dir / "internal", self.run_dir / "release"
-        if any(self.run_dir.resolve().is_relative_to(folder) for folder in self._image_folders()):
-            raise ConfigurationError(
-                "the run's folder lies among the data set's images",
-                where=f"project={self.run_dir.parent}",
-                do="choose another with project=FOLDER",
-            )
-        make_folder(self.internal)
-        (self.internal / "NOT-PRIVATE.txt").write_text(_NOT_PRIVATE, encoding="utf-8")
-        self._settings = settings
+        self.prepared = prepare(given, reporter=self.reporter)
+        self.plan = self.prepared.plan
+        self.dataset = self.prepared.dataset
+        self._source = self.prepared.source
         self._data = describe(self.dataset)
-        if self._state is None:
-            self._state = RunState(
-                given=given,
-                mechanism=self.plan.mechanism,
-                dataset=dataset_digest(self.dataset.train),
-            )
-            self._state.save(self.internal)
-        known = {k: v for k, v in settings.items() if k not in {"resume", "project", "name"}}
+        self._begin_folder()
+        known = {k: v for k, v in self.prepared.settings.items() if k not in {"project", "name"}}
         known |= {"save_dir": str(self.internal), "epochs": self.plan.epochs}
         known |= {"batch": self.plan.mechanism.expected_batch_size}
         with _compat.no_integrations():
             super().__init__(cfg, known, _callbacks)
-        self.wdir.rmdir()
+        self.wdir.rmdir()  # made by Ultralytics, never used
         self.last = self.release / release.WEIGHTS
         self.best = self.release / "best.pt"  # never written: choosing it would look at data
         self.result: TrainingResult | None = None
         self.stop = False
+
+    def _begin_folder(self) -> None:
+        prepared = self.prepared
+        self.run_dir = prepared.resumed or claim_run_folder(
+            prepared.project,
+            name=prepared.name,
+            exist_ok=bool(prepared.settings.get("exist_ok")),
+            images={record.image.parent for record in self.dataset.train},
+        )
+        self.internal, self.release = self.run_dir / "internal", self.run_dir / "release"
+        if prepared.resumed is None:
+            make_folder(self.internal)
+            (self.internal / "NOT-PRIVATE.txt").write_text(_NOT_PRIVATE, encoding="utf-8")
+            prepared.state.save(self.internal)
 
     @classmethod
     def configure(cls, *, reporter: Reporter | None = None, **privacy: Any) -> Any:
@@ -163,27 +131,15 @@ class PrivateDetectionTrainer(DetectionTrainer):
     ) -> nn.Module:
         """A detector for the data set's classes, started from public weights."""
         del cfg, verbose
-        if weights is not None and not self._from_scratch:
+        if weights is not None and not self.prepared.from_scratch:
             self._source = open_source(weights)
         return build_detector(
             self._source,
             names=self.dataset.names,
-            imgsz=self._settings["imgsz"],
-            remap=self._settings.get("cls_remap", True),
-            pretrained=not self._from_scratch,
+            imgsz=self.prepared.settings["imgsz"],
+            remap=self.prepared.settings.get("cls_remap", True),
+            pretrained=not self.prepared.from_scratch,
         )
-
-    @property
-    def trainable(self) -> str:
-        """Parts of the model that train."""
-        if self.privacy.trainable is not None:
-            return self.privacy.trainable
-        return "all" if self._from_scratch else DEFAULT_TRAINABLE
-
-    @property
-    def norm(self) -> Norm:
-        """How normalisation is made independent of the batch."""
-        return self.privacy.norm or ("group" if self._from_scratch else "frozen")
 
     def _do_train(self) -> None:
         started = time.monotonic()
@@ -202,10 +158,10 @@ class PrivateDetectionTrainer(DetectionTrainer):
         model = cast(Any, self.model)
         attach_settings(model, vars(self.args))
         model.nc, model.names = self.dataset.nc, self._data["names"]
-        set_norm(model, self.norm)
+        set_norm(model, self.prepared.norm)
         model.to(self.device)
         train_mode(model)
-        self.parameters = select_trainable(model, self.trainable, freeze=self.args.freeze)
+        self.parameters = select_trainable(model, self.prepared.trainable, freeze=self.args.freeze)
         self.per_image_loss = PerImageLoss(model)
         self.optimizer = build_optimizer(
             self.args.optimizer,
@@ -214,7 +170,7 @@ class PrivateDetectionTrainer(DetectionTrainer):
             momentum=self.args.momentum,
             weight_decay=self.args.weight_decay,
         )
-        self.ledger = RunLedger(self.internal / "ledger.jsonl")
+        self.ledger = RunLedger(self.internal / "ledger.jsonl", new=self.prepared.resumed is None)
         self.journal = StepJournal(self.internal / "steps.csv")
         self.executed = 0
         checkpoint = Checkpoint.load(self.internal)
@@ -222,7 +178,13 @@ class PrivateDetectionTrainer(DetectionTrainer):
             checkpoint.restore(model, self.optimizer)
             self.executed = checkpoint.executed
         self.charged = _steps(self.ledger.events)
-        self.source = make_source(self.privacy.insecure_seed)
+        if self.executed > self.charged:
+            raise LedgerError(
+                f"the weights hold {self.executed} steps, the ledger only {self.charged}",
+                where=str(self.internal),
+                do="restore the ledger from a backup; without it the run cannot go on",
+            )
+        self.source = make_source(self.prepared.privacy.insecure_seed)
         self.amp = self.args.amp == "bf16"
         self.ema = None
         self.tloss, self.loss_items, self.metrics = {}, {}, {}
@@ -237,7 +199,7 @@ class PrivateDetectionTrainer(DetectionTrainer):
         self.reporter.start(mechanism.steps)
         self.run_callbacks("on_train_start")
         epoch = 0
-        engine = make_engine(self.performance.engine, self.model, self.parameters)
+        engine = make_engine(self.prepared.performance.engine, self.model, self.parameters)
         for step in range(self.charged + 1, mechanism.steps + 1):
             if plan.epoch_of(step) != epoch:
                 epoch = plan.epoch_of(step)
@@ -258,7 +220,6 @@ class PrivateDetectionTrainer(DetectionTrainer):
                 optimizer=self.optimizer,
                 split=halves,
             )
-            self.executed += 1
             self._write_journal(step, report, seconds=time.monotonic() - began)
             self.run_callbacks("on_train_batch_end")
             self.reporter.step(step)
@@ -279,7 +240,7 @@ class PrivateDetectionTrainer(DetectionTrainer):
             cast(Sequence[int], sampler.draw(self.source.stream()))
             for _ in range(first_step, steps + 1)
         )
-        size = self.performance.micro_batch_size or automatic_size(
+        size = self.prepared.performance.micro_batch_size or automatic_size(
             self.model, self.parameters, imgsz=self.args.imgsz, device=self.device
         )
         return MicroBatches(
@@ -287,7 +248,7 @@ class PrivateDetectionTrainer(DetectionTrainer):
             draws,
             first_step=first_step,
             micro_batch_size=size,
-            workers=self.performance.workers,
+            workers=self.prepared.performance.workers,
             pin_memory=self.device.type == "cuda",
         )
 
@@ -311,7 +272,7 @@ class PrivateDetectionTrainer(DetectionTrainer):
         )
 
     def _gradients_of(self, engine: GradientEngine, batch: dict[str, Any]) -> Any:
-        batch = self.preprocess_batch(batch)
+        batch = self.preprocess_batch(dict(batch))  # it writes into what it is given
 
         def losses() -> Tensor:
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.amp):
@@ -325,6 +286,7 @@ class PrivateDetectionTrainer(DetectionTrainer):
     def _charge(self, event: Event) -> None:
         self.ledger.charge(event)
         self.charged += event.steps
+        self.executed += event.steps  # its update follows, and nothing can come between
 
     # ---- telling, keeping, finishing ----
 
@@ -369,7 +331,7 @@ class PrivateDetectionTrainer(DetectionTrainer):
                 f"resuming after {self.charged} charged steps, {self.executed} in the weights"
             )
         self.reporter.plan(
-            plan_rows(self.plan, trainable=self.trainable, parameters=parameters),
+            plan_rows(self.plan, trainable=self.prepared.trainable, parameters=parameters),
             plan_warnings(self.plan, parameters=parameters, secure=self.source.secure),
         )
 
@@ -382,7 +344,7 @@ class PrivateDetectionTrainer(DetectionTrainer):
             digest = release.write_weights(folder / release.WEIGHTS, released)
             if self.args.val:
                 self.reporter.stage(f"validating on {len(self.dataset.val)} images")
-                public = self.privacy.val_data == "public"
+                public = self.prepared.privacy.val_data == "public"
                 self.validator, found = evaluate(
                     released.float().to(self.device),
                     self.build_dataset(mode="val"),
@@ -402,32 +364,32 @@ class PrivateDetectionTrainer(DetectionTrainer):
             release=self.release,
             internal=self.internal,
             metrics=metrics or None,
-            validation_data=self.privacy.val_data,
+            validation_data=self.prepared.privacy.val_data,
             record=record,
             seconds=time.monotonic() - started,
         )
         write_json(self.internal / "metrics.json", metrics)
-        if self.privacy.val_data == "public":
+        if self.prepared.privacy.val_data == "public":
             self.metrics = dict(metrics)
         self.run_callbacks("on_model_save")
         self.run_callbacks("on_train_end")
         self.reporter.finish(epsilon=epsilon, delta=record.claim.delta, release=str(self.release))
 
     def _record(self, digest: str, metrics: Mapping[str, float]) -> PrivacyRecord:
-        public = self.privacy.val_data == "public"
+        public = self.prepared.privacy.val_data == "public"
         return make_record(
             mechanism=self.plan.mechanism,
             events=self.ledger.events,
             executed_steps=self.executed,
             random_source=self.source.description,
-            reasons=_reasons(self.privacy),
+            reasons=self.prepared.reasons_against,
             training={
-                "trainable": self.trainable,
+                "trainable": self.prepared.trainable,
                 "trained_parameters": sum(p.numel() for p in self.parameters.values()),
-                "norm": self.norm,
-                "engine": self.performance.engine,
-                "pretrained": not self._from_scratch,
-                "validation_data": self.privacy.val_data,
+                "norm": self.prepared.norm,
+                "engine": self.prepared.performance.engine,
+                "pretrained": not self.prepared.from_scratch,
+                "validation_data": self.prepared.privacy.val_data,
             },
             configuration=release.public_settings(vars(self.args)),
             public_metrics=metrics if public and metrics else None,
@@ -435,84 +397,11 @@ class PrivateDetectionTrainer(DetectionTrainer):
             weights_sha256=digest,
         )
 
-    # ---- preparation ----
-
-    def _make_plan(self) -> TrainingPlan:
-        if self._state is None:
-            return plan_training(self.privacy, population=self.dataset.n)
-        if self._state.dataset != dataset_digest(self.dataset.train):
-            raise ConfigurationError(
-                "the training images or labels are not those that the run began with",
-                where="resume",
-                do="restore them, or start a new run",
-            )
-        return TrainingPlan.of(self._state.mechanism, target_epsilon=self.privacy.epsilon)
-
-    def _image_folders(self) -> set[Path]:
-        return {record.image.parent.resolve() for record in self.dataset.train}
-
 
 def default_callbacks() -> dict[str, list[Any]]:
     """Ultralytics' own callbacks, without its integrations."""
     return callbacks.get_default_callbacks()
 
 
-def _performance(privacy: PrivacyArguments, settings: Mapping[str, Any]) -> PerformanceConfig:
-    on_cpu = not torch.cuda.is_available() or str(settings.get("device", "")) == "cpu"
-    workers = int(settings.get("workers", 0 if on_cpu else 8))
-    return PerformanceConfig(
-        micro_batch_size=privacy.micro_batch, engine=privacy.engine, workers=workers
-    )
-
-
-def _open_model(settings: Mapping[str, Any]) -> tuple[nn.Module, bool]:
-    """The model to start from, and whether only its architecture is taken."""
-    pretrained = settings.get("pretrained", True)
-    architecture = Path(str(settings["model"])).suffix in {".yaml", ".yml"}
-    if isinstance(pretrained, str):
-        return open_source(pretrained), False
-    return open_source(settings["model"]), architecture or pretrained is False
-
-
-def _fill_defaults(settings: dict[str, Any], *, trainable: str) -> None:
-    settings.setdefault("imgsz", 640)
-    if settings.get("optimizer", "auto") == "auto":
-        settings["optimizer"] = AUTO_OPTIMIZER
-        settings.setdefault("lr0", automatic_rate(trainable))
-        settings.setdefault("lrf", AUTO_FINAL_FACTOR)
-        settings.setdefault("momentum", AUTO_MOMENTUM)
-        settings.setdefault("weight_decay", 0.0)
-
-
-def _resumed_run(given: dict[str, Any]) -> Path | None:
-    resume = given.pop("resume", None)
-    if resume in (None, False, "False", "false"):
-        return None
-    if resume not in (True, "True", "true"):
-        return Path(str(resume))
-    project = Path(str(given.get("project") or DEFAULT_PROJECT))
-    checkpoints = sorted(project.glob("*/internal/run.json"), key=lambda p: p.stat().st_mtime)
-    if not checkpoints:
-        raise ConfigurationError(
-            f"no run to resume in {project}", where="resume", do="give resume=FOLDER of a run"
-        )
-    return checkpoints[-1].parent.parent
-
-
-def _new_run_folder(settings: Mapping[str, Any]) -> Path:
-    project = Path(str(settings.get("project") or DEFAULT_PROJECT))
-    wanted = project / str(settings.get("name") or "train")
-    return Path(increment_path(wanted, exist_ok=bool(settings.get("exist_ok"))))
-
-
 def _steps(events: Sequence[Event]) -> int:
     return sum(event.steps for event in events)
-
-
-def _reasons(privacy: PrivacyArguments) -> list[str]:
-    reasons: list[str] = []
-    if privacy.insecure_seed is not None:
-        reasons.append("noise and sampling are seeded: anyone can repeat them")
-    if privacy.noise_multiplier == 0:
-        reasons.append("no noise was added")
-    return reasons

@@ -1,0 +1,161 @@
+"""Everything that is decided and checked before a run touches the disk."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from discreet.arguments import PrivacyArguments, split_arguments
+from discreet.data import DetectionDataset, load_dataset
+from discreet.performance import PerformanceConfig
+from discreet.planning import TrainingPlan, plan_training
+from discreet.terminal import Reporter
+from discreet.yolo.checkpoint import RunState, dataset_digest, find_run
+from discreet.yolo.model import Norm, open_source
+from discreet.yolo.optimizer import (
+    AUTO_FINAL_FACTOR,
+    AUTO_MOMENTUM,
+    AUTO_OPTIMIZER,
+    automatic_rate,
+)
+
+DEFAULT_PROJECT = Path("runs/private")
+DEFAULT_TRAINABLE = "film+head"
+DEFAULT_IMGSZ = 640
+_CELL = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparedRun:
+    """A run that may begin.
+
+    Attributes:
+        privacy: The arguments that set the guarantee.
+        settings: Ultralytics' own, with what private runs hold fixed.
+        performance: What only speed depends on.
+        dataset: The validated images.
+        source: The public model to start from.
+        from_scratch: Whether only its architecture is taken.
+        trainable: Parts of the model that train.
+        norm: How normalisation is made independent of the batch.
+        plan: The mechanism and its promise.
+        state: What is kept so that the run can go on.
+        resumed: Folder of the interrupted run that goes on, if one does.
+    """
+
+    privacy: PrivacyArguments
+    settings: Mapping[str, Any]
+    performance: PerformanceConfig
+    dataset: DetectionDataset
+    source: nn.Module
+    from_scratch: bool
+    trainable: str
+    norm: Norm
+    plan: TrainingPlan
+    state: RunState
+    resumed: Path | None
+
+    @property
+    def project(self) -> Path:
+        """Folder of the runs."""
+        return Path(str(self.settings.get("project") or DEFAULT_PROJECT))
+
+    @property
+    def name(self) -> str:
+        """Wanted name of the run."""
+        return str(self.settings.get("name") or "train")
+
+    @property
+    def reasons_against(self) -> list[str]:
+        """Why the run is not private, if it is not."""
+        reasons: list[str] = []
+        if self.privacy.insecure_seed is not None:
+            reasons.append("noise and sampling are seeded: anyone can repeat them")
+        if self.privacy.noise_multiplier == 0:
+            reasons.append("no noise was added")
+        return reasons
+
+
+def prepare(given: Mapping[str, Any], *, reporter: Reporter) -> PreparedRun:
+    """Check arguments, data and model, and plan the run. Writes nothing.
+
+    Args:
+        given: All arguments by name; with `resume`, those of the interrupted run are taken.
+        reporter: Who is told of the progress.
+
+    Raises:
+        DiscreetError: Anything that is wrong.
+    """
+    given = dict(given)
+    resumed = find_run(given.pop("resume", None), project=given.get("project") or DEFAULT_PROJECT)
+    state = RunState.load(resumed) if resumed else None
+    if state is not None:
+        given = state.continued_with(given)
+    settings: dict[str, Any]
+    privacy, settings = split_arguments(given, required=("data", "model"))
+    source, from_scratch = _open_model(settings)
+    reporter.stage(f"reading {settings['data']}")
+    dataset = load_dataset(
+        settings["data"],
+        progress=reporter.stage_progress,
+        single_cls=bool(settings.get("single_cls")),
+    )
+    for notice in dataset.notices:
+        reporter.notice(notice)
+    digest = dataset_digest(dataset.train)
+    if state is None:
+        plan = plan_training(privacy, population=dataset.n)
+        state = RunState(given=given, mechanism=plan.mechanism, dataset=digest)
+    else:
+        state.check_dataset(digest)
+        plan = TrainingPlan.of(state.mechanism, target_epsilon=privacy.epsilon)
+    trainable = privacy.trainable or ("all" if from_scratch else DEFAULT_TRAINABLE)
+    _fill_defaults(settings, trainable=trainable)
+    return PreparedRun(
+        privacy=privacy,
+        settings=settings,
+        performance=_performance(privacy, settings),
+        dataset=dataset,
+        source=source,
+        from_scratch=from_scratch,
+        trainable=trainable,
+        norm=privacy.norm or ("group" if from_scratch else "frozen"),
+        plan=plan,
+        state=state,
+        resumed=resumed,
+    )
+
+
+def _open_model(settings: Mapping[str, Any]) -> tuple[nn.Module, bool]:
+    """The model to start from, and whether only its architecture is taken."""
+    pretrained = settings.get("pretrained", True)
+    if isinstance(pretrained, str):
+        return open_source(pretrained), False
+    architecture = Path(str(settings["model"])).suffix in {".yaml", ".yml"}
+    return open_source(settings["model"]), architecture or pretrained is False
+
+
+def _performance(privacy: PrivacyArguments, settings: Mapping[str, Any]) -> PerformanceConfig:
+    on_cpu = not torch.cuda.is_available() or str(settings.get("device", "")) == "cpu"
+    return PerformanceConfig(
+        micro_batch_size=privacy.micro_batch,
+        engine=privacy.engine,
+        workers=int(settings.get("workers", 0 if on_cpu else 8)),
+    )
+
+
+def _fill_defaults(settings: dict[str, Any], *, trainable: str) -> None:
+    # Whole cells of the coarsest feature map, as in Ultralytics.
+    settings["imgsz"] = math.ceil(settings.get("imgsz", DEFAULT_IMGSZ) / _CELL) * _CELL
+    if settings.get("optimizer", "auto") == "auto":
+        settings["optimizer"] = AUTO_OPTIMIZER
+        settings.setdefault("lr0", automatic_rate(trainable))
+        settings.setdefault("lrf", AUTO_FINAL_FACTOR)
+        settings.setdefault("momentum", AUTO_MOMENTUM)
+        settings.setdefault("weight_decay", 0.0)
