@@ -77,6 +77,17 @@ def test_an_unreadable_first_charge_is_named(tmp_path: Path):
         RunLedger(path, new=False)
 
 
+def test_a_charge_that_is_not_understood_is_never_taken_for_a_torn_one(tmp_path: Path):
+    path = tmp_path / "ledger.jsonl"
+    ledger = RunLedger(path, new=True)
+    ledger.charge(STEP)
+    line = path.read_text().splitlines()[-1]
+    with path.open("a") as stream:
+        stream.write(line.replace("poisson_sampled_gaussian", "of_a_later_version") + "\n")
+    with pytest.raises(LedgerError, match=r"ledger\.jsonl:3"):
+        RunLedger(path, new=False)
+
+
 def test_an_unwritable_ledger_says_that_the_step_was_not_applied(tmp_path: Path):
     folder = tmp_path / "run"
     folder.mkdir()

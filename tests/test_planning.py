@@ -49,6 +49,13 @@ def test_epochs_and_steps_agree():
     assert [made.epoch_of(step) for step in lasts] == [1, 2, 3]
 
 
+def test_epsilon_by_epoch_grows_to_the_promise():
+    made = plan(1000, epsilon=8, batch=300, epochs=3)
+    values = list(made.epsilon_by_epoch().values())
+    assert values == sorted(values)
+    assert values[-1] == pytest.approx(made.promised.epsilon, rel=1e-9)
+
+
 @pytest.mark.parametrize(("population", "batch"), [(10, 10), (100, 64), (1008, 252), (10**6, 1024)])
 def test_default_batch(population: int, batch: int):
     assert default_batch_size(population) == batch

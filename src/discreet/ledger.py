@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from discreet.accounting import Event, event_from_json, merge
-from discreet.errors import LedgerError
+from discreet.errors import AccountingError, LedgerError
 from discreet.storage import sync_folder
 
 SCHEMA = 1
@@ -130,13 +130,23 @@ def _read(path: Path) -> Iterator[Event]:
     last: Event | None = None
     for number, line in enumerate(lines[1:], start=2):
         try:
-            last = event_from_json(json.loads(line)["charge"])
-        except (ValueError, KeyError, TypeError) as error:
+            content = json.loads(line)
+        except ValueError as error:
             # A torn line is a charge whose step may have run: counted as the one before it.
             if last is None:
-                raise LedgerError(
-                    f"the line cannot be read ({error})",
-                    where=f"{path}:{number}",
-                    do="restore the file from a backup; without it the run cannot be continued",
-                ) from error
+                raise _unreadable(path, number, error) from error
+        else:
+            try:
+                last = event_from_json(content["charge"])
+            except (AccountingError, KeyError, TypeError) as error:
+                # Whole but not understood, as from a later version: never guessed.
+                raise _unreadable(path, number, error) from error
         yield last
+
+
+def _unreadable(path: Path, number: int, error: Exception) -> LedgerError:
+    return LedgerError(
+        f"the line cannot be read ({error})",
+        where=f"{path}:{number}",
+        do="restore the file from a backup; without it the run cannot be continued",
+    )

@@ -6,7 +6,12 @@ import math
 from dataclasses import dataclass
 from typing import Self
 
-from discreet.accounting import calibrate_noise_multiplier, default_delta, make_accountant
+from discreet.accounting import (
+    calibrate_noise_multiplier,
+    default_delta,
+    epsilon_per_step_count,
+    make_accountant,
+)
 from discreet.arguments import DEFAULT_EPOCHS, PrivacyArguments
 from discreet.config import MechanismConfig, steps_for
 from discreet.errors import ConfigurationError
@@ -56,6 +61,18 @@ class TrainingPlan:
             return self.mechanism.steps
         per_epoch = self.mechanism.population / self.mechanism.expected_batch_size
         return min(self.mechanism.steps, math.floor(epoch * per_epoch + 1e-9))
+
+    def epsilon_by_epoch(self) -> dict[int, float]:
+        """ε after each epoch, from 1; at the last one, the promise."""
+        mechanism = self.mechanism
+        epochs = range(1, self.epochs + 1)
+        values = epsilon_per_step_count(
+            mechanism.step_event,
+            [self.last_step_of(epoch) for epoch in epochs],
+            delta=mechanism.delta,
+            accountant=mechanism.make_accountant(),
+        )
+        return dict(zip(epochs, values, strict=True))
 
 
 def plan_training(arguments: PrivacyArguments, *, population: int) -> TrainingPlan:

@@ -195,7 +195,7 @@ class PrivateDetectionTrainer(DetectionTrainer):
         mechanism, plan = self.plan.mechanism, self.plan
         clipping, noise = mechanism.make_clipping(), mechanism.make_mechanism()
         micro_batches = self._load_ahead(first_step=self.charged + 1)
-        accountant = mechanism.make_accountant()
+        epsilons = plan.epsilon_by_epoch()
         self.reporter.start(mechanism.steps)
         self.run_callbacks("on_train_start")
         epoch = 0
@@ -224,9 +224,7 @@ class PrivateDetectionTrainer(DetectionTrainer):
             self.run_callbacks("on_train_batch_end")
             self.reporter.step(step)
             if step == plan.last_step_of(epoch) or self.stop:
-                self._end_epoch(
-                    epoch, accountant.epsilon(self.ledger.events, delta=mechanism.delta)
-                )
+                self._end_epoch(epoch, epsilons[epoch])
             if self.stop:
                 break
 

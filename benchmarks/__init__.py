@@ -1,0 +1,1 @@
+"""Measurements: ratios, paired in one run. None of them is a test."""

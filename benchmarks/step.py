@@ -1,0 +1,174 @@
+"""How much slower and larger a private step is than a stock one.
+
+    python -m benchmarks.step                 every size of the table on this machine's CPU
+    python -m benchmarks.step --quick         YOLOv8n, 320 px, batch 8 only
+    python -m benchmarks.step --device cuda   the GPU's sizes, bfloat16
+    python -m benchmarks.step --json FILE     the rows, for machines
+
+Times are paired: every contestant takes its turn in every round, so that a machine whose speed
+drifts slows all of them. Peak memory is measured in a process of its own for each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.contestants import CONTESTANTS, Case, Step
+from benchmarks.machine import describe
+
+CPU = (("yolov8n.yaml", 160, 16), ("yolov8n.yaml", 320, 8), ("yolov8n.yaml", 640, 4))
+CPU_LARGE = (("yolov8m.yaml", 320, 4),)
+GPU = (("yolov8n.yaml", 640, 64), ("yolov8x.yaml", 640, 16))
+QUICK = (("yolov8n.yaml", 320, 8),)
+ROUNDS, WARM_UP = 8, 2
+MEMORY_STEPS = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One contestant at one size; ratios are to the stock step of the same round."""
+
+    model: str
+    engine: str
+    trainable: str
+    imgsz: int
+    batch: int
+    seconds_median: float
+    seconds_min: float
+    ratio_median: float
+    ratio_min: float
+    peak_mib: float
+    peak_ratio: float
+
+
+def timed(steps: Sequence[Step], *, rounds: int, device: str) -> list[list[float]]:
+    """Seconds of each contestant in each round, after warm-up rounds that do not count."""
+    seconds: list[list[float]] = [[] for _ in steps]
+    for number in range(rounds + WARM_UP):
+        for own, step in zip(seconds, steps, strict=True):
+            began = time.perf_counter()
+            step()
+            if device == "cuda":
+                torch.cuda.synchronize()
+            if number >= WARM_UP:
+                own.append(time.perf_counter() - began)
+    return seconds
+
+
+def peak_memory(index: int, case: Case) -> float:
+    """Peak memory in MiB of a contestant's steps, in a process of its own."""
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(1) as pool:
+        return pool.apply(_peak_here, (index, case, torch.get_num_threads()))
+
+
+def _peak_here(index: int, case: Case, threads: int) -> float:
+    torch.set_num_threads(threads)
+    step = CONTESTANTS[index][2](case)
+    for _ in range(MEMORY_STEPS):
+        step()
+    if case.device == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**20
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def measure(case: Case, chosen: Sequence[int], *, rounds: int, memory: bool) -> list[Row]:
+    """All contestants at one size; one that fails is left out with a line on why."""
+    steps: list[Step] = []
+    running: list[int] = []
+    for index in chosen:
+        name, trainable, build = CONTESTANTS[index]
+        try:
+            step = build(case)
+            step()
+        except Exception as error:  # another library's limits are a result, not our failure
+            print(f"  {name} ({trainable}) cannot run: {error}", file=sys.stderr)
+            continue
+        steps.append(step)
+        running.append(index)
+    seconds = timed(steps, rounds=rounds, device=case.device)
+    peaks = [peak_memory(index, case) if memory else float("nan") for index in running]
+    rows: list[Row] = []
+    for index, own, peak in zip(running, seconds, peaks, strict=True):
+        ratios = [mine / base for mine, base in zip(own, seconds[0], strict=True)]
+        rows.append(
+            Row(
+                model=Path(case.model).stem,
+                engine=CONTESTANTS[index][0],
+                trainable=CONTESTANTS[index][1],
+                imgsz=case.imgsz,
+                batch=case.batch,
+                seconds_median=statistics.median(own),
+                seconds_min=min(own),
+                ratio_median=statistics.median(ratios),
+                ratio_min=min(own) / min(seconds[0]),
+                peak_mib=peak,
+                peak_ratio=peak / peaks[0],
+            )
+        )
+    return rows
+
+
+def show(rows: Sequence[Row], console: Console) -> None:
+    """Print the rows as a table."""
+    table = Table("model", "px", "batch", "engine", "trains", box=None, pad_edge=False)
+    for heading in ("s median", "ratio", "ratio of minima", "peak MiB", "ratio"):
+        table.add_column(heading, justify="right")
+    for row in rows:
+        table.add_row(
+            row.model, str(row.imgsz), str(row.batch), row.engine, row.trainable,
+            f"{row.seconds_median:.3f}", f"{row.ratio_median:.2f}", f"{row.ratio_min:.2f}",
+            f"{row.peak_mib:.0f}", f"{row.peak_ratio:.2f}",
+        )  # fmt: skip
+    console.print(table)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--quick", action="store_true", help="YOLOv8n at 320 px, batch 8 only")
+    parser.add_argument("--large", action="store_true", help="also YOLOv8m at 320 px")
+    parser.add_argument("--own", action="store_true", help="leave other libraries out")
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--no-memory", action="store_true")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows to a file")
+    arguments = parser.parse_args(argv)
+    device = torch.device(arguments.device)
+    sizes: tuple[Any, ...] = QUICK if arguments.quick else GPU if device.type == "cuda" else CPU
+    sizes += CPU_LARGE if arguments.large else ()
+    chosen = range(4) if arguments.own else range(len(CONTESTANTS))
+    machine = describe(device)
+    console = Console(width=100)
+    console.print("  ".join(f"{name} {value}" for name, value in machine.items()))
+    rows: list[Row] = []
+    for model, imgsz, batch in sizes:
+        case = Case(
+            model=model, imgsz=imgsz, batch=batch, device=device.type, bf16=device.type == "cuda"
+        )
+        found = measure(case, chosen, rounds=arguments.rounds, memory=not arguments.no_memory)
+        show(found, console)
+        rows += found
+    if arguments.json:
+        content = {"machine": machine, "rows": [asdict(row) for row in rows]}
+        arguments.json.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
