@@ -1,0 +1,156 @@
+"""Leave the model as it was found, and refuse models whose layers mix images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]
+from torch.nn.modules.instancenorm import _InstanceNorm  # pyright: ignore[reportPrivateUsage]
+
+from discreet.errors import ModelError
+
+Losses = Callable[[], Tensor]
+
+
+def check_parameters(model: nn.Module, parameters: Mapping[str, nn.Parameter]) -> None:
+    """Refuse names that are not this model's parameters.
+
+    Raises:
+        ModelError: A name is unknown, or belongs to another tensor.
+    """
+    own = dict(model.named_parameters(remove_duplicate=False))
+    for name, parameter in parameters.items():
+        if own.get(name) is not parameter:
+            raise ModelError(
+                "not a parameter of this model",
+                where=name,
+                do="take names and parameters from model.named_parameters()",
+            )
+
+
+def refuse_mixing(model: nn.Module) -> None:
+    """Refuse layers that let one image reach another image's gradient, trained or not.
+
+    Raises:
+        ModelError: A layer normalises by statistics of the batch, keeps such statistics, or
+            rewrites its weights while it runs.
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, _BatchNorm) and (module.training or module.running_mean is None):
+            raise ModelError(
+                "batch normalisation by the statistics of the batch mixes images",
+                where=name,
+                do="freeze its statistics (eval mode, running statistics kept) or use GroupNorm",
+            )
+        if (
+            isinstance(module, _InstanceNorm)
+            and module.training
+            and module.running_mean is not None
+        ):
+            raise ModelError(
+                "running statistics of private images leave the model without noise",
+                where=name,
+                do="put the layer in eval mode or use track_running_stats=False",
+            )
+        if isinstance(module, nn.Embedding | nn.EmbeddingBag) and (
+            module.max_norm is not None or module.scale_grad_by_freq
+        ):
+            raise ModelError(
+                "max_norm rewrites weights without noise and scale_grad_by_freq mixes images",
+                where=name,
+                do="use max_norm=None and scale_grad_by_freq=False",
+            )
+
+
+def check_losses(losses: Tensor) -> None:
+    """Refuse anything but one loss per image.
+
+    Raises:
+        ModelError: The tensor is not of shape (B,).
+    """
+    if losses.dim() != 1 or not losses.is_floating_point():
+        raise ModelError(
+            f"expected one loss per image, shape (B,), got {tuple(losses.shape)} {losses.dtype}",
+            where="losses",
+            do="return each image's own loss, without summing over images",
+        )
+
+
+@contextmanager
+def isolated(
+    model: nn.Module, parameters: Mapping[str, nn.Parameter]
+) -> Generator[None, None, None]:
+    """Differentiate `parameters` only; put requires_grad and .grad back at the end.
+
+    Parameters outside the mapping cost nothing meanwhile: no weight gradient, and no input
+    gradient below the first layer that needs one.
+    """
+    flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    kept = [(parameter, parameter.grad) for parameter in parameters.values()]
+    wanted = {id(parameter) for parameter in parameters.values()}
+    try:
+        for parameter, _ in flags:
+            parameter.requires_grad_(id(parameter) in wanted)
+        for parameter, _ in kept:
+            parameter.grad = None
+        with torch.enable_grad():
+            yield
+    finally:
+        for parameter, flag in flags:
+            parameter.requires_grad_(flag)
+        for parameter, grad in kept:
+            parameter.grad = grad
+
+
+@contextmanager
+def rerouted(
+    forwards: Callable[[], Iterator[tuple[nn.Module, Callable[..., Any]]]],
+) -> Generator[None, None, None]:
+    """Replace the forward pass of single modules, not of their classes, and put it back.
+
+    Args:
+        forwards: Gives modules and what runs instead; the module is untouched when asked for.
+    """
+    replaced: list[tuple[nn.Module, dict[str, Any]]] = []
+    try:
+        for module, forward in list(forwards()):
+            # A forward pass that someone else put on this instance is put back too.
+            replaced.append((module, {k: v for k, v in vars(module).items() if k == "forward"}))
+            module.forward = forward
+        yield
+    finally:
+        for module, own in replaced:
+            vars(module).pop("forward", None)
+            vars(module).update(own)
+
+
+def sound_norm(plain: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """The forward pass of a batch normalisation, such that PyTorch gets its gradients right.
+
+    In a batch of one image the stride between images may be anything. PyTorch 2.15's backward
+    pass on CPUs takes input and gradient for having one layout when only one of the two is
+    channels last with such a stride, and then all three gradients are wrong. Here both are
+    plainly contiguous. Detectors with transformer heads meet this.
+    """
+
+    def forward(x: Tensor) -> Tensor:
+        if len(x) != 1:
+            return plain(x)
+        output = plain(x.contiguous())
+        if output.requires_grad:
+            output.register_hook(lambda grad: grad.contiguous())
+        return output
+
+    return forward
+
+
+@contextmanager
+def sound_norms(model: nn.Module) -> Generator[None, None, None]:
+    """Run every batch normalisation as `sound_norm`."""
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    with rerouted(lambda: ((norm, sound_norm(norm.forward)) for norm in norms)):
+        yield

@@ -1,0 +1,153 @@
+"""The project's own engine: one forward pass, one backward pass, exact per-image gradients.
+
+During a pass every layer that owns a wanted parameter runs through a node of its own in
+autograd's graph. The node's backward pass computes the input's gradient by the ordinary kernel,
+and the weight's gradient per image instead of summed; see `discreet.gradients.rules`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]
+
+from discreet.errors import UnsupportedLayerError
+from discreet.gradients.folding import Folding
+from discreet.gradients.isolation import (
+    Losses,
+    check_losses,
+    check_parameters,
+    isolated,
+    refuse_mixing,
+    rerouted,
+)
+from discreet.gradients.records import RecordedGradients
+from discreet.gradients.rules import replacement, rule_for
+from discreet.gradients.selection import Selection
+from discreet.gradients.tape import Tape
+
+
+class _PairBrokenError(Exception):
+    """A folded convolution's output did not go to its BatchNorm."""
+
+
+class LayerwiseEngine:
+    """Per-example gradients layer by layer.
+
+    Args:
+        model: The model that `losses` runs; changed only while a pass runs.
+        parameters: Dotted name to parameter; others get no work at all.
+        benchmark: Measure once per layer and shape which method is fastest. Results agree to
+            rounding; without it they are the same in every run.
+
+    Raises:
+        ModelError: A parameter is not the model's.
+    """
+
+    name = "discreet"
+
+    def __init__(
+        self,
+        model: nn.Module,
+        parameters: Mapping[str, nn.Parameter],
+        *,
+        benchmark: bool = True,
+    ) -> None:
+        check_parameters(model, parameters)
+        self._model = model
+        self._parameters = dict(parameters)
+        device = next((p.device for p in parameters.values()), torch.device("cpu"))
+        self._selection = Selection(benchmark=benchmark, device=device)
+        self._folding = Folding()
+        self._checked: set[Hashable] = set()
+        self._probed = False
+
+    def per_example_gradients(self, losses: Losses) -> RecordedGradients:
+        """Run `losses` and one backward pass.
+
+        The first pass over two images or more runs one backward pass more: with every second
+        loss left out, no gradient may reach the rows of those images in any layer.
+
+        Args:
+            losses: Runs the model; returns one loss per image, (B,).
+
+        Returns:
+            Gradients of the B images.
+
+        Raises:
+            ModelError: A layer mixes images, or the losses are not per image.
+            UnsupportedLayerError: A layer's or parameter's per-image gradients are not known.
+        """
+        refuse_mixing(self._model)
+        with isolated(self._model, self._parameters):
+            try:
+                return self._run(losses)
+            except _PairBrokenError:
+                # The model does not run as it did at first: once more, layer by layer.
+                self._folding.give_up()
+                return self._run(losses)
+
+    def _run(self, losses: Losses) -> RecordedGradients:
+        tape = Tape(self._parameters, self._selection, self._folding)
+        with rerouted(lambda: self._replacements(tape)):
+            with self._folding.watching():
+                values = losses()
+            if tape.unclaimed:
+                raise _PairBrokenError
+            check_losses(values)
+            tape.check_images(len(values))
+            if len(values) and values.requires_grad:
+                self._backward(tape, values)
+        return RecordedGradients(self._parameters, tape.records, len(values))
+
+    def _backward(self, tape: Tape, values: Tensor) -> None:
+        inputs = [*self._parameters.values(), *tape.leaves]
+        # Rules choose their own precision: the caller's autocast must not reach them.
+        with torch.autocast(values.device.type, enabled=False):
+            if not self._probed and len(values) > 1:
+                silenced = torch.arange(len(values), device=values.device) % 2 == 1
+                tape.start_probe(silenced)
+                values[~silenced].sum().backward(retain_graph=True, inputs=inputs)
+                tape.end_probe()
+                self._refuse_strays()
+                self._probed = True
+            values.sum().backward(inputs=inputs)
+        self._refuse_strays()
+
+    def _refuse_strays(self) -> None:
+        """Layers give parameters no ordinary gradient: one that has one was used elsewhere."""
+        for name, parameter in self._parameters.items():
+            if parameter.grad is not None:
+                raise UnsupportedLayerError(
+                    "the parameter is used outside the forward pass of the layer that owns it",
+                    where=name,
+                    do="freeze it, or use it through its layer",
+                )
+
+    def _replacements(self, tape: Tape) -> Iterator[tuple[nn.Module, Callable[..., Any]]]:
+        for layer, module in _owners(self._model, tape):
+            yield module, replacement(tape, layer, module, self._checked)
+
+
+def _owners(model: nn.Module, tape: Tape) -> Iterator[tuple[str, nn.Module]]:
+    """Outermost modules that own a wanted parameter, whole attention layers, frozen norms."""
+    seen: set[nn.Module] = set()
+
+    def walk(name: str, module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+        if module in seen:
+            return
+        seen.add(module)
+        whole = isinstance(module, nn.MultiheadAttention)
+        if any(tape.wants(p) for p in module.parameters(recurse=whole)):
+            yield name or type(module).__name__, module
+            return
+        if isinstance(module, _BatchNorm) and rule_for(module) is not None:
+            yield name, module
+            return
+        for child_name, child in module.named_children():
+            yield from walk(f"{name}.{child_name}" if name else child_name, child)
+
+    yield from walk("", model)
