@@ -215,7 +215,9 @@ def test_says_where_numbers_come_from(accountant: Accountant) -> None:
         (6e-5, 800_000, 1.0),
         (0.01, 10**7, 1.2),
         (1e-9, 10, 1.0),
-        (0.01, 100, 1e9),
+        (0.01, 100, 1e200),
+        (5e-324, 100, 0.1),
+        (1 - 1e-16, 100, 2.0),
     ],
 )
 @pytest.mark.parametrize("relation", list(NeighboringRelation))

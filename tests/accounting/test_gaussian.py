@@ -89,6 +89,18 @@ def test_events_are_flattened_and_added_up() -> None:
 
 
 @pytest.mark.parametrize(
+    ("sigma", "q", "moved_sigma", "moved_q"),
+    [(1e200, 0.5, 1e9, 0.5), (1.0, 1e-300, 1.0, 1e-12), (1.0, 1 - 1e-15, 1.0, 1.0)],
+)
+def test_settings_beyond_the_numerics_move_towards_more_loss(
+    sigma: float, q: float, moved_sigma: float, moved_q: float
+) -> None:
+    event = dp_accounting.PoissonSampledDpEvent(q, dp_accounting.GaussianDpEvent(sigma))
+    (term,) = gaussian_terms([event])
+    assert (term.noise_multiplier, term.sample_rate) == (moved_sigma, moved_q)
+
+
+@pytest.mark.parametrize(
     "event",
     [
         dp_accounting.NonPrivateDpEvent(),

@@ -42,7 +42,7 @@ def test_never_below_the_truth_of_full_batches(sigma: float, steps: int, delta: 
     "term",
     [
         USUAL,
-        GaussianTerm(noise_multiplier=0.757, sample_rate=0.01024, steps=4883),
+        GaussianTerm(noise_multiplier=1.0, sample_rate=0.01024, steps=4883),
         GaussianTerm(noise_multiplier=3.0, sample_rate=0.2, steps=200),
         GaussianTerm(noise_multiplier=22.0, sample_rate=0.01, steps=5000),
     ],

@@ -20,11 +20,13 @@ from scipy import special
 from discreet.errors import AccountingError
 from discreet.privacy import NeighboringRelation
 
-# get_epsilon_gaussian finds its root to 1e-12 (absolute) and a few float roundings (relative).
-_ROOT_TOLERANCE = 1e-11
+_TOLERANCE = 1e-12  # relative, of ε
 _LOGARITHM_ROUNDING = 1e-15
-# Beyond this μ the library's search overflows, and the second term below is next to nothing.
-_HARDLY_ANY_NOISE = 1e6
+# Beyond this μ rounding takes over, and a simpler bound is 0.01 % above the exact value.
+_HARDLY_ANY_NOISE = 1e4
+# Beyond these the numerics cannot tell a setting from no loss at all, or from a full batch.
+_MOST_NOISE = 1e9
+_LEAST_RATE = 1e-12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,9 +43,19 @@ class GaussianTerm:
     sample_rate: float
     steps: int
 
+    def to_dp_event(self) -> DpEvent:
+        """One of the steps."""
+        gaussian = dp_accounting.GaussianDpEvent(self.noise_multiplier)
+        if self.sample_rate == 1:
+            return gaussian
+        return dp_accounting.PoissonSampledDpEvent(self.sample_rate, gaussian)
+
 
 def gaussian_terms(events: Sequence[DpEvent]) -> tuple[GaussianTerm, ...]:
     """Flatten events into Gaussian terms, equal ones added up (composition commutes).
+
+    Settings beyond what the numerics can tell apart from nothing are moved to their limits, on
+    the side of a larger ε.
 
     Raises:
         AccountingError: For an event that is not built from Gaussian steps.
@@ -51,13 +63,17 @@ def gaussian_terms(events: Sequence[DpEvent]) -> tuple[GaussianTerm, ...]:
     steps: dict[tuple[float, float], int] = {}
     for event in events:
         for noise_multiplier, sample_rate, count in _leaves(event, 1):
-            key = (noise_multiplier, sample_rate)
+            key = (min(noise_multiplier, _MOST_NOISE), _rate_within_limits(sample_rate))
             steps[key] = steps.get(key, 0) + count
     return tuple(
         GaussianTerm(noise_multiplier=sigma, sample_rate=q, steps=count)
         for (sigma, q), count in sorted(steps.items())
         if count > 0
     )
+
+
+def _rate_within_limits(sample_rate: float) -> float:
+    return 1.0 if sample_rate > 1 - _LEAST_RATE else max(sample_rate, _LEAST_RATE)
 
 
 def _leaves(event: DpEvent, count: int) -> Iterator[tuple[float, float, int]]:
@@ -95,16 +111,22 @@ def unamplified_mu(terms: Sequence[GaussianTerm], relation: NeighboringRelation)
 
 
 def gaussian_epsilon(mu: float, *, delta: float) -> float:
-    """ε(δ) of μ-Gaussian DP, rounded up (Balle and Wang 2018, Theorem 8)."""
-    if mu == 0:
-        return 0.0
+    """ε(δ) of μ-Gaussian DP, rounded up; the inverse of `gaussian_delta`."""
     if mu > _HARDLY_ANY_NOISE:
         # P[loss > ε] ≤ δ is enough, and the loss is normal with mean μ²/2 and variance μ².
         return mu * mu / 2 + mu * math.sqrt(-2 * math.log(delta))
     if gaussian_delta(mu, epsilon=0.0) <= delta:
-        return 0.0  # asked first: the library divides by zero for a tiny μ
-    epsilon = float(dp_accounting.get_epsilon_gaussian(1 / mu, delta))
-    return epsilon * (1 + _ROOT_TOLERANCE) + _ROOT_TOLERANCE
+        return 0.0
+    low, high = 0.0, 1.0
+    while gaussian_delta(mu, epsilon=high) > delta:
+        low, high = high, 2 * high
+    while high - low > _TOLERANCE * high:
+        middle = (low + high) / 2
+        if gaussian_delta(mu, epsilon=middle) > delta:
+            low = middle
+        else:
+            high = middle
+    return high
 
 
 def gaussian_delta(mu: float, *, epsilon: float) -> float:
@@ -116,6 +138,6 @@ def gaussian_delta(mu: float, *, epsilon: float) -> float:
     upper = float(special.log_ndtr(mu / 2 - epsilon / mu))
     lower = epsilon + float(special.log_ndtr(-mu / 2 - epsilon / mu))
     # The difference of two close numbers, plus what rounding of their logarithms may have taken.
-    difference = max(0.0, -math.expm1(lower - upper))
+    difference = -math.expm1(min(0.0, lower - upper))
     rounding = _LOGARITHM_ROUNDING * (1 + abs(upper) + epsilon)
     return min(1.0, math.exp(upper) * (difference + rounding))

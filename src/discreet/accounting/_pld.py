@@ -31,7 +31,7 @@ FINEST_GRID = 1e-4
 # Gaussian bound takes over, at an ε in the tens of thousands.
 COARSEST_GRID = 1.0
 # Grid points of one step and of the composition: together about a second on one core.
-_STEP_CELLS = 150_000
+_STEP_CELLS = 110_000
 _TOTAL_CELLS = 1_000_000
 # dp-accounting leaves out no more than e^-50 of a step's mass: 10.2 standard deviations.
 _TAIL_DEVIATIONS = 10.2

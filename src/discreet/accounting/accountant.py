@@ -16,7 +16,7 @@ from dp_accounting.rdp.rdp_privacy_accountant import compute_delta, compute_epsi
 
 from discreet import _validate
 from discreet.accounting import _gaussian, _pld
-from discreet.accounting.events import Event, merge
+from discreet.accounting.events import Event
 from discreet.errors import AccountingError
 from discreet.privacy import NeighboringRelation
 
@@ -185,8 +185,8 @@ class RdpAccountant:
         if not math.isfinite(mu * mu):  # no noise, or so little that its square is zero
             return list(library.orders), [math.inf] * len(library.orders)
         with _quiet_library():
-            for event in merge(events):
-                library.compose(event.to_dp_event())
+            for term in terms:
+                library.compose(term.to_dp_event(), term.steps)
         # The library takes a divergence that rounding made negative for "ε = 0".
         steps = sum(term.steps for term in terms)
         rdp = np.maximum(library.rdp, 0) + steps * _RDP_ROUNDING_PER_STEP

@@ -11,7 +11,7 @@ from discreet.demo.scenes import PRIVATE, REFERENCE_SIZE
 from discreet.terminal import Reporter
 
 TRAIN, VAL = 2000, 300
-EPOCHS, BATCH = 12, 500
+EPOCHS, BATCH = 6, 256
 
 
 def run_demo(
