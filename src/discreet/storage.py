@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from discreet.errors import StorageError
+
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], None]) -> None:
@@ -46,6 +52,11 @@ def write_json(path: Path, value: Any) -> None:
     write_atomically(path, lambda stream: _write_all(stream, data))
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write text, whole or not at all."""
+    write_atomically(path, lambda stream: _write_all(stream, text.encode()))
+
+
 def _write_all(stream: BinaryIO, data: bytes) -> None:
     stream.write(data)
 
@@ -66,6 +77,48 @@ def make_folder(path: Path) -> None:
             where=str(path),
             do="choose another with project=FOLDER",
         ) from error
+
+
+def check_space(folder: Path, *, needed: int) -> None:
+    """Refuse a disk that has less than `needed` bytes left.
+
+    Raises:
+        StorageError: If so.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise StorageError(
+            f"the disk has {free / 2**20:.0f} MiB left, the run needs {needed / 2**20:.0f}",
+            where=str(folder),
+            do="make room, or choose another disk with project=FOLDER",
+        )
+
+
+def lock_folder(folder: Path) -> BinaryIO:
+    """Claim a folder for this process until the returned file is closed, or the process ends.
+
+    Raises:
+        StorageError: If another process holds it, or it cannot be written.
+    """
+    try:
+        stream = (folder / ".lock").open("ab")
+    except OSError as error:
+        raise StorageError(
+            f"cannot be locked ({error.strerror or error})",
+            where=str(folder),
+            do="fix the permissions",
+        ) from error
+    if fcntl is not None:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            stream.close()
+            raise StorageError(
+                "this run is already going on in another process",
+                where=str(folder),
+                do="wait for it, or stop it first",
+            ) from error
+    return stream
 
 
 def sync_folder(folder: Path) -> None:

@@ -19,8 +19,10 @@ from ultralytics.utils import DEFAULT_CFG
 from ultralytics.utils.loss import v8DetectionLoss
 
 from discreet.arguments import split_arguments
+from discreet.clipping import FlatClipping
 from discreet.data import load_dataset
 from discreet.errors import DatasetError, DiscreetError, ModelError, UnsafeArgumentError
+from discreet.gradients import make_engine
 from discreet.yolo.dataset import RecordDataset
 from discreet.yolo.loss import PerImageLoss
 from discreet.yolo.train import PrivateDetectionTrainer
@@ -153,6 +155,46 @@ def test_augmentation_depends_on_step_and_image_only(scenes: Path):
     images[(7, 4)]
     assert torch.equal(images[(7, 3)]["img"], first)
     assert not torch.equal(images[(8, 3)]["img"], first)
+
+
+@pytest.mark.parametrize("removed", [0, 2, 5])
+def test_removing_an_image_leaves_all_others_as_they_were(scenes: Path, removed: int):
+    images = records(scenes)
+    others = images[:removed] + images[removed + 1 :]
+    whole, without = dataset(scenes, images), dataset(scenes, others)
+    for i, record in enumerate(others):
+        place = i if i < removed else i + 1
+        assert images[place] is record
+        before, after = whole[(4, place)], without[(4, i)]
+        assert torch.equal(before["img"], after["img"])
+        assert torch.equal(before["bboxes"], after["bboxes"])
+
+
+@pytest.mark.parametrize("bound", [1.0, 1e6])
+def test_removing_one_image_moves_the_augmented_clipped_sum_by_at_most_the_bound(
+    scenes: Path, bound: float
+):
+    """The whole path of an image, from the file to the sum: the declared sensitivity is true."""
+    model, images = make_model("group"), records(scenes)[:8]
+    parameters, loss = trained(model), PerImageLoss(model)
+    clipping = FlatClipping(max_grad_norm=bound)
+
+    def summed(chosen: Sequence) -> tuple[torch.Tensor, torch.Tensor]:
+        loaded = dataset(scenes, chosen)
+        batch = YOLODataset.collate_fn([loaded[(4, i)] for i in range(len(chosen))])
+        batch["img"] = batch["img"].float() / 255
+        gradients = make_engine("discreet", model, parameters).per_example_gradients(
+            lambda: loss(model(batch["img"]), batch).sum(1)
+        )
+        sums = clipping.clip_and_sum(gradients).sums
+        norms = torch.stack(list(gradients.squared_norms.values())).sum(0).sqrt()
+        return torch.cat([sums[name].flatten() for name in parameters]), norms
+
+    whole, norms = summed(images)
+    for removed in (0, 3, 7):
+        without, _ = summed(images[:removed] + images[removed + 1 :])
+        moved = float((whole - without).norm())
+        assert moved <= min(bound, float(norms[removed])) * 1.001
 
 
 def test_rectangles_are_refused(scenes: Path):

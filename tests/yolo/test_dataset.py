@@ -32,7 +32,7 @@ def uneven(tmp_path: Path) -> tuple[ImageRecord, ...]:
                 height=height,
                 classes=np.zeros(1, np.int64),
                 boxes=np.array([[0.5, 0.5, 0.1 * (i + 1), 0.5]], np.float32),
-                digest=b"",
+                digest=bytes([i]),
             )
         )
     return tuple(records)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,8 +20,15 @@ from ultralytics import YOLO
 from discreet import PrivateDetectionTrainer, PrivateYOLO
 from discreet.accounting import event_from_json, make_accountant
 from discreet.api import train
-from discreet.errors import ConfigurationError, DatasetError, DiscreetError, ModelError
+from discreet.errors import (
+    ConfigurationError,
+    DatasetError,
+    DiscreetError,
+    ModelError,
+    StorageError,
+)
 from discreet.result import TrainingResult
+from discreet.storage import lock_folder
 from discreet.terminal import SilentReporter
 
 from .conftest import ARCHITECTURE, IMGSZ
@@ -383,6 +392,66 @@ def test_a_resumed_run_goes_on_as_it_began(scenes: Path, tmp_path: Path, change:
         train({"resume": str(folder), **change})
 
 
+def test_an_interrupt_before_the_first_charge_leaves_nothing(scenes: Path, tmp_path: Path):
+    yolo = PrivateYOLO(ARCHITECTURE)
+
+    def interrupt(_: Any) -> None:
+        raise KeyboardInterrupt
+
+    yolo.add_callback("on_train_start", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        yolo.train(data=str(scenes), epsilon=8, steps=1, imgsz=IMGSZ, project=str(tmp_path))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_is_resumed_once_at_a_time(scenes: Path, tmp_path: Path):
+    folder = interrupted(scenes, tmp_path, at=1)
+    running = lock_folder(folder / "internal")
+    with pytest.raises(StorageError, match="already going on"):
+        train({"resume": str(folder)})
+    running.close()
+    assert train({"resume": str(folder)}).record.steps["charged"] == 5
+
+
+def test_a_changed_argument_file_changes_nothing_on_resume(scenes: Path, tmp_path: Path):
+    arguments = tmp_path / "c.yaml"
+    arguments.write_text("insecure_seed: 7\n")
+    with pytest.raises(KeyboardInterrupt):
+        train(
+            {
+                "data": str(scenes), "model": ARCHITECTURE, "epsilon": 8, "steps": 3,
+                "imgsz": IMGSZ, "val": False, "project": str(tmp_path), "cfg": str(arguments),
+            },
+            reporter=InterruptAt(1),
+        )  # fmt: skip
+    arguments.write_text("max_det: 100\n")
+    assert train({"resume": str(tmp_path / "train")}).claim_valid is False
+
+
+def test_a_ledger_of_another_mechanism_is_refused(scenes: Path, tmp_path: Path):
+    folder = interrupted(scenes, tmp_path, at=2)
+    ledger = folder / "internal" / "ledger.jsonl"
+    text = re.sub(r'"noise_multiplier": [0-9.]+', '"noise_multiplier": 100.0', ledger.read_text())
+    ledger.write_text(text)
+    with pytest.raises(DiscreetError, match="another mechanism"):
+        train({"resume": str(folder)})
+
+
+@pytest.mark.parametrize("change", ["names", "population"])
+def test_a_resumed_run_keeps_its_data_and_its_record(scenes: Path, tmp_path: Path, change: str):
+    copy = tmp_path / "copy"
+    shutil.copytree(scenes.parent, copy)
+    folder = interrupted(copy / "data.yaml", tmp_path, at=1)
+    if change == "names":
+        described = (copy / "data.yaml").read_text()
+        (copy / "data.yaml").write_text(described.replace("red cell", "blue cell"))
+    else:
+        state = folder / "internal" / "run.json"
+        state.write_text(state.read_text().replace('"population": 24', '"population": 2400'))
+    with pytest.raises(ConfigurationError, match="resume"):
+        train({"resume": str(folder)})
+
+
 def test_a_torn_checkpoint_is_named(scenes: Path, tmp_path: Path):
     folder = interrupted(scenes, tmp_path, at=1)
     checkpoint = folder / "internal" / "checkpoint.pt"
@@ -395,7 +464,7 @@ def test_a_torn_checkpoint_is_named(scenes: Path, tmp_path: Path):
 
 
 def nothing_written(tmp_path: Path) -> bool:
-    return not (tmp_path / "runs").exists()
+    return not list((tmp_path / "runs").glob("*"))
 
 
 @pytest.mark.parametrize(
@@ -412,6 +481,11 @@ def nothing_written(tmp_path: Path) -> bool:
         ({"data": "nowhere/data.yaml"}, DatasetError, "nowhere"),
         ({"trainable": "tail"}, ConfigurationError, "trainable"),
         ({"resume": "nowhere"}, ConfigurationError, "nowhere"),
+        ({"device": 7}, ConfigurationError, "device"),
+        ({"classes": [3]}, ConfigurationError, "no class 3"),
+        ({"freeze": ["22.cv9"]}, ConfigurationError, "22.cv9"),
+        ({"freeze": 100}, ConfigurationError, "freeze"),
+        ({"optimizer": "MuSGD"}, ConfigurationError, "optimizer"),
     ],
     ids=lambda value: str(value) if isinstance(value, dict) else "",
 )
@@ -429,10 +503,11 @@ def test_an_unwritable_project_is_told(run: Run, tmp_path: Path):
         run(project=str(tmp_path / "file"))
 
 
-def test_a_project_among_the_images_is_refused(run: Run, scenes: Path):
+@pytest.mark.parametrize("folder", ["images/train", "images/val", "labels/train", "labels/val"])
+def test_a_project_among_the_images_is_refused(run: Run, scenes: Path, folder: str):
     before = tree(scenes.parent)
     with pytest.raises(ConfigurationError, match="among the data set's images"):
-        run(project=str(scenes.parent / "images" / "train"))
+        run(project=str(scenes.parent / folder))
     assert tree(scenes.parent) == before
 
 
@@ -442,10 +517,10 @@ def test_a_full_disk_while_releasing_loses_nothing(
     from discreet.yolo import release
 
     def full(*_: Any, **__: Any) -> str:
-        raise OSError(28, "No space left on device")
+        raise StorageError("No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(release.torch, "save", full)
+        patch.setattr(release, "write_weights", full)
         with pytest.raises(DiscreetError, match="No space left"):
             run(steps=2)
     folder = tmp_path / "runs" / "train"

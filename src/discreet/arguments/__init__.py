@@ -23,6 +23,7 @@ from discreet.arguments.split import (
     known_names,
     neutral_values,
     split_arguments,
+    with_file,
 )
 from discreet.arguments.values import parse_value
 
@@ -40,4 +41,5 @@ __all__ = [
     "neutral_values",
     "parse_value",
     "split_arguments",
+    "with_file",
 ]

@@ -74,7 +74,7 @@ def split_arguments(
         ConfigurationError: Arguments are unknown, wrong or contradict one another; all of them
             are in the one error. It is an `UnsafeArgumentError` if one would void the guarantee.
     """
-    given = _with_file(given)
+    given = with_file(given)
     privacy_names = privacy.names()
     overrides = neutral_values()
     problems = [
@@ -121,8 +121,12 @@ def _refusal(name: str, value: object, entry: Argument) -> Problem:
     )
 
 
-def _with_file(given: Mapping[str, object]) -> dict[str, object]:
-    """Arguments with those of the file that `cfg` names, if any, below them."""
+def with_file(given: Mapping[str, object]) -> dict[str, object]:
+    """Arguments with those of the file that `cfg` names, if any, below them; without `cfg`.
+
+    Raises:
+        ConfigurationError: If the file cannot be read.
+    """
     if given.get("cfg") is None:
         return dict(given)
     try:

@@ -68,6 +68,7 @@ class PrivacyRecord(BaseModel):
     outputs: dict[str, tuple[str, ...]]
     metrics: dict[str, Any] | None
     weights: dict[str, str]
+    warnings: tuple[str, ...]
     software: dict[str, str]
 
 
@@ -144,8 +145,22 @@ def make_record(
         outputs={"covered": COVERED, "not_covered": NOT_COVERED},
         metrics=None if public_metrics is None else dict(public_metrics),
         weights={"file": weights_name, "sha256": weights_sha256},
+        warnings=tuple(_warnings(mechanism, events, executed_steps)),
         software={"python": platform.python_version(), **_versions()},
     )
+
+
+def _warnings(mechanism: MechanismConfig, events: Sequence[Event], executed: int) -> list[str]:
+    warnings: list[str] = []
+    charged = sum(event.steps for event in events)
+    if executed < charged:
+        warnings.append(
+            f"{charged - executed} of {charged} charged steps are not in the weights: they were "
+            "lost in a crash and stay charged"
+        )
+    if mechanism.delta >= 1 / mechanism.population:
+        warnings.append("δ is not below 1/n: publishing one image in the open would satisfy it")
+    return warnings
 
 
 def _versions() -> dict[str, str]:

@@ -8,6 +8,7 @@ may happen to private data, so the environment says so before the import.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +27,12 @@ from ultralytics.utils import callbacks
 from discreet.errors import ConfigurationError, ModelError
 
 SUPPORTED_SERIES = "8.4"
+
+# Whoever imported Ultralytics before left its switches on, in every module that copied them.
+for _module in [m for name, m in sys.modules.items() if name.split(".")[0] == "ultralytics"]:
+    for _switch in ("ONLINE", "AUTOINSTALL"):
+        if _switch in vars(_module):
+            setattr(_module, _switch, False)
 
 if not ultralytics.__version__.startswith(f"{SUPPORTED_SERIES}."):
     raise ConfigurationError(

@@ -27,15 +27,20 @@ _MAY_CHANGE = frozenset({"device", "workers", "micro_batch", "verbose", "resume"
 _PATHS = frozenset({"data", "model", "pretrained", "project", "cfg"})
 
 
-def dataset_digest(records: Sequence[ImageRecord]) -> str:
-    """Digest of the training images and labels, whatever their names. Private."""
-    total = hashlib.blake2b(digest_size=16)
+def dataset_digest(records: Sequence[ImageRecord], names: Sequence[str]) -> str:
+    """Digest of the training images, labels and class names, whatever the files' names. Private."""
+    total = hashlib.blake2b(json.dumps(list(names)).encode(), digest_size=16)
     parts = sorted(
         record.digest + record.classes.tobytes() + record.boxes.tobytes() for record in records
     )
     for part in parts:
         total.update(hashlib.blake2b(part, digest_size=16).digest())
     return total.hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """sha256 of a file; empty where there is none."""
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
 
 
 def find_run(resume: object, *, project: str | Path) -> Path | None:
@@ -64,7 +69,7 @@ def claim_run_folder(project: Path, *, name: str, exist_ok: bool, images: Iterab
         project: Folder of the runs.
         name: Wanted name.
         exist_ok: Whether a folder of that name may be used, if it holds no run.
-        images: Folders of the data set's images, where no run may write.
+        images: Folders of the data set's images and labels, where no run may write.
 
     Raises:
         ConfigurationError: If the folder lies among the images, or holds a run.
@@ -108,11 +113,13 @@ class RunState:
         given: The arguments, as the user gave them.
         mechanism: What the guarantee depends on, noise already calibrated.
         dataset: Digest of the training set.
+        source: Digest of the weights that it started from; empty for an architecture.
     """
 
     given: Mapping[str, Any]
     mechanism: MechanismConfig
     dataset: str
+    source: str
 
     def save(self, internal: Path) -> None:
         """Write to the run's internal folder."""
@@ -121,6 +128,7 @@ class RunState:
             "given": {key: _plain(key, value) for key, value in self.given.items()},
             "mechanism": self.mechanism.model_dump(mode="json"),
             "dataset": self.dataset,
+            "source": self.source,
         }
         write_json(internal / RUN, content)
 
@@ -147,6 +155,7 @@ class RunState:
                 given=content["given"],
                 mechanism=MechanismConfig.model_validate_json(json.dumps(content["mechanism"])),
                 dataset=content["dataset"],
+                source=content["source"],
             )
         except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
             raise StorageError(
@@ -155,18 +164,26 @@ class RunState:
                 do="restore it from a backup, or start a new run",
             ) from error
 
-    def check_dataset(self, digest: str) -> None:
-        """Refuse a training set that is not the one that the run began with.
+    def check_unchanged(self, other: Self) -> None:
+        """Refuse to go on with other data, other weights, or a record that does not add up.
 
         Raises:
-            ConfigurationError: If it is not.
+            ConfigurationError: If anything is not as it was.
         """
-        if digest != self.dataset:
-            raise ConfigurationError(
-                "the training images or labels are not those that the run began with",
-                where="resume",
-                do="restore them, or start a new run",
-            )
+        changed = {
+            "the training images, labels or class names are": other.dataset != self.dataset,
+            "the weights that the run started from are": other.source != self.source,
+            "the number of images on record is": (
+                other.mechanism.population != self.mechanism.population
+            ),
+        }
+        for what, differs in changed.items():
+            if differs:
+                raise ConfigurationError(
+                    f"{what} not as when the run began",
+                    where="resume",
+                    do="restore them, or start a new run",
+                )
 
     def continued_with(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """The run's own arguments, with those of `given` that may change.

@@ -89,6 +89,7 @@ class RecordDataset(YOLODataset):
             raise ValueError("rectangular training shapes one image by its neighbours")
         self._records = records
         self._seed = seed
+        self._identity = {str(r.image): int.from_bytes(r.digest, "big") for r in records}
         self._side = imgsz
         self._kept: dict[int, tuple[np.ndarray, tuple[int, int]]] = {}
         self._kept_bytes = 0
@@ -164,13 +165,14 @@ class RecordDataset(YOLODataset):
         """One image with its labels.
 
         Args:
-            index: The image, or (step, image) for training: augmentation depends on both and
-                on nothing else.
+            index: The image, or (step, image) for training. Augmentation depends on the step
+                and on the image's content, never on its place in the list: there, removing
+                one image would move all that follow, and with them their contributions.
         """
         if not isinstance(index, tuple):
             return super().__getitem__(index)
         step, image = index
-        with _seeded(self._seed, step, image):
+        with _seeded(self._seed, step, self._identity[self.im_files[image]]):
             return super().__getitem__(image)
 
 

@@ -249,7 +249,17 @@ def select_trainable(
         for parameter in module.parameters()
     }
     layers = range(freeze) if isinstance(freeze, int) else freeze or ()
-    frozen = [f"model.{layer}." for layer in layers] + [".dfl."]
+    frozen = [f"model.{layer}." for layer in layers]
+    for part in frozen:
+        if not any(part in name for name, _ in model.named_parameters()) and not isinstance(
+            freeze, int
+        ):
+            raise ConfigurationError(
+                f"{part.removeprefix('model.').removesuffix('.')!r} names no layer with parameters",
+                where="freeze",
+                do="give layer numbers, or names such as 22.cv2",
+            )
+    frozen.append(".dfl.")
     selected: dict[str, nn.Parameter] = {}
     for name, parameter in model.named_parameters():
         trains = id(parameter) in chosen and not any(part in name for part in frozen)

@@ -6,17 +6,19 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
+from ultralytics.utils.torch_utils import select_device
 
-from discreet.arguments import PrivacyArguments, split_arguments
+from discreet.arguments import PrivacyArguments, split_arguments, with_file
 from discreet.data import DetectionDataset, load_dataset
+from discreet.errors import ConfigurationError
 from discreet.performance import PerformanceConfig
 from discreet.planning import TrainingPlan, plan_training
 from discreet.terminal import Reporter
-from discreet.yolo.checkpoint import RunState, dataset_digest, find_run
+from discreet.yolo.checkpoint import RunState, dataset_digest, file_digest, find_run
 from discreet.yolo.model import Norm, open_source
 from discreet.yolo.optimizer import (
     AUTO_FINAL_FACTOR,
@@ -82,17 +84,17 @@ class PreparedRun:
         return reasons
 
 
-def prepare(given: Mapping[str, Any], *, reporter: Reporter) -> PreparedRun:
+def prepare(arguments: Mapping[str, Any], *, reporter: Reporter) -> PreparedRun:
     """Check arguments, data and model, and plan the run. Writes nothing.
 
     Args:
-        given: All arguments by name; with `resume`, those of the interrupted run are taken.
+        arguments: All arguments by name; with `resume`, those of the interrupted run are taken.
         reporter: Who is told of the progress.
 
     Raises:
         DiscreetError: Anything that is wrong.
     """
-    given = dict(given)
+    given: dict[str, Any] = with_file(arguments)  # the file may change before the run is resumed
     resumed = find_run(given.pop("resume", None), project=given.get("project") or DEFAULT_PROJECT)
     state = RunState.load(resumed) if resumed else None
     if state is not None:
@@ -108,13 +110,17 @@ def prepare(given: Mapping[str, Any], *, reporter: Reporter) -> PreparedRun:
     )
     for notice in dataset.notices:
         reporter.notice(notice)
-    digest = dataset_digest(dataset.train)
-    if state is None:
-        plan = plan_training(privacy, population=dataset.n)
-        state = RunState(given=given, mechanism=plan.mechanism, dataset=digest)
-    else:
-        state.check_dataset(digest)
-        plan = TrainingPlan.of(state.mechanism, target_epsilon=privacy.epsilon)
+    _check_classes(settings.get("classes"), dataset)
+    _check_device(settings.get("device"))
+    plan = _plan(privacy, dataset, resumed=state)
+    fresh = RunState(
+        given=given,
+        mechanism=plan.mechanism,
+        dataset=dataset_digest(dataset.train, dataset.names),
+        source=file_digest(Path(str(settings["model"]))),
+    )
+    if state is not None:
+        state.check_unchanged(fresh)
     trainable = privacy.trainable or ("all" if from_scratch else DEFAULT_TRAINABLE)
     _fill_defaults(settings, trainable=trainable)
     return PreparedRun(
@@ -127,9 +133,48 @@ def prepare(given: Mapping[str, Any], *, reporter: Reporter) -> PreparedRun:
         trainable=trainable,
         norm=privacy.norm or ("group" if from_scratch else "frozen"),
         plan=plan,
-        state=state,
+        state=state or fresh,
         resumed=resumed,
     )
+
+
+def _plan(
+    privacy: PrivacyArguments, dataset: DetectionDataset, *, resumed: RunState | None
+) -> TrainingPlan:
+    plan = plan_training(privacy, population=dataset.n)
+    if resumed is None:
+        return plan
+    # As calibrated when the run began: a newer accountant may find another noise multiplier.
+    kept = {"noise_multiplier": resumed.mechanism.noise_multiplier}
+    mechanism = plan.mechanism.model_copy(update=kept)
+    if mechanism != resumed.mechanism:
+        raise ConfigurationError(
+            "the mechanism on record is not the one that these arguments and images give",
+            where="resume",
+            do="restore the run's folder and the data, or start a new run",
+        )
+    return TrainingPlan.of(mechanism, target_epsilon=privacy.epsilon)
+
+
+def _check_classes(classes: list[int] | None, dataset: DetectionDataset) -> None:
+    unknown = [number for number in classes or () if number >= dataset.nc]
+    if unknown:
+        raise ConfigurationError(
+            f"there is no class {unknown[0]}: the data set has {dataset.nc}",
+            where="classes",
+            do=f"use numbers from 0 to {dataset.nc - 1}",
+        )
+
+
+def _check_device(device: object) -> None:
+    try:
+        select_device(cast(Any, device), verbose=False)
+    except Exception as error:
+        raise ConfigurationError(
+            f"there is no device {device!r} here",
+            where="device",
+            do="use device=cpu, or the number of a GPU that torch sees",
+        ) from error
 
 
 def _open_model(settings: Mapping[str, Any]) -> tuple[nn.Module, bool]:

@@ -7,8 +7,10 @@ summed, noised, charged, and only then in the weights.
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -28,10 +30,10 @@ from discreet.randomness import make_source
 from discreet.result import TrainingResult
 from discreet.statement.record import PrivacyRecord, make_record
 from discreet.step import StepReport, private_step
-from discreet.storage import make_folder, write_json
+from discreet.storage import check_space, lock_folder, make_folder, write_json, write_text
 from discreet.terminal import Reporter, SilentReporter
 from discreet.yolo import _compat, release
-from discreet.yolo.checkpoint import Checkpoint, claim_run_folder
+from discreet.yolo.checkpoint import CHECKPOINT, Checkpoint, claim_run_folder
 from discreet.yolo.dataset import MicroBatches, RecordDataset, describe
 from discreet.yolo.evaluate import evaluate
 from discreet.yolo.journal import StepJournal
@@ -48,6 +50,8 @@ from discreet.yolo.model import (
 from discreet.yolo.optimizer import build_optimizer, learning_rate_factor
 from discreet.yolo.preparation import prepare
 
+# The optimizer's state is still empty in the first one, and a new one is written beside the old.
+_CHECKPOINTS_OF_SPACE = 8
 _NOT_PRIVATE = (
     "Nothing in this folder is covered by the privacy guarantee: logs, losses, checkpoints and\n"
     "paths tell about the private images. Only the folder `release` beside it may be shared.\n"
@@ -93,9 +97,13 @@ class PrivateDetectionTrainer(DetectionTrainer):
         known = {k: v for k, v in self.prepared.settings.items() if k not in {"project", "name"}}
         known |= {"save_dir": str(self.internal), "epochs": self.plan.epochs}
         known |= {"batch": self.plan.mechanism.expected_batch_size}
-        with _compat.no_integrations():
-            super().__init__(cfg, known, _callbacks)
-        self.wdir.rmdir()  # made by Ultralytics, never used
+        try:
+            with _compat.no_integrations():
+                super().__init__(cfg, known, _callbacks)
+            self.wdir.rmdir()  # made by Ultralytics, never used
+        except BaseException:
+            self._leave_folder()
+            raise
         self.last = self.release / release.WEIGHTS
         self.best = self.release / "best.pt"  # never written: choosing it would look at data
         self.result: TrainingResult | None = None
@@ -103,17 +111,34 @@ class PrivateDetectionTrainer(DetectionTrainer):
 
     def _begin_folder(self) -> None:
         prepared = self.prepared
+        dataset = self.dataset
+        records = (*dataset.train, *dataset.val, *dataset.test)
+        files = [path for record in records for path in (record.image, record.label) if path]
         self.run_dir = prepared.resumed or claim_run_folder(
             prepared.project,
             name=prepared.name,
             exist_ok=bool(prepared.settings.get("exist_ok")),
-            images={record.image.parent for record in self.dataset.train},
+            images={path.parent for path in files},
         )
         self.internal, self.release = self.run_dir / "internal", self.run_dir / "release"
+        make_folder(self.internal)
+        self._lock = lock_folder(self.internal)
+        self.charged = self.executed = 0
         if prepared.resumed is None:
-            make_folder(self.internal)
-            (self.internal / "NOT-PRIVATE.txt").write_text(_NOT_PRIVATE, encoding="utf-8")
-            prepared.state.save(self.internal)
+            try:
+                write_text(self.internal / "NOT-PRIVATE.txt", _NOT_PRIVATE)
+                prepared.state.save(self.internal)
+            except BaseException:
+                self._leave_folder()
+                raise
+
+    def _leave_folder(self) -> None:
+        """Let the run's folder go; take it away if nothing was spent in it."""
+        self._lock.close()
+        if self.prepared.resumed is None and self.charged == 0:
+            shutil.rmtree(self.internal, ignore_errors=True)
+            with suppress(OSError):  # not empty: somebody else's files are there
+                self.run_dir.rmdir()
 
     @classmethod
     def configure(cls, *, reporter: Reporter | None = None, **privacy: Any) -> Any:
@@ -143,14 +168,17 @@ class PrivateDetectionTrainer(DetectionTrainer):
 
     def _do_train(self) -> None:
         started = time.monotonic()
-        self._setup_train()
         try:
+            self._setup_train()
             self._train_steps()
+            self._finish(started)
         except KeyboardInterrupt as interrupt:
-            self._save_checkpoint()
-            interrupt.add_note(f"resume with: discreet train resume={self.run_dir}")
+            if self.charged:
+                self._save_checkpoint()
+                interrupt.add_note(f"resume with: discreet train resume={self.run_dir}")
             raise
-        self._finish(started)
+        finally:
+            self._leave_folder()
 
     def _setup_train(self) -> None:
         if not isinstance(cast(Any, self.model), nn.Module):  # still the name of a file
@@ -172,24 +200,37 @@ class PrivateDetectionTrainer(DetectionTrainer):
         )
         self.ledger = RunLedger(self.internal / "ledger.jsonl", new=self.prepared.resumed is None)
         self.journal = StepJournal(self.internal / "steps.csv")
-        self.executed = 0
-        checkpoint = Checkpoint.load(self.internal)
-        if checkpoint is not None:
-            checkpoint.restore(model, self.optimizer)
-            self.executed = checkpoint.executed
-        self.charged = _steps(self.ledger.events)
-        if self.executed > self.charged:
-            raise LedgerError(
-                f"the weights hold {self.executed} steps, the ledger only {self.charged}",
-                where=str(self.internal),
-                do="restore the ledger from a backup; without it the run cannot go on",
-            )
+        self._restore()
         self.source = make_source(self.prepared.privacy.insecure_seed)
         self.amp = self.args.amp == "bf16"
         self.ema = None
         self.tloss, self.loss_items, self.metrics = {}, {}, {}
         self._announce()
         self.run_callbacks("on_pretrain_routine_end")
+
+    def _restore(self) -> None:
+        """Go on from the last checkpoint; prove that the disk takes one before the first step."""
+        checkpoint = Checkpoint.load(self.internal)
+        if checkpoint is not None:
+            checkpoint.restore(self.model, self.optimizer)
+            self.executed = checkpoint.executed
+        self.charged = _steps(self.ledger.events)
+        step = self.plan.mechanism.step_event
+        if any(event.with_steps(1) != step for event in self.ledger.events):
+            raise LedgerError(
+                "the ledger holds charges of another mechanism than the run's",
+                where=str(self.internal),
+                do="restore the ledger from a backup; without it the run cannot go on",
+            )
+        if self.executed > self.charged:
+            raise LedgerError(
+                f"the weights hold {self.executed} steps, the ledger only {self.charged}",
+                where=str(self.internal),
+                do="restore the ledger from a backup; without it the run cannot go on",
+            )
+        self._save_checkpoint()
+        size = (self.internal / CHECKPOINT).stat().st_size
+        check_space(self.internal, needed=_CHECKPOINTS_OF_SPACE * size)
 
     def _train_steps(self) -> None:
         mechanism, plan = self.plan.mechanism, self.plan
@@ -371,6 +412,8 @@ class PrivateDetectionTrainer(DetectionTrainer):
             self.metrics = dict(metrics)
         self.run_callbacks("on_model_save")
         self.run_callbacks("on_train_end")
+        for warning in record.warnings:
+            self.reporter.warning(warning)
         self.reporter.finish(epsilon=epsilon, delta=record.claim.delta, release=str(self.release))
 
     def _record(self, digest: str, metrics: Mapping[str, float]) -> PrivacyRecord:

@@ -90,7 +90,7 @@ def test_every_convolution_agrees_with_the_oracle(dims: int) -> None:
     run()
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=30)
 @given(
     dims=st.integers(1, 3),
     groups=st.sampled_from((1, 2)),
@@ -151,7 +151,7 @@ def test_a_weight_shared_by_two_layers_adds_before_norms() -> None:
     check_engines(nn.Sequential(first, nn.Tanh(), second), torch.randn(3, 4, 5, 5))
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=30)
 @given(layer=convolutions(dims=2))
 def test_every_method_gives_the_same(layer: tuple[nn.Module, tuple[int, ...]]) -> None:
     module, shape = layer

@@ -15,7 +15,7 @@ from tests.gradients.rules.test_norms import BATCH_NORMS, CONVOLUTIONS, randomis
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same':UserWarning")
 
 
-@settings(deadline=None, max_examples=3000)
+@settings(deadline=None, max_examples=30)
 @given(
     data=st.data(),
     dims=st.sampled_from((1, 2, 2, 3)),

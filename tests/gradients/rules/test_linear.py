@@ -11,7 +11,7 @@ from discreet.gradients import LayerwiseEngine
 from tests.gradients.oracle import LAYOUTS, Relayout, check_engines, per_image_loss, trainable
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=30)
 @given(
     images=st.integers(1, 4),
     middle=st.lists(st.integers(1, 4), max_size=2),

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import assume, given, settings
@@ -21,12 +23,17 @@ def randomise(model: nn.Module) -> nn.Module:
     return model
 
 
+def check_precisely(model: nn.Module, x: torch.Tensor, **options: Any) -> None:
+    """In float64: what goes into a normalisation may have gradients that cancel."""
+    check_engines(model.double(), x.double(), **options)
+
+
 def freeze(layer: nn.Module, frozen: str) -> None:
     for name, parameter in layer.named_parameters():
         parameter.requires_grad_(name != frozen)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=30)
 @given(
     dims=st.integers(1, 3),
     images=st.integers(1, 4),
@@ -42,7 +49,7 @@ def test_every_frozen_batch_norm_agrees_with_the_oracle(
     freeze(layer, frozen)
     # The layout keeps the convolution and the normalisation from being folded.
     model = nn.Sequential(CONVOLUTIONS[dims](channels, channels, 1), Relayout(layout), layer)
-    check_engines(model, torch.randn(images, channels, *[3] * dims))
+    check_precisely(model, torch.randn(images, channels, *[3] * dims))
 
 
 def test_batch_norm_of_vectors() -> None:
@@ -69,7 +76,7 @@ def test_every_group_norm_agrees_with_the_oracle(
     freeze(layer, frozen)
     first = CONVOLUTIONS[dims](channels, channels, 1) if dims else nn.Linear(channels, channels)
     model = nn.Sequential(first, Relayout(layout), layer)
-    check_engines(model, torch.randn(images, channels, *[3] * dims))
+    check_precisely(model, torch.randn(images, channels, *[3] * dims))
 
 
 @settings(deadline=None, max_examples=30)
@@ -92,7 +99,7 @@ def test_every_layer_norm_agrees_with_the_oracle(
     model = nn.Sequential(nn.Linear(5, 5), Relayout(layout), layer)
     # Opacus' sampler needs a bias.
     engines = ("discreet", "opacus") if bias else ("discreet",)
-    check_engines(model, torch.randn(images, *middle, *shape), engines=engines)
+    check_precisely(model, torch.randn(images, *middle, *shape), engines=engines)
 
 
 def test_layer_norm_over_the_images_is_refused() -> None:
