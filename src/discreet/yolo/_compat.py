@@ -68,16 +68,17 @@ def load_weights(path: Path) -> nn.Module:
     """
     if not path.is_file():
         raise ModelError(
-            "there is no such file, and nothing is downloaded at run time",
+            "not a file"
+            if path.exists()
+            else "there is no such file, and nothing is downloaded at run time",
             where=f"model={path}",
             do="give the path of a local .pt file",
         )
     try:
         checkpoint: dict[str, Any] = torch_safe_load(str(path), safe_only=True)[0]
     except Exception as error:
-        first_line = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
         raise ModelError(
-            f"not a checkpoint that can be loaded safely ({first_line})",
+            "not a checkpoint of known layers that can be read without running code from it",
             where=f"model={path}",
             do="give a detection model saved by Ultralytics YOLO 8",
         ) from error
