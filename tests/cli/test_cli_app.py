@@ -260,13 +260,13 @@ def test_an_interrupted_run_without_a_hint(
 def test_demo_hands_on_typed_values(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], as_json: bool
 ) -> None:
-    import discreet.demo
+    import discreet.demo.run
 
     def run_demo(*, reporter: Reporter, **given: object) -> dict[str, object]:
         reporter.notice("drawing scenes")
         return dict(given)
 
-    monkeypatch.setattr(discreet.demo, "run_demo", run_demo, raising=False)
+    monkeypatch.setattr(discreet.demo.run, "run_demo", run_demo)
     assert main(["demo", "epsilon=4", "--project", "here", *["--json"] * as_json]) == 0
     captured = capsys.readouterr()
     if as_json:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,23 @@ def test_own_engine_and_opacus_agree(norm: str, bound: float):
     )
     assert relative(own, opacus) < 1e-5
     assert relative(own, reference) < 1e-5
+
+
+def test_a_pass_leaves_no_tensor_behind():
+    """Records and autograd's graph must not hold each other: nothing would ever free them."""
+    model, batch = make_model("frozen"), make_batch([3, 0])
+    parameters, loss = trained(model), PerImageLoss(model)
+    engine, clipping = make_engine("discreet", model, parameters), FlatClipping(max_grad_norm=1.0)
+
+    def tensors_after_a_pass() -> int:
+        clipping.clip_and_sum(
+            engine.per_example_gradients(lambda: loss(model(batch["img"]), batch).sum(1))
+        )
+        gc.collect()
+        return sum(issubclass(type(thing), Tensor) for thing in gc.get_objects())
+
+    tensors_after_a_pass()  # measures, and keeps what it measured
+    assert tensors_after_a_pass() == tensors_after_a_pass()
 
 
 @pytest.mark.real_data

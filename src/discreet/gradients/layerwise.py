@@ -101,7 +101,7 @@ class LayerwiseEngine:
             tape.check_images(len(values))
             if len(values) and values.requires_grad:
                 self._backward(tape, values)
-        return RecordedGradients(self._parameters, tape.records, len(values))
+        return RecordedGradients(self._parameters, tape.release(), len(values))
 
     def _backward(self, tape: Tape, values: Tensor) -> None:
         inputs = [*self._parameters.values(), *tape.leaves]

@@ -42,6 +42,12 @@ class Tape:
         self._mixed: list[str] = []
         self._handed: dict[int, tuple[Tensor, nn.Module]] = {}
 
+    def release(self) -> dict[str, Record]:
+        """Hand over the records; layers that still know this tape keep nothing alive."""
+        records, self.records = self.records, {}
+        self.leaves = []
+        return records
+
     def wants(self, parameter: Tensor | None) -> bool:
         """Whether this parameter's per-image gradients are asked for."""
         return parameter is not None and id(parameter) in self._names
@@ -172,7 +178,10 @@ class _Node(torch.autograd.Function):
         (grad,) = grads
         call: LayerCall = ctx.call
         call.tape.observe(call.layer, grad)
-        grad_input = call.backward(grad, ctx.saved_tensors, ctx.needs_input_grad[1])
+        # Detached: a record that kept a tensor of the graph would keep the graph, and the graph
+        # keeps the record. Python cannot see that circle, and would never free it.
+        saved = tuple(t if t.grad_fn is None else t.detach() for t in ctx.saved_tensors)
+        grad_input = call.backward(grad, saved, ctx.needs_input_grad[1])
         return None, grad_input, *[None] * ctx.parameters
 
 
