@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 import pytest
@@ -315,6 +316,33 @@ def test_results_carry_no_graph(name: str) -> None:
         sums = found.weighted_sum(dict.fromkeys(found.squared_norms, torch.ones(3)))
         assert not any(norms.requires_grad for norms in found.squared_norms.values())
         assert not any(total.requires_grad for total in sums.values())
+
+
+@EXACT
+def test_a_pass_leaves_no_tensor_behind(name: str) -> None:
+    # Records, hooks and autograd's graph could hold each other where Python cannot see it.
+    model = nn.Sequential(
+        nn.Conv2d(3, 16, 3, padding=1),  # held, folded
+        nn.BatchNorm2d(16),
+        nn.PReLU(),  # without a rule
+        nn.Conv2d(16, 16, 3, stride=4),  # recomputed
+        nn.GroupNorm(2, 16),
+        nn.Flatten(),
+        nn.Linear(16 * 16, 4),
+    ).eval()
+    x, parameters = torch.randn(3, 3, 16, 16), trainable(model)
+    engine = make_engine(name, model, parameters)
+
+    def tensors_after_a_pass() -> int:
+        found = engine.per_example_gradients(lambda: per_image_loss(model, x))
+        FlatClipping(max_grad_norm=1.0).clip_and_sum(found)
+        del found
+        gc.collect()
+        return sum(issubclass(type(thing), Tensor) for thing in gc.get_objects())
+
+    for _ in range(2):
+        tensors_after_a_pass()  # measures, folds
+    assert tensors_after_a_pass() == tensors_after_a_pass()
 
 
 def test_nothing_asked_is_nothing_done() -> None:

@@ -165,6 +165,7 @@ def test_released_weights_say_what_the_trained_model_says(
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # the exporter's own
 @pytest.mark.parametrize("norm", ["frozen", "group"])
 def test_the_release_exports_to_onnx_and_agrees(run: Run, tmp_path: Path, norm: str):
     import onnxruntime
