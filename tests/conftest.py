@@ -10,6 +10,9 @@ import pytest
 # Before anything imports Ultralytics: no test may touch the network or install a package.
 os.environ.setdefault("YOLO_OFFLINE", "true")
 os.environ.setdefault("YOLO_AUTOINSTALL", "false")
+# One thread a worker: threads that spin for each other's cores are many times slower.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 SHARED_VARIABLE = "DISCREET_SHARED"
 
