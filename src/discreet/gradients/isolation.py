@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -39,31 +39,34 @@ def refuse_mixing(model: nn.Module) -> None:
         ModelError: A layer normalises by statistics of the batch, keeps such statistics, or
             rewrites its weights while it runs.
     """
-    for name, module in model.named_modules():
-        if isinstance(module, _BatchNorm) and (module.training or module.running_mean is None):
-            raise ModelError(
-                "batch normalisation by the statistics of the batch mixes images",
-                where=name,
-                do="freeze its statistics (eval mode, running statistics kept) or use GroupNorm",
-            )
-        if (
-            isinstance(module, _InstanceNorm)
-            and module.training
-            and module.running_mean is not None
-        ):
-            raise ModelError(
-                "running statistics of private images leave the model without noise",
-                where=name,
-                do="put the layer in eval mode or use track_running_stats=False",
-            )
-        if isinstance(module, nn.Embedding | nn.EmbeddingBag) and (
-            module.max_norm is not None or module.scale_grad_by_freq
-        ):
-            raise ModelError(
-                "max_norm rewrites weights without noise and scale_grad_by_freq mixes images",
-                where=name,
-                do="use max_norm=None and scale_grad_by_freq=False",
-            )
+    for module in model.modules():
+        problem = _mixing(module)
+        if problem is not None:
+            what, do = problem
+            name = next(name for name, other in model.named_modules() if other is module)
+            raise ModelError(what, where=name, do=do)
+
+
+def _mixing(module: nn.Module) -> tuple[str, str] | None:
+    """What is wrong with a layer, and what to do."""
+    if isinstance(module, _BatchNorm) and (module.training or module.running_mean is None):
+        return (
+            "batch normalisation by the statistics of the batch mixes images",
+            "freeze its statistics (eval mode, running statistics kept) or use GroupNorm",
+        )
+    if isinstance(module, _InstanceNorm) and module.training and module.running_mean is not None:
+        return (
+            "running statistics of private images leave the model without noise",
+            "put the layer in eval mode or use track_running_stats=False",
+        )
+    if isinstance(module, nn.Embedding | nn.EmbeddingBag) and (
+        module.max_norm is not None or module.scale_grad_by_freq
+    ):
+        return (
+            "max_norm rewrites weights without noise and scale_grad_by_freq mixes images",
+            "use max_norm=None and scale_grad_by_freq=False",
+        )
+    return None
 
 
 def check_losses(losses: Tensor) -> None:
@@ -82,19 +85,24 @@ def check_losses(losses: Tensor) -> None:
 
 @contextmanager
 def isolated(
-    model: nn.Module, parameters: Mapping[str, nn.Parameter]
+    everything: Iterable[nn.Parameter], parameters: Mapping[str, nn.Parameter]
 ) -> Generator[None, None, None]:
     """Differentiate `parameters` only; put requires_grad and .grad back at the end.
 
     Parameters outside the mapping cost nothing meanwhile: no weight gradient, and no input
     gradient below the first layer that needs one.
+
+    Args:
+        everything: All parameters of the model.
+        parameters: Those to differentiate.
     """
-    flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    flags = [(parameter, parameter.requires_grad) for parameter in everything]
     kept = [(parameter, parameter.grad) for parameter in parameters.values()]
     wanted = {id(parameter) for parameter in parameters.values()}
     try:
-        for parameter, _ in flags:
-            parameter.requires_grad_(id(parameter) in wanted)
+        for parameter, flag in flags:
+            if flag != (id(parameter) in wanted):
+                parameter.requires_grad_(not flag)
         for parameter, _ in kept:
             parameter.grad = None
         with torch.enable_grad():

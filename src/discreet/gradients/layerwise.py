@@ -8,6 +8,7 @@ and the weight's gradient per image instead of summed; see `discreet.gradients.r
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -25,7 +26,7 @@ from discreet.gradients.isolation import (
     rerouted,
 )
 from discreet.gradients.records import RecordedGradients
-from discreet.gradients.rules import replacement, rule_for
+from discreet.gradients.rules import Replacement, replacement_for, rule_for
 from discreet.gradients.selection import Selection
 from discreet.gradients.tape import Tape
 
@@ -64,6 +65,8 @@ class LayerwiseEngine:
         self._folding = Folding()
         self._checked: set[Hashable] = set()
         self._probed = False
+        self._everything = tuple(model.parameters())
+        self._routes = _routes(model, self._parameters)
 
     def per_example_gradients(self, losses: Losses) -> RecordedGradients:
         """Run `losses` and one backward pass.
@@ -82,7 +85,7 @@ class LayerwiseEngine:
             UnsupportedLayerError: A layer's or parameter's per-image gradients are not known.
         """
         refuse_mixing(self._model)
-        with isolated(self._model, self._parameters):
+        with isolated(self._everything, self._parameters):
             try:
                 return self._run(losses)
             except _PairBrokenError:
@@ -128,26 +131,49 @@ class LayerwiseEngine:
                 )
 
     def _replacements(self, tape: Tape) -> Iterator[tuple[nn.Module, Callable[..., Any]]]:
-        for layer, module in _owners(self._model, tape):
-            yield module, replacement(tape, layer, module, self._checked)
+        if any(("forward" in vars(route.module)) != route.overridden for route in self._routes):
+            self._routes = _routes(self._model, self._parameters)
+        for route in self._routes:
+            yield route.module, route.replace(tape, route.layer, route.module, self._checked)
 
 
-def _owners(model: nn.Module, tape: Tape) -> Iterator[tuple[str, nn.Module]]:
+@dataclass(frozen=True, kw_only=True)
+class _Route:
+    """A layer that runs another way during a pass.
+
+    Attributes:
+        layer: Dotted name.
+        module: The layer.
+        replace: Makes its forward pass.
+        overridden: Whether someone else replaced this instance's forward pass.
+    """
+
+    layer: str
+    module: nn.Module
+    replace: Replacement
+    overridden: bool
+
+
+def _routes(model: nn.Module, parameters: Mapping[str, nn.Parameter]) -> list[_Route]:
     """Outermost modules that own a wanted parameter, whole attention layers, frozen norms."""
+    wanted = {id(parameter) for parameter in parameters.values()}
     seen: set[nn.Module] = set()
 
-    def walk(name: str, module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    def walk(name: str, module: nn.Module) -> Iterator[_Route]:
         if module in seen:
             return
         seen.add(module)
         whole = isinstance(module, nn.MultiheadAttention)
-        if any(tape.wants(p) for p in module.parameters(recurse=whole)):
-            yield name or type(module).__name__, module
-            return
-        if isinstance(module, _BatchNorm) and rule_for(module) is not None:
-            yield name, module
+        owns = any(id(p) in wanted for p in module.parameters(recurse=whole))
+        if owns or (isinstance(module, _BatchNorm) and rule_for(module) is not None):
+            yield _Route(
+                layer=name or type(module).__name__,
+                module=module,
+                replace=replacement_for(module),
+                overridden="forward" in vars(module),
+            )
             return
         for child_name, child in module.named_children():
             yield from walk(f"{name}.{child_name}" if name else child_name, child)
 
-    yield from walk("", model)
+    return list(walk("", model))

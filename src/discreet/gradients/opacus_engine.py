@@ -72,7 +72,7 @@ class OpacusEngine:
         """
         refuse_mixing(self._model)
         with (
-            isolated(self._model, self._parameters),
+            isolated(self._model.parameters(), self._parameters),
             sound_norms(self._model),
             _hooked(self._model) as hooks,
         ):

@@ -48,7 +48,7 @@ class ReferenceEngine:
                 finite.
         """
         refuse_mixing(self._model)
-        with isolated(self._model, self._parameters), sound_norms(self._model):
+        with isolated(self._model.parameters(), self._parameters), sound_norms(self._model):
             values = losses()
             check_losses(values)
             rows = [self._gradients(value) for value in values] if values.requires_grad else []
@@ -70,7 +70,7 @@ class ReferenceEngine:
             images: B; `loss_of` is called with 0 … B - 1.
         """
         refuse_mixing(self._model)
-        with isolated(self._model, self._parameters), sound_norms(self._model):
+        with isolated(self._model.parameters(), self._parameters), sound_norms(self._model):
             rows = [self._gradients(loss_of(image)) for image in range(images)]
         return self._stack(rows, images)
 

@@ -16,6 +16,8 @@ from discreet.gradients.rules.norms import batch_norm, group_norm, layer_norm
 from discreet.gradients.tape import Tape
 
 Rule = Callable[[Tape, str, Any], Callable[..., Any]]
+# Tape, dotted name, layer, and shapes already checked (see `functional.Vectorised`).
+Replacement = Callable[[Tape, str, Any, set[Hashable]], Callable[..., Any]]
 
 RULES: dict[type[nn.Module], Rule] = {
     nn.Conv1d: convolution,
@@ -51,20 +53,11 @@ def rule_for(module: nn.Module) -> Rule | None:
     return None
 
 
-def replacement(
-    tape: Tape, layer: str, module: nn.Module, checked: set[Hashable]
-) -> Callable[..., Any]:
-    """The forward pass that records this layer's per-image gradients.
-
-    Args:
-        tape: Where gradients go.
-        layer: Dotted name.
-        module: The layer.
-        checked: See `discreet.gradients.functional.Vectorised`.
-    """
+def replacement_for(module: nn.Module) -> Replacement:
+    """What makes the forward pass that records this layer's per-image gradients."""
     if type(module) is nn.MultiheadAttention and "forward" not in vars(module):
-        return attention(tape, layer, module, checked)
+        return attention
     rule = rule_for(module)
     if rule is not None:
-        return rule(tape, layer, module)
-    return images_first(tape, layer, module, checked)
+        return lambda tape, layer, module, _checked: rule(tape, layer, module)
+    return images_first
