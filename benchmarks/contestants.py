@@ -24,6 +24,7 @@ from discreet.yolo.loss import PerImageLoss
 from discreet.yolo.model import (
     attach_settings,
     build_detector,
+    fast_layout,
     open_source,
     select_trainable,
     train_mode,
@@ -112,6 +113,7 @@ def _prepared(case: Case, trainable: str) -> tuple[nn.Module, dict[str, nn.Param
     model = case.detector()
     parameters = select_trainable(model, trainable)
     train_mode(model)
+    fast_layout(model)
     return model, parameters, PerImageLoss(model)
 
 

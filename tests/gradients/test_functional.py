@@ -69,7 +69,7 @@ def test_an_instance_s_own_forward_is_respected() -> None:
     x = torch.randn(4, 3)
     engine = LayerwiseEngine(model, trainable(model))
     found = engine.per_example_gradients(lambda: model(x).sum(1))
-    torch.testing.assert_close(found.per_image("0.bias"), torch.full((4, 3), 3.0))
+    torch.testing.assert_close(found.per_example("0.bias"), torch.full((4, 3), 3.0))
 
 
 class Mixer(nn.Module):
@@ -135,7 +135,7 @@ def test_dropout_is_the_same_in_both_directions() -> None:
         return outputs[-1].sum(1)
 
     found = engine.per_example_gradients(losses)
-    torch.testing.assert_close(found.per_image("weight"), outputs[-1].detach())
+    torch.testing.assert_close(found.per_example("weight"), outputs[-1].detach())
     assert 0 < (outputs[-1] == 0).sum() < 150
     assert not torch.equal(outputs[-1][0], outputs[-1][1])
 

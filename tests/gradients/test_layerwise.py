@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import gc
 from typing import Any
 
@@ -9,7 +10,8 @@ from torch import Tensor, nn
 
 from discreet.clipping import FlatClipping
 from discreet.errors import ModelError, UnsupportedLayerError
-from discreet.gradients import ENGINES, LayerwiseEngine, OpacusEngine, make_engine
+from discreet.gradients import ENGINES, LayerwiseEngine, OpacusEngine, Units, make_engine
+from discreet.gradients.records import Held, RecordedGradients
 from tests.gradients.oracle import assert_same, one_by_one, per_image_loss, trainable
 from tests.gradients.rules.test_norms import randomise
 
@@ -91,7 +93,8 @@ def test_only_the_asked_parameters_get_work(name: str) -> None:
             x = module(x)
             if x.requires_grad:
                 x.register_hook(lambda _, layer=layer: reached.append(layer))
-            assert x.requires_grad == (int(layer) >= 3)
+            # The layer-wise engine first looks at the model without a graph.
+            assert x.requires_grad == (int(layer) >= 3 and torch.is_grad_enabled())
         return x.square().sum(1)
 
     gradients = make_engine(name, model, asked).per_example_gradients(losses)
@@ -371,3 +374,88 @@ def test_opacus_removes_its_hooks_when_it_refuses_a_model() -> None:
             lambda: per_image_loss(model, torch.randn(2, 3))
         )
     assert snapshot(model) == before
+
+
+def wide() -> nn.Sequential:
+    """Large parameters: some of their gradients are held, some computed again."""
+    return randomise(  # pyright: ignore[reportReturnType]
+        nn.Sequential(
+            nn.Conv2d(3, 32, 3, padding=1, bias=False),
+            nn.BatchNorm2d(32),
+            nn.SiLU(inplace=True),
+            nn.Conv2d(32, 32, 3, stride=2),
+            nn.SiLU(inplace=True),
+            nn.Conv2d(32, 24, 3, stride=4),
+            nn.Conv2d(24, 24, 3, padding=1),
+            nn.Flatten(),
+            nn.Linear(24 * 16, 20),
+        )
+    ).eval()
+
+
+@ALL
+@pytest.mark.parametrize("model", [small(), wide()])
+@pytest.mark.parametrize("last", [False, True])
+def test_images_of_one_unit_add_before_norms(name: str, model: nn.Module, last: bool) -> None:
+    layout = torch.channels_last if last else torch.contiguous_format
+    model = copy.deepcopy(model).to(memory_format=layout)  # pyright: ignore[reportCallIssue]
+    side = 8 if len(model) < 9 else 32
+    x, parameters = torch.randn(5, 3, side, side), trainable(model)
+    units = Units(index=torch.tensor([2, 0, 2, 3, 0]), count=4)  # unit 1 has no image
+    by_image = one_by_one(model, x)
+    held = {n: Held(units.sum(by_image.per_example(n))) for n in parameters}
+    expected = RecordedGradients(parameters, held, 4)
+    engine = make_engine(name, model, parameters)
+    for _ in range(3):
+        found = engine.per_example_gradients(lambda: per_image_loss(model, x), units)
+        assert_same(found, expected, parameters, images=4)
+    if name != "reference":
+        x[3] = float("nan")
+        found = engine.per_example_gradients(lambda: per_image_loss(model, x), units)
+        clipped = FlatClipping(max_grad_norm=1.0).clip_and_sum(found)
+        assert (clipped.units, clipped.non_finite) == (4, 1)
+        assert all(bool(torch.isfinite(s).all()) for s in clipped.sums.values())
+
+
+@ALL
+@pytest.mark.parametrize(
+    ("index", "message"),
+    [
+        (torch.tensor([0, 1]), "expected the unit of each of 3 images"),
+        (torch.tensor([0.0, 1.0, 1.0]), "int64"),
+        (torch.tensor([0, 1, 2]), r"units in 0 … 1, got 0 … 2"),
+        (torch.tensor([0, -1, 1]), "got -1 … 1"),
+    ],
+)
+def test_an_index_that_is_no_index_of_units_is_refused(
+    name: str, index: Tensor, message: str
+) -> None:
+    model = nn.Linear(2, 2)
+    engine = make_engine(name, model, trainable(model))
+    with pytest.raises(ModelError, match=message):
+        engine.per_example_gradients(
+            lambda: model(torch.ones(3, 2)).sum(1), Units(index=index, count=2)
+        )
+
+
+def test_results_of_several_passes_do_not_share_memory() -> None:
+    model = wide()
+    parameters = trainable(model)
+    engine = LayerwiseEngine(model, parameters)
+    batches = [torch.randn(n, 3, 32, 32) for n in (4, 4, 3, 4)]
+    found = [engine.per_example_gradients(lambda x=x: per_image_loss(model, x)) for x in batches]
+    for x, gradients in zip(batches, found, strict=True):
+        assert_same(gradients, one_by_one(model, x), parameters, images=len(x))
+
+
+def test_large_gradients_are_held_from_the_second_pass_on() -> None:
+    model = wide()
+    x, parameters = torch.randn(4, 3, 32, 32), trainable(model)
+    engine = LayerwiseEngine(model, parameters, benchmark=False)
+    kinds: list[set[str]] = []
+    for _ in range(2):
+        found = engine.per_example_gradients(lambda: per_image_loss(model, x))
+        assert_same(found, one_by_one(model, x), parameters, images=4)
+        kinds.append({type(record).__name__ for record in found._records.values()})
+    assert kinds[0] == {"Recomputed", "LinearFactors"}
+    assert kinds[1] == {"Held", "Recomputed", "LinearFactors"}

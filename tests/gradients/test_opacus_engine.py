@@ -38,7 +38,7 @@ def test_layouts_and_padding_modes_that_opacus_gets_wrong(layout: str, mode: str
     )
     x = torch.randn(4, 3, 6, 6)
     check_engines(model, x, engines=("opacus",))
-    expected = one_by_one(model, x).per_image("2.weight")
+    expected = one_by_one(model, x).per_example("2.weight")
     alone = opacus_alone(model, x)["2.weight"]
     # If this fails, Opacus was mended, and so can the engine be.
     assert (alone - expected).norm() > 0.05 * expected.norm()

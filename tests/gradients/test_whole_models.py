@@ -70,7 +70,7 @@ def agree(found: Any, expected: RecordedGradients, parameters: dict[str, nn.Para
     """Relative error of each image's whole gradient, of the sums, and of clipped sums."""
     assert list(found.squared_norms) == list(parameters)
     error = sum(
-        (found.per_image(name) - expected.per_image(name)).flatten(1).square().sum(1)
+        (found.per_example(name) - expected.per_example(name)).flatten(1).square().sum(1)
         for name in parameters
     )
     whole = torch.stack(list(expected.squared_norms.values())).sum(0)

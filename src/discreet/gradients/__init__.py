@@ -3,6 +3,7 @@
 from discreet.gradients.engine import ENGINES, GradientEngine, make_engine
 from discreet.gradients.layerwise import LayerwiseEngine
 from discreet.gradients.opacus_engine import OpacusEngine
+from discreet.gradients.records import Units
 from discreet.gradients.reference import ReferenceEngine
 
 __all__ = [
@@ -11,5 +12,6 @@ __all__ = [
     "LayerwiseEngine",
     "OpacusEngine",
     "ReferenceEngine",
+    "Units",
     "make_engine",
 ]

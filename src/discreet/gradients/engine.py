@@ -11,6 +11,7 @@ from discreet.clipping import PerExampleGradients
 from discreet.errors import ConfigurationError
 from discreet.gradients.layerwise import LayerwiseEngine
 from discreet.gradients.opacus_engine import OpacusEngine
+from discreet.gradients.records import Units
 from discreet.gradients.reference import ReferenceEngine
 
 
@@ -23,10 +24,14 @@ class GradientEngine(Protocol):
 
     name: str
 
-    def per_example_gradients(self, losses: Callable[[], Tensor]) -> PerExampleGradients:
+    def per_example_gradients(
+        self, losses: Callable[[], Tensor], units: Units | None = None
+    ) -> PerExampleGradients:
         """Run `losses` (a forward pass giving one loss per image, shape (B,)) and one backward.
 
-        The model is left as it was: no gradients, hooks or flags remain, also on errors.
+        With `units`, the gradients of the images of one unit (or of the views of one image) add
+        up before norms are taken. The model is left as it was: no gradients, hooks or flags
+        remain, also on errors.
         """
         ...
 

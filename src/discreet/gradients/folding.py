@@ -6,7 +6,7 @@ watching one forward pass: every operation that touches a convolution's output i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Hashable, Iterable
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from typing import Any
 
@@ -78,19 +78,20 @@ class Trace(TorchFunctionMode):
 
 
 class Folding:
-    """The engine's memory of pairs, and of the shapes at which folding them pays."""
+    """The engine's memory of pairs."""
 
     def __init__(self) -> None:
         self.trace: Trace | None = None
         self._pairs: dict[nn.Module, _BatchNorm] | None = None
-        self._worthwhile: dict[Hashable, bool] = {}
+
+    @property
+    def watched(self) -> bool:
+        """Whether pairs are known."""
+        return self._pairs is not None
 
     @contextmanager
     def watching(self) -> Generator[None, None, None]:
-        """The first forward pass is watched."""
-        if self._pairs is not None:
-            yield
-            return
+        """The forward pass that runs now shows the pairs."""
         try:
             with Trace() as self.trace:
                 yield
@@ -112,15 +113,9 @@ class Folding:
         """The model does not run as it did when it was watched."""
         self._pairs = {}
 
-    def judge(self, module: nn.Module, shape: Hashable, *, worthwhile: bool) -> None:
-        """Remember whether folding pays for this convolution at this shape."""
-        self._worthwhile[module, shape] = worthwhile
-
-    def norm_of(self, module: nn.Module, shape: Hashable) -> _BatchNorm | None:
-        """The BatchNorm to fold into this convolution, if any."""
-        if self._pairs is None or not self._worthwhile.get((module, shape), False):
-            return None
-        return self._pairs.get(module)
+    def norm_of(self, module: nn.Module) -> _BatchNorm | None:
+        """The BatchNorm that alone uses this convolution's output, if there is one."""
+        return None if self._pairs is None else self._pairs.get(module)
 
 
 def foldable(x: Tensor, *parameters: Tensor | None) -> bool:

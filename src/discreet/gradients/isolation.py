@@ -12,6 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPriva
 from torch.nn.modules.instancenorm import _InstanceNorm  # pyright: ignore[reportPrivateUsage]
 
 from discreet.errors import ModelError
+from discreet.gradients.records import Units
 
 Losses = Callable[[], Tensor]
 
@@ -134,6 +135,51 @@ def rerouted(
         for module, own in replaced:
             vars(module).pop("forward", None)
             vars(module).update(own)
+
+
+# Activations whose own backward pass needs their input, which autograd copies first if they
+# overwrite it.
+_COPYING = (nn.SiLU, nn.Mish, nn.Hardswish)
+
+
+def copying_activations(model: nn.Module) -> list[nn.Module]:
+    """Activations that cost a copy if they work in place, and save no memory by it."""
+    return [m for m in model.modules() if isinstance(m, _COPYING) and m.inplace]
+
+
+@contextmanager
+def out_of_place(activations: Iterable[nn.Module]) -> Generator[None, None, None]:
+    """Let in-place activations write elsewhere meanwhile."""
+    activations = list(activations)
+    try:
+        for module in activations:
+            module.inplace = False  # pyright: ignore[reportArgumentType]
+        yield
+    finally:
+        for module in activations:
+            module.inplace = True  # pyright: ignore[reportArgumentType]
+
+
+def check_units(units: Units | None, images: int) -> None:
+    """Refuse an index that does not give every image a unit.
+
+    Raises:
+        ModelError: Its length is not the number of losses, or a unit is out of range.
+    """
+    if units is None:
+        return
+    index, count = units.index, units.count
+    if index.shape != (images,) or index.dtype != torch.int64:
+        raise ModelError(
+            f"expected the unit of each of {images} images, int64, got {tuple(index.shape)} "
+            f"{index.dtype}",
+            where="units",
+        )
+    if images and not 0 <= int(index.min()) <= int(index.max()) < count:
+        raise ModelError(
+            f"expected units in 0 … {count - 1}, got {int(index.min())} … {int(index.max())}",
+            where="units",
+        )
 
 
 def sound_norm(plain: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:

@@ -16,16 +16,20 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]
 
 from discreet.errors import UnsupportedLayerError
+from discreet.gradients.arena import Arena
 from discreet.gradients.folding import Folding
 from discreet.gradients.isolation import (
     Losses,
     check_losses,
     check_parameters,
+    check_units,
+    copying_activations,
     isolated,
+    out_of_place,
     refuse_mixing,
     rerouted,
 )
-from discreet.gradients.records import RecordedGradients
+from discreet.gradients.records import RecordedGradients, Units
 from discreet.gradients.rules import Replacement, replacement_for, rule_for
 from discreet.gradients.selection import Selection
 from discreet.gradients.tape import Tape
@@ -60,51 +64,63 @@ class LayerwiseEngine:
         check_parameters(model, parameters)
         self._model = model
         self._parameters = dict(parameters)
-        device = next((p.device for p in parameters.values()), torch.device("cpu"))
-        self._selection = Selection(benchmark=benchmark, device=device)
-        self._folding = Folding()
+        self._device = next((p.device for p in parameters.values()), torch.device("cpu"))
+        self._selection = Selection(benchmark=benchmark, device=self._device)
+        self._folding, self._arena = Folding(), Arena(self._device)
         self._checked: set[Hashable] = set()
         self._probed = False
+        self._copying = copying_activations(model)
         self._everything = tuple(model.parameters())
         self._routes = _routes(model, self._parameters)
 
-    def per_example_gradients(self, losses: Losses) -> RecordedGradients:
+    def per_example_gradients(
+        self, losses: Losses, units: Units | None = None
+    ) -> RecordedGradients:
         """Run `losses` and one backward pass.
 
-        The first pass over two images or more runs one backward pass more: with every second
-        loss left out, no gradient may reach the rows of those images in any layer.
+        The first pass runs one forward pass more, to see which layers can run as one; the first
+        over two images or more one backward pass more: with every second loss left out, no
+        gradient may reach the rows of those images in any layer.
 
         Args:
-            losses: Runs the model; returns one loss per image, (B,).
+            losses: Runs the model; returns one loss per image, (B,). The first pass, and one
+                after the model took another way than before, calls it twice.
+            units: Which images belong together; each image alone if None.
 
         Returns:
-            Gradients of the B images.
+            Gradients of the units: sums over their images' gradients.
 
         Raises:
             ModelError: A layer mixes images, or the losses are not per image.
             UnsupportedLayerError: A layer's or parameter's per-image gradients are not known.
         """
         refuse_mixing(self._model)
-        with isolated(self._everything, self._parameters):
+        with isolated(self._everything, self._parameters), out_of_place(self._copying):
+            with torch.no_grad(), torch.autocast(self._device.type, enabled=False):
+                self._selection.measure()
             try:
-                return self._run(losses)
+                return self._run(losses, units)
             except _PairBrokenError:
                 # The model does not run as it did at first: once more, layer by layer.
                 self._folding.give_up()
-                return self._run(losses)
+                return self._run(losses, units)
 
-    def _run(self, losses: Losses) -> RecordedGradients:
-        tape = Tape(self._parameters, self._selection, self._folding)
+    def _run(self, losses: Losses, units: Units | None) -> RecordedGradients:
+        tape = Tape(self._parameters, self._selection, self._folding, self._arena, units)
         with rerouted(lambda: self._replacements(tape)):
-            with self._folding.watching():
-                values = losses()
+            if not self._folding.watched:
+                # Without a graph, so that already the first pass with one has folded layers.
+                with torch.no_grad(), self._folding.watching():
+                    losses()
+            values = losses()
             if tape.unclaimed:
                 raise _PairBrokenError
             check_losses(values)
-            tape.check_images(len(values))
+            check_units(units, len(values))
+            tape.start(len(values))
             if len(values) and values.requires_grad:
                 self._backward(tape, values)
-        return RecordedGradients(self._parameters, tape.release(), len(values))
+        return tape.release(len(values))
 
     def _backward(self, tape: Tape, values: Tensor) -> None:
         inputs = [*self._parameters.values(), *tape.leaves]

@@ -31,11 +31,12 @@ from discreet.gradients.isolation import (
     Losses,
     check_losses,
     check_parameters,
+    check_units,
     isolated,
     refuse_mixing,
     sound_norms,
 )
-from discreet.gradients.records import Held, RecordedGradients, as_rows
+from discreet.gradients.records import Held, RecordedGradients, Units, as_rows
 from discreet.gradients.tape import as_float
 
 # Largest difference to autograd's gradient, relative to the sum of the images' norms.
@@ -63,8 +64,10 @@ class OpacusEngine:
         self._model = model
         self._parameters = dict(parameters)
 
-    def per_example_gradients(self, losses: Losses) -> RecordedGradients:
-        """Run `losses` and one backward pass.
+    def per_example_gradients(
+        self, losses: Losses, units: Units | None = None
+    ) -> RecordedGradients:
+        """Run `losses` and one backward pass; see `LayerwiseEngine`.
 
         Raises:
             ModelError: A layer mixes images, or the losses are not per image.
@@ -78,6 +81,7 @@ class OpacusEngine:
         ):
             values = losses()
             check_losses(values)
+            check_units(units, len(values))
             if len(values) and values.requires_grad:
                 inputs = list(self._parameters.values())
                 with (
@@ -92,8 +96,11 @@ class OpacusEngine:
                 if parameter.grad is not None or _grad_sample(parameter) is not None
             }
             self._check_sums(samples, TOLERANCE_HALF if hooks.half else TOLERANCE)
+        if units is None:
             records = {name: Held(sample) for name, sample in samples.items()}
-        return RecordedGradients(self._parameters, records, len(values))
+            return RecordedGradients(self._parameters, records, len(values))
+        records = {name: Held(units.sum(sample)) for name, sample in samples.items()}
+        return RecordedGradients(self._parameters, records, units.count)
 
     def _sample(self, name: str, parameter: nn.Parameter, images: int) -> Tensor:
         sample = _grad_sample(parameter)

@@ -12,11 +12,12 @@ from discreet.gradients.isolation import (
     Losses,
     check_losses,
     check_parameters,
+    check_units,
     isolated,
     refuse_mixing,
     sound_norms,
 )
-from discreet.gradients.records import Held, RecordedGradients
+from discreet.gradients.records import Held, RecordedGradients, Units
 
 
 class ReferenceEngine:
@@ -37,8 +38,10 @@ class ReferenceEngine:
         self._model = model
         self._parameters = dict(parameters)
 
-    def per_example_gradients(self, losses: Losses) -> RecordedGradients:
-        """Run `losses` once, and one backward pass per image.
+    def per_example_gradients(
+        self, losses: Losses, units: Units | None = None
+    ) -> RecordedGradients:
+        """Run `losses` once, and one backward pass per image; see `LayerwiseEngine`.
 
         The ordinary backward pass multiplies other images' rows by zero, so an image whose
         activations are not finite spoils the others: such a batch is refused.
@@ -51,8 +54,9 @@ class ReferenceEngine:
         with isolated(self._model.parameters(), self._parameters), sound_norms(self._model):
             values = losses()
             check_losses(values)
+            check_units(units, len(values))
             rows = [self._gradients(value) for value in values] if values.requires_grad else []
-        gradients = self._stack(rows, len(values))
+        gradients = self._stack(rows, len(values), units)
         if not all(bool(torch.isfinite(norms).all()) for norms in gradients.squared_norms.values()):
             raise ModelError(
                 "a gradient is not finite, and the reference engine cannot tell whose it is",
@@ -82,10 +86,14 @@ class ReferenceEngine:
             )
         )
 
-    def _stack(self, rows: list[list[Tensor]], images: int) -> RecordedGradients:
+    def _stack(
+        self, rows: list[list[Tensor]], images: int, units: Units | None = None
+    ) -> RecordedGradients:
         columns = zip(*rows, strict=True)
-        records = {
-            name: Held(torch.stack(column))
-            for name, column in zip(self._parameters, columns, strict=False)
-        }
-        return RecordedGradients(self._parameters, records, images)
+        stacked = dict(zip(self._parameters, map(torch.stack, columns), strict=False))
+        if units is not None:
+            stacked = {name: units.sum(gradients) for name, gradients in stacked.items()}
+        records = {name: Held(gradients) for name, gradients in stacked.items()}
+        return RecordedGradients(
+            self._parameters, records, images if units is None else units.count
+        )

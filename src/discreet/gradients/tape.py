@@ -5,15 +5,31 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from discreet.errors import UnsupportedLayerError
+from discreet.gradients.arena import Arena, Lease, Wish
 from discreet.gradients.folding import Folding
-from discreet.gradients.records import Held, Record
+from discreet.gradients.records import Held, Record, RecordedGradients, SideBySide, Units
 from discreet.gradients.selection import Selection
+
+SMALL = 4096  # entries up to which gradients of different parameters share one matrix
+
+
+class Reproducible(Protocol):
+    """Can compute a weighted sum of gradients again, from less than the gradients."""
+
+    @property
+    def positions(self) -> int:
+        """T: multiply-adds for each entry of the parameter and each image."""
+        ...
+
+    def record(self, squared: Tensor) -> Record:
+        """The record, given the squared norms, (U,)."""
+        ...
 
 
 class Tape:
@@ -23,34 +39,69 @@ class Tape:
         parameters: Dotted name to parameter, all that are wanted.
         selection: The engine's memory of the fastest method per layer and shape.
         folding: The engine's memory of which convolutions take in the BatchNorm behind them.
+        units: Which images belong together; None where every image is a unit.
         leaves: Extra leaves of the graph, which the backward pass must reach.
-        records: Dotted parameter name to what is known of its per-image gradients.
     """
 
     def __init__(
-        self, parameters: Mapping[str, nn.Parameter], selection: Selection, folding: Folding
+        self,
+        parameters: Mapping[str, nn.Parameter],
+        selection: Selection,
+        folding: Folding,
+        arena: Arena,
+        units: Units | None = None,
     ) -> None:
         self.parameters = parameters
         self.selection = selection
         self.folding = folding
+        self.units = units
         self.leaves: list[Tensor] = []
-        self.records: dict[str, Record] = {}
+        self._records: dict[str, Record] = {}
+        self._small: SideBySide | None = None
         self._names = {id(parameter): name for name, parameter in parameters.items()}
         self._uses: Counter[str] = Counter()
         self._images: dict[str, int] = {}
         self._silenced: Tensor | None = None
         self._mixed: list[str] = []
         self._handed: dict[int, tuple[Tensor, nn.Module]] = {}
+        self._arena = arena
+        self._lease: Lease | None = None
+        self._wishes: dict[str, Wish] = {}
+        self._kept = 0
 
-    def release(self) -> dict[str, Record]:
-        """Hand over the records; layers that still know this tape keep nothing alive."""
-        records, self.records = self.records, {}
-        self.leaves = []
-        return records
+    def start(self, images: int) -> None:
+        """The backward pass begins, with so many losses.
+
+        Raises:
+            UnsupportedLayerError: A layer saw another number of rows.
+        """
+        self._check_images(images)
+        small = {name: p for name, p in self.parameters.items() if p.numel() <= SMALL}
+        examples = self._examples(images)
+        self._small, self._lease = SideBySide(small, examples), self._arena.lease(examples)
+
+    def release(self, images: int) -> RecordedGradients:
+        """Hand over the gradients; layers that still know this tape keep nothing alive."""
+        examples = self._examples(images)
+        found = RecordedGradients(
+            self.parameters, self._records, examples, small=self._small, memory=self._lease
+        )
+        if self._wishes:
+            self._arena.plan(self._wishes, kept=self._kept, examples=examples)
+        self._records, self._small, self._lease, self.leaves = {}, None, None, []
+        return found
+
+    def _examples(self, images: int) -> int:
+        return images if self.units is None else self.units.count
 
     def wants(self, parameter: Tensor | None) -> bool:
-        """Whether this parameter's per-image gradients are asked for."""
-        return parameter is not None and id(parameter) in self._names
+        """Whether this parameter's per-image gradients are asked for; a probe asks for none."""
+        return not self.probing and parameter is not None and id(parameter) in self._names
+
+    @property
+    def probing(self) -> bool:
+        """Whether this backward pass only shows where gradients go."""
+        return self._silenced is not None
 
     def enter(self, layer: str, images: int, *parameters: Tensor | None) -> None:
         """A layer runs forward, with `images` rows in dimension 0."""
@@ -81,7 +132,7 @@ class Tape:
         """Whether something other than its BatchNorm received a normalised output."""
         return bool(self._handed)
 
-    def check_images(self, images: int) -> None:
+    def _check_images(self, images: int) -> None:
         """Every layer saw as many rows as there are losses.
 
         Raises:
@@ -124,17 +175,46 @@ class Tape:
         if bool(((rows != 0) & torch.isfinite(rows)).any()):
             self._mixed.append(layer)
 
-    def add(self, parameter: Tensor, record: Record) -> None:
-        """One layer call's contribution; contributions add before norms are taken."""
-        if self._silenced is not None:
+    def kept(self, entries: int) -> None:
+        """The forward pass kept so many numbers for the backward pass."""
+        self._kept += entries
+
+    def place(self, parameter: Tensor, dtype: torch.dtype) -> Tensor | None:
+        """Memory for this parameter's gradients if they will be held, (B, P)."""
+        name = self._names[id(parameter)]
+        direct = self.units is None and dtype == torch.float32 and self.used_once(parameter)
+        if self._lease is None or not direct:
+            return None
+        return self._lease.place(name, parameter.numel())
+
+    def add(self, parameter: Tensor, record: Record, otherwise: Reproducible | None = None) -> None:
+        """One layer call's contribution; contributions add before norms are taken.
+
+        Args:
+            parameter: What the gradients are of.
+            record: Gradients of the images.
+            otherwise: What to keep instead if the gradients are not to be held.
+        """
+        if self.probing:
             return
         name = self._names[id(parameter)]
-        earlier = self.records.get(name)
+        if self._small is not None and name in self._small:
+            gradients = record.per_example()
+            self._small.add(name, gradients if self.units is None else self.units.sum(gradients))
+            return
+        if self.units is not None:
+            record = Held(self.units.sum(record.per_example()))
+        earlier = self._records.get(name)
         if earlier is not None:
-            record = Held(earlier.per_image() + record.per_image())
+            record = Held(earlier.per_example() + record.per_example())
         elif self.used_once(parameter):
-            record.squared_norms()  # while the gradient is in cache
-        self.records[name] = record
+            squared = record.squared_norms()  # while the gradient is in cache
+            if otherwise is not None:
+                entries = parameter.numel()
+                self._wishes[name] = Wish(entries=entries, positions=otherwise.positions)
+                if self._lease is None or self._lease.place(name, entries) is None:
+                    record = otherwise.record(squared)
+        self._records[name] = record
 
 
 class LayerCall(ABC):
@@ -171,6 +251,8 @@ class _Node(torch.autograd.Function):
         ctx.call, ctx.parameters = call, len(parameters)
         output, saved = call.forward(x)
         ctx.save_for_backward(*saved)
+        # The input, and what the activation behind the layer keeps of the output.
+        call.tape.kept(x.numel() + output.numel())
         return output
 
     @staticmethod

@@ -53,6 +53,8 @@ def releasable(model: nn.Module, *, args: Mapping[str, Any]) -> nn.Module:
     for stray in ("pt_path", "loss_names", "class_weights"):
         if hasattr(anything, stray):
             delattr(anything, stray)
+    # Training keeps channels last for speed; files keep PyTorch's plain order.
+    released.to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
     return released.half().eval()
 
 

@@ -42,6 +42,7 @@ from discreet.yolo.microbatch import automatic_size, halves
 from discreet.yolo.model import (
     attach_settings,
     build_detector,
+    fast_layout,
     open_source,
     select_trainable,
     set_norm,
@@ -189,6 +190,7 @@ class PrivateDetectionTrainer(DetectionTrainer):
         set_norm(model, self.prepared.norm)
         model.to(self.device)
         train_mode(model)
+        fast_layout(model)
         self.parameters = select_trainable(model, self.prepared.trainable, freeze=self.args.freeze)
         self.per_image_loss = PerImageLoss(model)
         self.optimizer = build_optimizer(
@@ -312,15 +314,18 @@ class PrivateDetectionTrainer(DetectionTrainer):
 
     def _gradients_of(self, engine: GradientEngine, batch: dict[str, Any]) -> Any:
         batch = self.preprocess_batch(dict(batch))  # it writes into what it is given
+        terms = torch.zeros(0)
 
-        def losses() -> Tensor:
+        def losses() -> Tensor:  # an engine may ask twice
+            nonlocal terms
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.amp):
                 predictions = self.model(batch["img"])
             terms = self.per_image_loss(predictions, batch)
-            self.journal.add_losses(terms.detach())
             return terms.sum(1)
 
-        return engine.per_example_gradients(losses)
+        gradients = engine.per_example_gradients(losses)
+        self.journal.add_losses(terms.detach())
+        return gradients
 
     def _charge(self, event: Event) -> None:
         self.ledger.charge(event)

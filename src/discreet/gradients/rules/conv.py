@@ -12,19 +12,23 @@ from discreet.errors import UnsupportedLayerError
 from discreet.gradients.folding import foldable
 from discreet.gradients.records import Held, Record
 from discreet.gradients.rules.conv_methods import (
-    Gradients,
     bias_gradient,
     ghost_fits,
     ghost_squared_norms,
     held_methods,
 )
-from discreet.gradients.rules.conv_record import Recomputed, hold_or_recompute
-from discreet.gradients.rules.folded import FoldedCall
-from discreet.gradients.rules.geometry import Convolution, Geometry, Transposed, explicit_padding
+from discreet.gradients.rules.conv_record import ConvPass, Recomputed
+from discreet.gradients.rules.folded import FoldedCall, folding_pays
+from discreet.gradients.rules.geometry import (
+    Convolution,
+    Geometry,
+    Transposed,
+    explicit_padding,
+    layout_of,
+)
 from discreet.gradients.selection import bucket
 from discreet.gradients.tape import LayerCall, Tape, as_float, run
 
-Outcome = tuple[Record, Tensor | None]  # weight, and bias (B, O) if wanted
 SMALL_MAP = 36  # output positions up to which the ghost norm is tried first
 
 
@@ -41,59 +45,65 @@ class ConvCall(LayerCall):
     def forward(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """See `LayerCall`."""
         output = self.geometry.apply(x, self.weight, self.bias)
+        self.layout = layout_of(output)
         # Under autocast the kernel saw x rounded to the output's type.
         return output, (x.to(output.dtype), self.weight)
 
     def backward(self, grad: Tensor, saved: tuple[Tensor, ...], need_input: bool) -> Tensor | None:
         """See `LayerCall`."""
         x, weight = saved
-        x, grad = x.contiguous(), grad.contiguous()  # once, instead of in every kernel below
+        # Once, instead of in every kernel below.
+        x, grad = (t.contiguous(memory_format=self.layout) for t in (x, grad))
         grad_input = None
         if need_input:
             grad_input = self.geometry.input_gradient(grad, x, weight.to(grad.dtype))
         x, grad = as_float(x), as_float(grad)
         if self.tape.wants(self.weight):
             self._add_weight(x, grad, weight)
-        elif self.bias is not None and self.tape.wants(self.bias):
+        if self.bias is not None and self.tape.wants(self.bias):
             self.tape.add(self.bias, Held(bias_gradient(grad)))
         return grad_input
 
     def _add_weight(self, x: Tensor, grad: Tensor, weight: Tensor) -> None:
-        geometry, weight = self.geometry, weight.to(grad.dtype)
-        bias = self.bias if self.bias is not None and self.tape.wants(self.bias) else None
-        # A layer used twice adds its gradients, for which they must be there.
-        once = self.tape.used_once(self.weight)
-        methods = held_methods(x, grad, weight, geometry, bias=bias is not None)
+        geometry, units, positions = self.geometry, self.tape.units, grad[0, 0].numel()
+        weight = weight.to(grad.dtype)
+        # A layer used twice, or a unit of several images, adds gradients, which must be there.
+        alone = self.tape.used_once(self.weight) and units is None
+        has_ghost = alone and ghost_fits(positions, weight, geometry)
 
-        def materialised(method: Callable[[], Gradients]) -> Outcome:
-            by_weight, by_bias = method()
-            if not once:
-                return Held(by_weight), by_bias
-            return hold_or_recompute(by_weight, x, grad, weight, geometry), by_bias
+        def candidates(
+            x: Tensor, grad: Tensor, into: Tensor | None
+        ) -> dict[str, Callable[[], Record]]:
+            methods = held_methods(x, grad, weight, geometry, into=into)
+            held = {name: partial(_hold, method) for name, method in methods.items()}
+            if not has_ghost:
+                return held
+            ghost = partial(_ghost, x, grad, weight, geometry)
+            # The first is taken until something is measured.
+            return {"ghost": ghost} | held if positions <= SMALL_MAP else held | {"ghost": ghost}
 
-        def ghost() -> Outcome:
-            squared = ghost_squared_norms(x, grad, weight, geometry)
-            record = Recomputed(x, grad, weight, geometry, squared=squared)
-            return record, None if bias is None else bias_gradient(grad)
-
-        candidates = {name: partial(materialised, method) for name, method in methods.items()}
-        has_ghost = once and ghost_fits(grad, weight, geometry)
-        if has_ghost:
-            first = grad[0, 0].numel() <= SMALL_MAP
-            candidates = {"ghost": ghost} | candidates if first else candidates | {"ghost": ghost}
-        weights = torch.ones(len(x), device=x.device)
-        key = ("conv", geometry, _shape(x), weight.shape, x.dtype, has_ghost, bias is not None)
-        record, by_bias = self.tape.selection.run(
-            key,
-            candidates,
-            lambda outcome: (outcome[0].squared_norms(), outcome[0].weighted_sum(weights)),
+        key = ("conv", geometry, _shape(x), weight.shape, x.dtype, self.layout, has_ghost)
+        selection = self.tape.selection
+        record = selection.run(
+            key, candidates, x, grad, self.tape.place(self.weight, x.dtype), _sum_all
         )
-        # The ghost norm gives no weight gradients, from which folding takes γ's.
-        folds = self.tape.selection.chosen[key] != "ghost"
-        self.tape.folding.judge(self.module, _shape(x), worthwhile=folds)
-        self.tape.add(self.weight, record)
-        if bias is not None and by_bias is not None:
-            self.tape.add(bias, Held(by_bias))
+        is_ghost = isinstance(record, Recomputed)
+        again = ConvPass(x=x, grad=grad, weight=weight, geometry=geometry, units=units)
+        self.tape.add(self.weight, record, None if is_ghost else again)
+
+
+def _hold(method: Callable[[], Tensor]) -> Record:
+    return Held(method())
+
+
+def _ghost(x: Tensor, grad: Tensor, weight: Tensor, geometry: Geometry) -> Record:
+    squared = ghost_squared_norms(x, grad, weight, geometry)
+    return ConvPass(x=x, grad=grad, weight=weight, geometry=geometry).record(squared)
+
+
+def _sum_all(record: Record) -> None:
+    """What follows on a layer's gradients: norms, and a weighted sum."""
+    record.weighted_sum(torch.ones_like(record.squared_norms()))
 
 
 def _shape(x: Tensor) -> tuple[int, ...]:
@@ -126,8 +136,9 @@ def convolution(tape: Tape, layer: str, module: Convolution) -> Callable[[Tensor
     def forward(x: Tensor) -> Tensor:
         batched(layer, x, module.weight.dim())
         x, geometry = explicit_padding(module, x)
-        norm = tape.folding.norm_of(module, _shape(x))
-        if norm is not None and foldable(x, module.weight, norm.weight, norm.running_mean):
+        norm = tape.folding.norm_of(module)
+        pays = folding_pays(geometry.positions(x, module.weight), module.weight, geometry)
+        if norm is not None and pays and foldable(x, module.weight, norm.weight, norm.running_mean):
             folded = FoldedCall(tape, layer, module, norm, geometry)
             output = run(folded, x, module.weight, module.bias, norm.weight, norm.bias)
             tape.hand_over(output, norm)

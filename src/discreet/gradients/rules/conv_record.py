@@ -1,85 +1,92 @@
 """Norms now, and the weighted sum later by one ordinary weight gradient (book-keeping).
 
-Writing and reading B × P gradients costs memory traffic; computing the sum again from inputs and
-output gradients costs arithmetic in proportion to T, the number of output positions. For few
-positions the second is faster, and needs far less memory (Bu et al. 2023, book-keeping).
+Held gradients are the fastest, and take B × P numbers. Input and output gradient of a layer on a
+small map take far fewer, and give the weighted sum again at the cost of one ordinary weight
+gradient (Bu et al. 2023, book-keeping).
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
-from discreet.gradients.records import Held, Record, dangerous, scaled
-from discreet.gradients.rules.conv_methods import grouped
+from discreet.gradients.records import Held, Units, scaled
+from discreet.gradients.rules.conv_methods import grouped, has_columns, summed_columns
 from discreet.gradients.rules.geometry import Geometry
 
-# Arithmetic of T multiply-adds against moving eight bytes: even at about this T on CPUs.
-RECOMPUTE_POSITIONS = 128
 
+@dataclass(frozen=True, kw_only=True)
+class ConvPass:
+    """One backward pass through a convolution, of which a weighted sum can be made again.
 
-class Recomputed:
-    """What one convolution needs to compute the weighted sum again.
-
-    Args:
+    Attributes:
         x: Input, (B, C, *spatial).
         grad: Gradient of the output, (B, O, *spatial).
         weight: For its shape.
         geometry: The convolution.
-        squared: Squared norm of each image's gradient, scale included, (B,).
+        units: As in `Tape`.
         scale: As in `Held`.
     """
 
-    def __init__(
-        self,
-        x: Tensor,
-        grad: Tensor,
-        weight: Tensor,
-        geometry: Geometry,
-        *,
-        squared: Tensor,
-        scale: Tensor | None = None,
-    ) -> None:
-        self._x, self._grad, self._weight, self._geometry = x, grad, weight, geometry
-        self._squared, self._scale = squared, scale
+    x: Tensor
+    grad: Tensor
+    weight: Tensor
+    geometry: Geometry
+    units: Units | None = None
+    scale: Tensor | None = None
+
+    @property
+    def positions(self) -> int:
+        """See `Reproducible`."""
+        return self.grad[0, 0].numel()
+
+    def record(self, squared: Tensor) -> Recomputed:
+        """See `Reproducible`."""
+        return Recomputed(self, squared)
+
+
+class Recomputed:
+    """A weighted sum that is computed again.
+
+    Args:
+        source: The pass through the convolution.
+        squared: Squared norm of each example's gradient, scale included, (U,).
+    """
+
+    def __init__(self, source: ConvPass, squared: Tensor) -> None:
+        self._source, self._squared = source, squared
 
     def squared_norms(self) -> Tensor:
         """See `Record`."""
         return self._squared
 
-    def weighted_sum(self, weights: Tensor) -> Tensor:
+    def weighted_sum(self, weights: Tensor, kept: Tensor | None = None) -> Tensor:
         """See `Record`."""
-        x, grad = self._x, self._grad
-        if dangerous(weights, self._squared):
-            kept = weights != 0
+        source = self._source
+        if source.units is not None:
+            weights = weights[source.units.index]
+            kept = None if kept is None else kept[source.units.index]
+        x, grad = source.x, source.grad
+        if kept is not None:
             x, grad, weights = x[kept], grad[kept], weights[kept]
         if not len(x):
-            return torch.zeros_like(self._weight, dtype=torch.float32)
+            return torch.zeros_like(source.weight, dtype=torch.float32)
         weighted = grad * weights.to(grad.dtype).view(-1, *[1] * (grad.dim() - 1))
-        geometry = self._geometry
-        _, total, _ = geometry.backward(
-            weighted, x, self._weight, groups=geometry.groups, mask=[False, True, False]
-        )
-        return (total if self._scale is None else scaled(total, self._scale)).float()
+        if has_columns(source.geometry):
+            total = summed_columns(x, weighted, source.weight, source.geometry)
+        else:
+            mask, groups = [False, True, False], source.geometry.groups
+            total = source.geometry.backward(weighted, x, source.weight, groups=groups, mask=mask)[
+                1
+            ]
+        return (total if source.scale is None else scaled(total, source.scale)).float()
 
-    def per_image(self) -> Tensor:
+    def per_example(self) -> Tensor:
         """See `Record`."""
-        by_weight, _ = grouped(self._x, self._grad, self._weight, self._geometry, False)
-        return Held(by_weight, self._scale).per_image()
-
-
-def hold_or_recompute(
-    by_weight: Tensor,
-    x: Tensor,
-    grad: Tensor,
-    weight: Tensor,
-    geometry: Geometry,
-    *,
-    scale: Tensor | None = None,
-) -> Record:
-    """Keep the gradients, or only their norms, whichever is cheaper in the end."""
-    held = Held(by_weight, scale)
-    if grad[0, 0].numel() > RECOMPUTE_POSITIONS:
-        return held
-    squared = held.squared_norms()
-    return Recomputed(x, grad, weight, geometry, squared=squared, scale=scale)
+        s = self._source
+        into = s.x.new_empty(len(s.x), s.weight.numel())
+        by_weight = grouped(s.x, s.grad, s.weight, s.geometry, into)
+        by_image = Held(by_weight, s.scale).per_example()
+        return by_image if s.units is None else s.units.sum(by_image)

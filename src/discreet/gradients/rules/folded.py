@@ -15,18 +15,27 @@ because Σ g · (W ∗ x) = ⟨W, G⟩. So z is never stored, and no pass over i
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import cast
 
 import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]
 
-from discreet.gradients.records import Held
-from discreet.gradients.rules.conv_methods import bias_gradient, held_methods
-from discreet.gradients.rules.conv_record import hold_or_recompute
-from discreet.gradients.rules.geometry import Convolution, Geometry
+from discreet.gradients.records import Held, row_products
+from discreet.gradients.rules.conv_methods import bias_gradient, ghost_fits, held_methods
+from discreet.gradients.rules.conv_record import ConvPass
+from discreet.gradients.rules.geometry import Convolution, Geometry, layout_of
 from discreet.gradients.selection import bucket
 from discreet.gradients.tape import LayerCall, Tape
+
+
+def folding_pays(positions: int, weight: Tensor, geometry: Geometry) -> bool:
+    """Whether to fold: it saves passes over T outputs a channel, for one over K weights.
+
+    Nor does it where the ghost norm may be faster, which gives no G for γ's gradient.
+    """
+    return 4 * positions >= weight[0].numel() and not ghost_fits(positions, weight, geometry)
 
 
 class FoldedCall(LayerCall):
@@ -52,29 +61,46 @@ class FoldedCall(LayerCall):
         if beta is not None:
             shift = shift + beta
         output = self.geometry.apply(x, folded, shift)
+        self.layout = layout_of(output)
         return output, (x, folded, weight, scale, centre, rsigma)
 
     def backward(self, grad: Tensor, saved: tuple[Tensor, ...], need_input: bool) -> Tensor | None:
         """See `LayerCall`."""
         x, folded, weight, scale, centre, rsigma = saved
-        x, grad = x.contiguous(), grad.contiguous()
+        x, grad = (t.contiguous(memory_format=self.layout) for t in (x, grad))
         grad_input = self.geometry.input_gradient(grad, x, folded) if need_input else None
-        methods = held_methods(x, grad, weight, self.geometry, bias=True)
-        key = ("folded", self.geometry, bucket(len(x)), x.shape[1:], weight.shape, x.dtype)
-        by_weight, by_bias = self.tape.selection.run(key, methods, lambda result: result)
-        if by_bias is None:
-            by_bias = bias_gradient(grad)
-        record = Held(by_weight, scale.float())
-        if self.tape.used_once(weight):
-            record = hold_or_recompute(
-                by_weight, x, grad, weight, self.geometry, scale=scale.float()
-            )
-        self.tape.add(weight, record)
+        if self.tape.probing:
+            return grad_input
+        into = self.tape.place(self.conv.weight, x.dtype)
+
+        def methods(
+            x: Tensor, grad: Tensor, into: Tensor | None
+        ) -> dict[str, Callable[[], Tensor]]:
+            return held_methods(x, grad, weight, self.geometry, into=into)
+
+        shape = (bucket(len(x)), *x.shape[1:])
+        key = ("folded", self.geometry, shape, weight.shape, x.dtype, self.layout)
+        by_weight = self.tape.selection.run(key, methods, x, grad, into, _follow)
+        by_bias = bias_gradient(grad)
+        again = ConvPass(
+            x=x,
+            grad=grad,
+            weight=weight,
+            geometry=self.geometry,
+            units=self.tape.units,
+            scale=scale.float(),
+        )
+        self.tape.add(weight, Held(by_weight, again.scale), again)
         if self.tape.wants(self.norm.weight):
-            product = (by_weight * weight).flatten(2).sum(2)  # ⟨W, G⟩, (B, O)
+            product = row_products(by_weight, weight)  # ⟨W, G⟩, (B, O)
             self.tape.add(self.norm.weight, Held((product + centre * by_bias) * rsigma))
         if self.tape.wants(self.norm.bias):
             self.tape.add(self.norm.bias, Held(by_bias))
         if self.conv.bias is not None and self.tape.wants(self.conv.bias):
             self.tape.add(self.conv.bias, Held(by_bias * scale))
         return grad_input
+
+
+def _follow(by_weight: Tensor) -> None:
+    """What follows on a layer's gradients."""
+    Held(by_weight).squared_norms()

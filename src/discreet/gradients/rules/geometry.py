@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
@@ -77,10 +78,25 @@ class Geometry:
         """Gradient of the input by the ordinary kernel."""
         return self.backward(grad, x, weight, groups=self.groups, mask=[True, False, False])[0]
 
+    def positions(self, x: Tensor, weight: Tensor) -> int:
+        """T, the number of output positions of an ordinary convolution."""
+        sizes = zip(
+            x.shape[2:], weight.shape[2:], self.stride, self.padding, self.dilation, strict=True
+        )
+        return math.prod((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in sizes)
+
     @property
     def pointwise(self) -> bool:
         """Whether stride and padding leave every position where it is."""
         return set(self.stride) == {1} and set(self.padding) == {0} and self.groups == 1
+
+
+def layout_of(output: Tensor) -> torch.memory_format:
+    """Layout that the convolution's kernel chose; its backward pass is fastest in the same."""
+    last = {4: torch.channels_last, 5: torch.channels_last_3d}.get(output.dim())
+    if output.is_contiguous() or last is None or not output.is_contiguous(memory_format=last):
+        return torch.contiguous_format
+    return last
 
 
 def explicit_padding(module: Convolution, x: Tensor) -> tuple[Tensor, Geometry]:

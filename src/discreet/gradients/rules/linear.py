@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from discreet.gradients.records import Held, dangerous
+from discreet.gradients.records import Held
 from discreet.gradients.tape import LayerCall, Tape, as_float, run
 
 
@@ -34,16 +34,15 @@ class LinearFactors:
             self._squared = products.sum((1, 2)).clamp_min(0).float()
         return self._squared
 
-    def weighted_sum(self, weights: Tensor) -> Tensor:
+    def weighted_sum(self, weights: Tensor, kept: Tensor | None = None) -> Tensor:
         """See `Record`."""
         x, grad = self._x, self._grad
-        if dangerous(weights, self.squared_norms()):
-            kept = weights != 0
+        if kept is not None:
             x, grad, weights = x[kept], grad[kept], weights[kept]
         scaled = grad * weights.to(grad.dtype).view(-1, 1, 1)
         return (scaled.flatten(0, 1).t() @ x.flatten(0, 1)).float()
 
-    def per_image(self) -> Tensor:
+    def per_example(self) -> Tensor:
         """See `Record`."""
         return torch.bmm(self._grad.transpose(1, 2), self._x).float()
 
@@ -69,8 +68,8 @@ class LinearCall(LayerCall):
             inputs = as_float(x).reshape(len(x), -1, x.shape[-1])  # (B, T, in)
             factors = LinearFactors(inputs, rows)
             small = 2 * rows.shape[1] ** 2 < weight.numel()
-            keep = small and self.tape.used_once(self.weight)
-            self.tape.add(self.weight, factors if keep else Held(factors.per_image()))
+            keep = small and self.tape.used_once(self.weight) and self.tape.units is None
+            self.tape.add(self.weight, factors if keep else Held(factors.per_example()))
         if self.tape.wants(self.bias):
             self.tape.add(self.bias, Held(rows.sum(1)))
         return grad_input

@@ -1,7 +1,8 @@
 """Normalisations: frozen BatchNorm, GroupNorm, LayerNorm.
 
-PyTorch's fused kernels sum γ's and β's gradients over images. Images seen as channels of one
-single image, with γ and the statistics repeated, make the same kernel leave them apart.
+PyTorch's fused kernels sum γ's and β's gradients over images. For GroupNorm, images seen as
+channels of one single image, with γ and the statistics repeated, make the same kernel leave them
+apart; frozen BatchNorm is a factor and a shift per channel, whose gradients are plain sums.
 """
 
 from __future__ import annotations
@@ -63,24 +64,17 @@ class BatchNormCall(_AffineCall):
 
     def backward(self, grad: Tensor, saved: tuple[Tensor, ...], need_input: bool) -> Tensor | None:
         """See `LayerCall`."""
-        x, *affine = saved
-        images = len(x)
-        wide = as_float(x).reshape(1, images * x.shape[1], -1)  # (1, B·C, positions)
-        weight, mean, variance = (as_float(t).repeat(images) for t in affine)
-        grad_input, by_weight, by_bias = aten.native_batch_norm_backward(
-            as_float(grad).reshape(wide.shape),
-            wide,
-            weight,
-            mean,
-            variance,
-            None,
-            None,
-            False,
-            self.module.eps,
-            [need_input, True, True],
-        )
-        self._add(by_weight.view(images, -1), by_bias.view(images, -1))
-        return grad_input.view(x.shape) if need_input else None
+        x, weight, mean, variance = saved
+        x, grad = as_float(x), as_float(grad)
+        channels = (1, -1, *[1] * (x.dim() - 2))
+        inner = tuple(range(2, x.dim()))
+        rsigma = torch.rsqrt(as_float(variance) + self.module.eps)
+        if self.tape.wants(self.bias):
+            self._add(None, grad.sum(inner) if inner else grad)
+        if self.tape.wants(self.weight):
+            products = (x - as_float(mean).view(channels)).mul_(grad)
+            self._add((products.sum(inner) if inner else products) * rsigma, None)
+        return grad * (as_float(weight) * rsigma).view(channels) if need_input else None
 
 
 class GroupNormCall(_AffineCall):
