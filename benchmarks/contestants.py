@@ -109,7 +109,7 @@ def stock(case: Case) -> Step:
     return step
 
 
-def _prepared(case: Case, trainable: str) -> tuple[nn.Module, dict[str, nn.Parameter], Any]:
+def prepared(case: Case, trainable: str) -> tuple[nn.Module, dict[str, nn.Parameter], Any]:
     model = case.detector()
     parameters = select_trainable(model, trainable)
     train_mode(model)
@@ -119,7 +119,7 @@ def _prepared(case: Case, trainable: str) -> tuple[nn.Module, dict[str, nn.Param
 
 def per_image_loss(case: Case) -> Step:
     """Not private: frozen BatchNorm and the per-image loss, ordinary gradients."""
-    model, parameters, loss = _prepared(case, "all")
+    model, parameters, loss = prepared(case, "all")
     batch, optimizer = case.images(), _optimizer(parameters.values())
 
     def step() -> None:
@@ -136,7 +136,7 @@ def engine(name: str, trainable: str) -> Callable[[Case], Step]:
     """One of the project's engines: per-image gradients, clipped, summed, applied."""
 
     def build(case: Case) -> Step:
-        model, parameters, loss = _prepared(case, trainable)
+        model, parameters, loss = prepared(case, trainable)
         batch, optimizer = case.images(), _optimizer(parameters.values())
         running = make_engine(name, model, parameters)
         clipping = FlatClipping(max_grad_norm=_MAX_GRAD_NORM)
@@ -226,7 +226,7 @@ def opacus_ghost(case: Case) -> Step:
 
 def torch_func(case: Case) -> Step:
     """`torch.func`: the gradient of one image, mapped over the batch."""
-    model, parameters, loss = _prepared(case, "all")
+    model, parameters, loss = prepared(case, "all")
     batch, optimizer = case.images(), _optimizer(parameters.values())
     rest = dict(model.named_buffers()) | {
         n: p.detach() for n, p in model.named_parameters() if n not in parameters
@@ -277,3 +277,6 @@ CONTESTANTS: tuple[tuple[str, str, Callable[[Case], Step]], ...] = (
     ("opacus ghost", "all", opacus_ghost),
     ("torch.func", "all", torch_func),
 )
+ALL = tuple(name for name, _, _ in CONTESTANTS)
+OWN = ("stock", "per-image loss", "discreet")
+QUICKEST = ("stock", "discreet")

@@ -1,20 +1,20 @@
 """How much slower and larger a private step is than a stock one.
 
     python -m benchmarks.step                 every size of the table on this machine's CPU
-    python -m benchmarks.step --quick         YOLOv8n, 320 px, batch 8 only
+    python -m benchmarks.step --quick         stock and this engine, YOLOv8n, 320 px, batch 8
     python -m benchmarks.step --device cuda   the GPU's sizes, bfloat16
     python -m benchmarks.step --json FILE     the rows, for machines
 
 Times are paired: every contestant takes its turn in every round, so that a machine whose speed
-drifts slows all of them. Peak memory is measured in a process of its own for each.
+drifts slows all of them. Peak memory is that of a whole process, one for each contestant.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import logging
 import multiprocessing
-import resource
 import statistics
 import sys
 import time
@@ -27,14 +27,19 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.contestants import CONTESTANTS, Case, Step
-from benchmarks.machine import describe
+from benchmarks.contestants import ALL, CONTESTANTS, OWN, QUICKEST, Case, Step
+from benchmarks.machine import describe, resident_peak
 
-CPU = (("yolov8n.yaml", 160, 16), ("yolov8n.yaml", 320, 8), ("yolov8n.yaml", 640, 4))
-CPU_LARGE = (("yolov8m.yaml", 320, 4),)
+CPU = (
+    ("yolov8n.yaml", 160, 16),
+    ("yolov8n.yaml", 320, 8),
+    ("yolov8n.yaml", 640, 4),
+    ("yolov8m.yaml", 320, 4),
+)
 GPU = (("yolov8n.yaml", 640, 64), ("yolov8x.yaml", 640, 16))
 QUICK = (("yolov8n.yaml", 320, 8),)
-ROUNDS, WARM_UP = 8, 2
+ROUNDS, QUICK_ROUNDS = 8, 6
+WARM_UP = 2  # after a first step each: the third of the engine's passes knows the fastest methods
 MEMORY_STEPS = 3
 
 
@@ -69,22 +74,23 @@ def timed(steps: Sequence[Step], *, rounds: int, device: str) -> list[list[float
     return seconds
 
 
-def peak_memory(index: int, case: Case) -> float:
-    """Peak memory in MiB of a contestant's steps, in a process of its own."""
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(1) as pool:
-        return pool.apply(_peak_here, (index, case, torch.get_num_threads()))
+def peak_memory(chosen: Sequence[int], case: Case) -> list[float]:
+    """Peak memory in MiB of contestants' first steps, each in a process of its own."""
+    tasks = [(index, case) for index in chosen]
+    together = 1 if case.device == "cuda" else 2
+    with multiprocessing.get_context("spawn").Pool(together, maxtasksperchild=1) as pool:
+        return pool.map(_peak_here, tasks, chunksize=1)
 
 
-def _peak_here(index: int, case: Case, threads: int) -> float:
-    torch.set_num_threads(threads)
+def _peak_here(task: tuple[int, Case]) -> float:
+    index, case = task
+    torch.set_num_threads(1)  # two processes share the cores; memory hardly depends on it
     step = CONTESTANTS[index][2](case)
     for _ in range(MEMORY_STEPS):
         step()
     if case.device == "cuda":
         return torch.cuda.max_memory_allocated() / 2**20
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+    return resident_peak()
 
 
 def measure(case: Case, chosen: Sequence[int], *, rounds: int, memory: bool) -> list[Row]:
@@ -102,7 +108,7 @@ def measure(case: Case, chosen: Sequence[int], *, rounds: int, memory: bool) -> 
         steps.append(step)
         running.append(index)
     seconds = timed(steps, rounds=rounds, device=case.device)
-    peaks = [peak_memory(index, case) if memory else float("nan") for index in running]
+    peaks = peak_memory(running, case) if memory else [float("nan")] * len(running)
     rows: list[Row] = []
     for index, own, peak in zip(running, seconds, peaks, strict=True):
         ratios = [mine / base for mine, base in zip(own, seconds[0], strict=True)]
@@ -143,16 +149,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--quick", action="store_true", help="YOLOv8n at 320 px, batch 8 only")
-    parser.add_argument("--large", action="store_true", help="also YOLOv8m at 320 px")
     parser.add_argument("--own", action="store_true", help="leave other libraries out")
-    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--rounds", type=int, help=f"default {ROUNDS}, quick {QUICK_ROUNDS}")
     parser.add_argument("--no-memory", action="store_true")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows to a file")
     arguments = parser.parse_args(argv)
+    logging.getLogger("ultralytics").setLevel(logging.WARNING)
     device = torch.device(arguments.device)
     sizes: tuple[Any, ...] = QUICK if arguments.quick else GPU if device.type == "cuda" else CPU
-    sizes += CPU_LARGE if arguments.large else ()
-    chosen = range(4) if arguments.own else range(len(CONTESTANTS))
+    names = OWN if arguments.own else QUICKEST if arguments.quick else ALL
+    chosen = [i for i, (name, _, _) in enumerate(CONTESTANTS) if name in names]
+    rounds = arguments.rounds or (QUICK_ROUNDS if arguments.quick else ROUNDS)
     machine = describe(device)
     console = Console(width=100)
     console.print("  ".join(f"{name} {value}" for name, value in machine.items()))
@@ -161,7 +168,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         case = Case(
             model=model, imgsz=imgsz, batch=batch, device=device.type, bf16=device.type == "cuda"
         )
-        found = measure(case, chosen, rounds=arguments.rounds, memory=not arguments.no_memory)
+        found = measure(case, chosen, rounds=rounds, memory=not arguments.no_memory)
         show(found, console)
         rows += found
     if arguments.json:

@@ -9,7 +9,7 @@ from scipy import stats
 
 from discreet.clipping import ClippedSum
 from discreet.errors import ConfigurationError
-from discreet.noise import GaussianMechanism, hardened_normal
+from discreet.noise import DrawnAhead, GaussianMechanism, hardened_normal
 from discreet.randomness import InsecureSource, SecureSource
 
 SIZE = 400_000  # standard error of the measured scale: 0.11 %, so ±2 % is 18 of them
@@ -78,3 +78,55 @@ def test_zero_multiplier_adds_nothing_and_keeps_the_sum_apart():
 def test_bad_multipliers_are_refused(value: float):
     with pytest.raises(ConfigurationError, match="noise_multiplier"):
         GaussianMechanism(noise_multiplier=value)
+
+
+ENTRIES = {"a": SIZE, "b": 12}
+
+
+def sums() -> ClippedSum:
+    return zeros(a=(SIZE // 4, 4), b=(3, 4))
+
+
+def test_noise_drawn_ahead_has_the_same_scale_and_is_never_used_twice():
+    with DrawnAhead(GaussianMechanism(noise_multiplier=1.2), SecureSource(), ENTRIES) as mechanism:
+        first, second = (mechanism.privatise(sums(), SecureSource()) for _ in range(2))
+    for noised in (first, second):
+        assert noised["a"].shape == (SIZE // 4, 4)
+        samples = noised["a"].double().numpy().ravel()
+        assert scale_is(samples, 1.2 * 2.5)
+        assert not scale_is(samples, 1.2 * 2.5 * 1.02)
+        assert torch.all(noised["b"] != 0)
+    correlation = np.corrcoef(first["a"].numpy().ravel(), second["a"].numpy().ravel())[0, 1]
+    assert abs(correlation) < 5 / math.sqrt(SIZE)
+
+
+def test_noise_drawn_ahead_is_reproducible_for_tests():
+    outputs = []
+    for _ in range(2):
+        source = InsecureSource(3)
+        with DrawnAhead(GaussianMechanism(noise_multiplier=1.0), source, ENTRIES) as mechanism:
+            outputs.append([mechanism.privatise(sums(), source)["a"] for _ in range(2)])
+    assert all(torch.equal(one, other) for one, other in zip(*outputs, strict=True))
+
+
+def test_what_was_drawn_for_a_failed_step_is_forgotten():
+    source = InsecureSource(3)
+    mechanism = GaussianMechanism(noise_multiplier=1.0)
+    with DrawnAhead(mechanism, source, ENTRIES) as ahead, pytest.raises(RuntimeError, match="sums"):
+        ahead.privatise(zeros(a=(SIZE,)), source)
+    with DrawnAhead(mechanism, InsecureSource(3), ENTRIES) as ahead:
+        drawn = ahead.privatise(sums(), source)["a"]
+        with pytest.raises(RuntimeError):
+            ahead.privatise(zeros(a=(5,)), source)
+        again = ahead.privatise(sums(), source)["a"]
+    assert not torch.equal(drawn, again)
+
+
+@pytest.mark.parametrize("options", [{"most": 10}, {}])
+def test_too_much_to_wait_in_memory_is_drawn_when_needed(options: dict[str, int]):
+    multiplier = 1.0 if options else 0.0
+    mechanism = GaussianMechanism(noise_multiplier=multiplier)
+    with DrawnAhead(mechanism, SecureSource(), ENTRIES, **options) as ahead:
+        assert ahead._thread is None
+        noised = ahead.privatise(sums(), SecureSource())["a"]
+    assert bool(noised.any()) == bool(options)

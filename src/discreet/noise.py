@@ -8,7 +8,10 @@ Braghin, "Secure Random Sampling in Differential Privacy", 2021, section 4).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Protocol, Self
 
 import numpy as np
 import torch
@@ -32,6 +35,14 @@ def hardened_normal(count: int, stream: np.random.Generator) -> NDArray[np.float
             part += stream.standard_normal(len(part))
         part *= 0.5
     return out
+
+
+class Mechanism(Protocol):
+    """Turns a clipped sum into a noised one."""
+
+    def privatise(self, clipped: ClippedSum, source: RandomSource) -> dict[str, Tensor]:
+        """See `GaussianMechanism.privatise`."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,15 +73,96 @@ class GaussianMechanism:
         Returns:
             Name to new tensor, of the shape, dtype and device of the sum's.
         """
-        deviation = self.standard_deviation(clipped.sensitivity)
-        noised: dict[str, Tensor] = {}
-        for name, value in clipped.sums.items():
-            if deviation == 0:
-                noised[name] = value.clone()
-                continue
-            noise = hardened_normal(value.numel(), source.stream())
-            noise *= deviation
-            # The addition is float64; only the released value is rounded.
-            total = torch.from_numpy(noise).to(value.device).view(value.shape) + value.double()
-            noised[name] = total.to(value.dtype)
+        if self.noise_multiplier == 0:
+            return {name: value.clone() for name, value in clipped.sums.items()}
+        return {
+            name: self._noised(
+                value, clipped.sensitivity, hardened_normal(value.numel(), source.stream())
+            )
+            for name, value in clipped.sums.items()
+        }
+
+    def add(
+        self, clipped: ClippedSum, normals: Mapping[str, NDArray[np.float64]]
+    ) -> dict[str, Tensor]:
+        """The noised sum, from fresh standard normals; they are overwritten.
+
+        Args:
+            clipped: See `privatise`.
+            normals: Name to (entries,), each used for nothing else.
+        """
+        return {
+            name: self._noised(value, clipped.sensitivity, normals[name])
+            for name, value in clipped.sums.items()
+        }
+
+    def _noised(self, value: Tensor, sensitivity: float, normals: NDArray[np.float64]) -> Tensor:
+        normals *= self.standard_deviation(sensitivity)
+        # The addition is float64; only the released value is rounded.
+        noise = torch.from_numpy(normals).to(value.device).view(value.shape)
+        return (noise + value.double()).to(value.dtype)
+
+
+class DrawnAhead:
+    """A Gaussian mechanism whose next noise is drawn by a thread while gradients are computed.
+
+    Each draw is handed out once: what a failed step leaves behind is never used again.
+
+    Args:
+        mechanism: The mechanism.
+        source: Random streams; taken by the caller's thread, in the order of `entries`.
+        entries: Name to size of every tensor of the sums. Above `most` in all, noise is drawn when
+            it is needed, since it would wait in memory, eight bytes an entry.
+        most: See above.
+    """
+
+    def __init__(
+        self,
+        mechanism: GaussianMechanism,
+        source: RandomSource,
+        entries: Mapping[str, int],
+        *,
+        most: int = 1 << 25,
+    ) -> None:
+        self._mechanism, self._source, self._entries = mechanism, source, dict(entries)
+        pays = mechanism.noise_multiplier > 0 and 0 < sum(entries.values()) <= most
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="noise") if pays else None
+        self._next = self._begin()
+
+    def __enter__(self) -> Self:
+        """Itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Forget what was drawn, and end the thread."""
+        if self._thread is not None:
+            self._thread.shutdown(cancel_futures=True)
+        self._next = None
+
+    def privatise(self, clipped: ClippedSum, source: RandomSource) -> dict[str, Tensor]:
+        """See `GaussianMechanism.privatise`; `source` serves where nothing was drawn ahead.
+
+        Raises:
+            RuntimeError: The sums have other names or sizes than `entries`.
+        """
+        drawn, self._next = self._next, None
+        if drawn is None:
+            return self._mechanism.privatise(clipped, source)
+        if {name: value.numel() for name, value in clipped.sums.items()} != self._entries:
+            raise RuntimeError("the sums are not those that noise was drawn for")
+        normals = drawn.result()
+        noised = self._mechanism.add(clipped, normals)
+        self._next = self._begin()
         return noised
+
+    def _begin(self) -> Future[dict[str, NDArray[np.float64]]] | None:
+        if self._thread is None:
+            return None
+        streams = {name: self._source.stream() for name in self._entries}
+        return self._thread.submit(_draw, self._entries, streams)
+
+
+def _draw(
+    entries: Mapping[str, int], streams: Mapping[str, np.random.Generator]
+) -> dict[str, NDArray[np.float64]]:
+    return {name: hardened_normal(entries[name], streams[name]) for name in entries}

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from discreet.clipping import ClippedSum, Clipping, PerExampleGradients
-from discreet.noise import GaussianMechanism
+from discreet.noise import Mechanism
 from discreet.randomness import RandomSource
 
 MicroBatch = TypeVar("MicroBatch")
@@ -132,7 +132,7 @@ def private_step(
     parameters: Mapping[str, nn.Parameter],
     gradients_of: Callable[[MicroBatch], PerExampleGradients],
     clipping: Clipping,
-    mechanism: GaussianMechanism,
+    mechanism: Mechanism,
     expected_batch_size: float,
     source: RandomSource,
     charge: Callable[[], None],

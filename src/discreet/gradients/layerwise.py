@@ -106,12 +106,17 @@ class LayerwiseEngine:
                 return self._run(losses, units)
 
     def _run(self, losses: Losses, units: Units | None) -> RecordedGradients:
-        tape = Tape(self._parameters, self._selection, self._folding, self._arena, units)
+        if not self._folding.watched:
+            # Without a graph, so that already the first pass with one has folded layers.
+            tape = self._tape(units)
+            with (
+                rerouted(lambda: self._replacements(tape)),
+                torch.no_grad(),
+                self._folding.watching(),
+            ):
+                losses()
+        tape = self._tape(units)
         with rerouted(lambda: self._replacements(tape)):
-            if not self._folding.watched:
-                # Without a graph, so that already the first pass with one has folded layers.
-                with torch.no_grad(), self._folding.watching():
-                    losses()
             values = losses()
             if tape.unclaimed:
                 raise _PairBrokenError
@@ -121,6 +126,9 @@ class LayerwiseEngine:
             if len(values) and values.requires_grad:
                 self._backward(tape, values)
         return tape.release(len(values))
+
+    def _tape(self, units: Units | None) -> Tape:
+        return Tape(self._parameters, self._selection, self._folding, self._arena, units)
 
     def _backward(self, tape: Tape, values: Tensor) -> None:
         inputs = [*self._parameters.values(), *tape.leaves]

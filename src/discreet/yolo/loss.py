@@ -7,20 +7,23 @@ one image's objects change every other image's gradient. Here each image is divi
              / max(Σ target scores of i, 1)
 
 For a batch of one image both are the same number. B is the number of images, A of anchors.
+RT-DETR's loss is in `rtdetr_loss`.
 """
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from ultralytics.models.utils.loss import RTDETRDetectionLoss
 from ultralytics.utils.loss import E2ELoss, v8DetectionLoss
 from ultralytics.utils.metrics import bbox_iou
 from ultralytics.utils.tal import bbox2dist, make_anchors
 
 from discreet.errors import ModelError
+from discreet.yolo.rtdetr_loss import PerImageRTDETRLoss
 
 Batch = dict[str, Any]
 
@@ -102,19 +105,24 @@ class PerImageDetectionLoss(v8DetectionLoss):
         return F.l1_loss(predicted * scale, ltrb * scale, reduction="none").mean(-1)
 
 
+class _Criterion(Protocol):
+    def per_image(self, predictions: Any, batch: Batch) -> Tensor: ...
+
+
 class PerImageLoss:
-    """Loss of each image for a detection model, one-to-many heads and end-to-end ones alike.
+    """Loss of each image for a detection model: one-to-many heads, end-to-end ones and RT-DETR.
 
     Args:
         model: A detection model with its hyperparameters attached (`box`, `cls`, `dfl` in
-            `model.args`).
+            `model.args`; RT-DETR has its own constants).
+
+    Attributes:
+        names: What the loss terms are called in Ultralytics, in order.
 
     Raises:
         ModelError: If the model's own criterion has no per-image form here, or weighs classes
             by a histogram.
     """
-
-    names = ("box", "cls", "dfl")
 
     def __init__(self, model: nn.Module) -> None:
         if getattr(model, "class_weights", None) is not None:
@@ -123,6 +131,8 @@ class PerImageLoss:
                 where="class_weights",
                 do="remove them from the model",
             )
+        self.names = ("box", "cls", "dfl")
+        self._branches: list[tuple[str | None, _Criterion, float]]
         stock = cast(Any, model).init_criterion()
         if type(stock) is v8DetectionLoss:
             self._branches = [(None, PerImageDetectionLoss(model), 1.0)]
@@ -133,16 +143,21 @@ class PerImageLoss:
                 ("one2many", PerImageDetectionLoss(model, tal_topk=10), stock.o2m),
                 ("one2one", PerImageDetectionLoss(model, tal_topk=7, tal_topk2=1), stock.o2o),
             ]
+        elif type(stock) is RTDETRDetectionLoss:
+            self.names = ("giou", "cls", "l1")
+            self._branches = [(None, PerImageRTDETRLoss(stock), 1.0)]
         else:
             raise ModelError(
                 f"no per-image loss for {type(stock).__name__}",
                 where=type(model).__name__,
-                do="use a YOLO detection model",
+                do="use a YOLO or RT-DETR detection model",
             )
 
     def __call__(self, predictions: Any, batch: Batch) -> Tensor:
         """Loss terms of each image, shape (B, 3); their sum over terms is the image's loss."""
-        output = predictions[1] if isinstance(predictions, tuple) else predictions
+        # In evaluation mode a model returns its detections too, before what it trains on.
+        detected = isinstance(predictions, tuple) and len(cast(tuple[Any, ...], predictions)) == 2
+        output: Any = predictions[1] if detected else predictions
         terms = [
             gain * loss.per_image(output if key is None else output[key], batch)
             for key, loss, gain in self._branches

@@ -24,6 +24,7 @@ from discreet.accounting import Event
 from discreet.errors import LedgerError
 from discreet.gradients import GradientEngine, make_engine
 from discreet.ledger import RunLedger
+from discreet.noise import DrawnAhead, Mechanism
 from discreet.planning import plan_rows, plan_warnings
 from discreet.privacy import PrivacySpent
 from discreet.randomness import make_source
@@ -235,8 +236,13 @@ class PrivateDetectionTrainer(DetectionTrainer):
         check_space(self.internal, needed=_CHECKPOINTS_OF_SPACE * size)
 
     def _train_steps(self) -> None:
+        entries = {name: parameter.numel() for name, parameter in self.parameters.items()}
+        with DrawnAhead(self.plan.mechanism.make_mechanism(), self.source, entries) as noise:
+            self._run_steps(noise)
+
+    def _run_steps(self, noise: Mechanism) -> None:
         mechanism, plan = self.plan.mechanism, self.plan
-        clipping, noise = mechanism.make_clipping(), mechanism.make_mechanism()
+        clipping = mechanism.make_clipping()
         micro_batches = self._load_ahead(first_step=self.charged + 1)
         epsilons = plan.epsilon_by_epoch()
         self.reporter.start(mechanism.steps)
