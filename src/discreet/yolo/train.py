@@ -89,6 +89,7 @@ class PrivateDetectionTrainer(DetectionTrainer):
         reporter: Reporter | None = None,
     ) -> None:
         self.reporter: Reporter = reporter or SilentReporter()
+        threads = torch.get_num_threads()
         given = {**(overrides or {}), **(privacy or {})}
         self.prepared = prepare(given, reporter=self.reporter)
         self.plan = self.prepared.plan
@@ -102,6 +103,8 @@ class PrivateDetectionTrainer(DetectionTrainer):
         try:
             with _compat.no_integrations():
                 super().__init__(cfg, known, _callbacks)
+            # Choosing a CPU, Ultralytics leaves one core idle: on two cores, half of them.
+            torch.set_num_threads(threads)
             self.wdir.rmdir()  # made by Ultralytics, never used
         except BaseException:
             self._leave_folder()
