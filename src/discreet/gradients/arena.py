@@ -90,8 +90,6 @@ class Arena:
             if length + wish.entries <= limit:
                 offsets[name] = length
                 length += wish.entries
-        if length < self._length:
-            self._free.clear()  # more memory than is needed
         self._offsets, self._length = offsets, length
 
 

@@ -33,10 +33,11 @@ from discreet.gradients.isolation import (
     check_parameters,
     check_units,
     isolated,
+    out_of_place,
     refuse_mixing,
     sound_norms,
 )
-from discreet.gradients.records import Held, RecordedGradients, Units, as_rows
+from discreet.gradients.records import RecordedGradients, Units, as_rows
 from discreet.gradients.tape import as_float
 
 # Largest difference to autograd's gradient, relative to the sum of the images' norms.
@@ -96,11 +97,7 @@ class OpacusEngine:
                 if parameter.grad is not None or _grad_sample(parameter) is not None
             }
             self._check_sums(samples, TOLERANCE_HALF if hooks.half else TOLERANCE)
-        if units is None:
-            records = {name: Held(sample) for name, sample in samples.items()}
-            return RecordedGradients(self._parameters, records, len(values))
-        records = {name: Held(units.sum(sample)) for name, sample in samples.items()}
-        return RecordedGradients(self._parameters, records, units.count)
+        return RecordedGradients.of(self._parameters, samples, len(values), units)
 
     def _sample(self, name: str, parameter: nn.Parameter, images: int) -> Tensor:
         sample = _grad_sample(parameter)
@@ -217,14 +214,13 @@ def _hooked(model: nn.Module) -> Generator[_Hooks, None, None]:
     in_place = [m for m in names if getattr(m, "inplace", False) is True]
     handles: list[RemovableHandle] = []
     try:
-        for module in in_place:
-            module.inplace = False  # pyright: ignore[reportArgumentType]
-        hooks = _make(model)
-        handles = [
-            module.register_forward_pre_hook(_single_input(names[module]), with_kwargs=True)
-            for module in hooks.iterate_submodules(model)
-        ]
-        yield hooks
+        with out_of_place(in_place):
+            hooks = _make(model)
+            handles = [
+                module.register_forward_pre_hook(_single_input(names[module]), with_kwargs=True)
+                for module in hooks.iterate_submodules(model)
+            ]
+            yield hooks
     finally:
         for handle in handles:
             handle.remove()
@@ -234,8 +230,6 @@ def _hooked(model: nn.Module) -> Generator[_Hooks, None, None]:
         for parameter in model.parameters():
             for attribute in OPACUS_PARAM_MONKEYPATCH_ATTRS:
                 vars(parameter).pop(attribute, None)
-        for module in in_place:
-            module.inplace = True  # pyright: ignore[reportArgumentType]
         for module, attributes in before.items():
             for attribute in set(vars(module)) - attributes:
                 delattr(module, attribute)

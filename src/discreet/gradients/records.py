@@ -262,6 +262,20 @@ class RecordedGradients:
         self._memory = memory
         self._squared: dict[str, Tensor] | None = None
 
+    @classmethod
+    def of(
+        cls,
+        parameters: Mapping[str, nn.Parameter],
+        gradients: Mapping[str, Tensor],
+        images: int,
+        units: Units | None,
+    ) -> RecordedGradients:
+        """From the gradients of B images, by name (B, *shape)."""
+        if units is None:
+            return cls(parameters, {name: Held(g) for name, g in gradients.items()}, images)
+        held = {name: Held(units.sum(g)) for name, g in gradients.items()}
+        return cls(parameters, held, units.count)
+
     def per_example(self, name: str) -> Tensor:
         """Gradients of one parameter, float32 (U, *shape)."""
         with self._plain_sums():

@@ -17,7 +17,7 @@ from discreet.gradients.isolation import (
     refuse_mixing,
     sound_norms,
 )
-from discreet.gradients.records import Held, RecordedGradients, Units
+from discreet.gradients.records import RecordedGradients, Units
 
 
 class ReferenceEngine:
@@ -91,9 +91,4 @@ class ReferenceEngine:
     ) -> RecordedGradients:
         columns = zip(*rows, strict=True)
         stacked = dict(zip(self._parameters, map(torch.stack, columns), strict=False))
-        if units is not None:
-            stacked = {name: units.sum(gradients) for name, gradients in stacked.items()}
-        records = {name: Held(gradients) for name, gradients in stacked.items()}
-        return RecordedGradients(
-            self._parameters, records, images if units is None else units.count
-        )
+        return RecordedGradients.of(self._parameters, stacked, images, units)

@@ -109,6 +109,11 @@ class Selection:
             torch.cuda.synchronize(self._device)
 
 
+def alike(x: Tensor) -> tuple[int, ...]:
+    """Inputs that share one measurement: (bucket of B, *shape)."""
+    return bucket(len(x)), *x.shape[1:]
+
+
 def bucket(images: int) -> int:
     """Batch sizes that share one measurement: the next power of two."""
     return 1 << (images - 1).bit_length() if images > 1 else images

@@ -26,7 +26,7 @@ from discreet.gradients.rules.geometry import (
     explicit_padding,
     layout_of,
 )
-from discreet.gradients.selection import bucket
+from discreet.gradients.selection import alike
 from discreet.gradients.tape import LayerCall, Tape, as_float, run
 
 SMALL_MAP = 36  # output positions up to which the ghost norm is tried first
@@ -82,7 +82,7 @@ class ConvCall(LayerCall):
             # The first is taken until something is measured.
             return {"ghost": ghost} | held if positions <= SMALL_MAP else held | {"ghost": ghost}
 
-        key = ("conv", geometry, _shape(x), weight.shape, x.dtype, self.layout, has_ghost)
+        key = ("conv", geometry, alike(x), weight.shape, x.dtype, self.layout, has_ghost)
         selection = self.tape.selection
         record = selection.run(
             key, candidates, x, grad, self.tape.place(self.weight, x.dtype), _sum_all
@@ -104,11 +104,6 @@ def _ghost(x: Tensor, grad: Tensor, weight: Tensor, geometry: Geometry) -> Recor
 def _sum_all(record: Record) -> None:
     """What follows on a layer's gradients: norms, and a weighted sum."""
     record.weighted_sum(torch.ones_like(record.squared_norms()))
-
-
-def _shape(x: Tensor) -> tuple[int, ...]:
-    """Inputs that share one decision."""
-    return bucket(len(x)), *x.shape[1:]
 
 
 def batched(layer: str, x: Tensor, dims: int) -> None:
@@ -137,8 +132,11 @@ def convolution(tape: Tape, layer: str, module: Convolution) -> Callable[[Tensor
         batched(layer, x, module.weight.dim())
         x, geometry = explicit_padding(module, x)
         norm = tape.folding.norm_of(module)
-        pays = folding_pays(geometry.positions(x, module.weight), module.weight, geometry)
-        if norm is not None and pays and foldable(x, module.weight, norm.weight, norm.running_mean):
+        if (
+            norm is not None
+            and folding_pays(geometry.positions(x, module.weight), module.weight, geometry)
+            and foldable(x, module.weight, norm.weight, norm.running_mean)
+        ):
             folded = FoldedCall(tape, layer, module, norm, geometry)
             output = run(folded, x, module.weight, module.bias, norm.weight, norm.bias)
             tape.hand_over(output, norm)

@@ -26,7 +26,7 @@ from discreet.gradients.records import Held, row_products
 from discreet.gradients.rules.conv_methods import bias_gradient, ghost_fits, held_methods
 from discreet.gradients.rules.conv_record import ConvPass
 from discreet.gradients.rules.geometry import Convolution, Geometry, layout_of
-from discreet.gradients.selection import bucket
+from discreet.gradients.selection import alike
 from discreet.gradients.tape import LayerCall, Tape
 
 
@@ -78,8 +78,7 @@ class FoldedCall(LayerCall):
         ) -> dict[str, Callable[[], Tensor]]:
             return held_methods(x, grad, weight, self.geometry, into=into)
 
-        shape = (bucket(len(x)), *x.shape[1:])
-        key = ("folded", self.geometry, shape, weight.shape, x.dtype, self.layout)
+        key = ("folded", self.geometry, alike(x), weight.shape, x.dtype, self.layout)
         by_weight = self.tape.selection.run(key, methods, x, grad, into, _follow)
         by_bias = bias_gradient(grad)
         again = ConvPass(
