@@ -8,6 +8,7 @@ DiscreetError                 base; the command line exits with status 2
 │   └── UnsupportedLayerError a layer without a per-example gradient rule
 ├── AccountingError           an event or target that cannot be accounted
 ├── LedgerError               the record of what was spent
+│   └── BudgetError           a data set's budget would be crossed
 └── StorageError              the disk: unwritable, full, torn
 """
 
@@ -88,6 +89,29 @@ class AccountingError(DiscreetError, ValueError):
 
 class LedgerError(DiscreetError, RuntimeError):
     """The record of what was spent cannot be written or does not add up."""
+
+
+class BudgetError(LedgerError):
+    """A data set's budget leaves no room: nothing was charged, and nothing may run.
+
+    Args:
+        what: The budget, what is spent and what is reserved.
+        where: The ledger.
+        do: What to do about it.
+        fitting_steps: How many steps of what was asked for would still fit; None where that
+            was not worked out.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        where: str | None = None,
+        do: str | None = None,
+        fitting_steps: int | None = None,
+    ) -> None:
+        self.fitting_steps = fitting_steps
+        super().__init__(what, where=where, do=do)
 
 
 class StorageError(DiscreetError, OSError):

@@ -1,5 +1,20 @@
-"""What was spent: a run's own record of its steps."""
+"""What was spent: a run's own record of its steps, and the ledger of data sets over all runs."""
 
+from discreet.ledger.budget import BudgetLedger
+from discreet.ledger.changes import BudgetChange
+from discreet.ledger.reservation import Reservation, reconcile
+from discreet.ledger.rows import Budget, Dataset
 from discreet.ledger.run import Ledger, RunLedger
+from discreet.ledger.spending import Spent
 
-__all__ = ["Ledger", "RunLedger"]
+__all__ = [
+    "Budget",
+    "BudgetChange",
+    "BudgetLedger",
+    "Dataset",
+    "Ledger",
+    "Reservation",
+    "RunLedger",
+    "Spent",
+    "reconcile",
+]

@@ -1,0 +1,50 @@
+"""What a run is told that does not fit into a budget."""
+
+from __future__ import annotations
+
+from discreet.accounting import Accountant
+from discreet.errors import BudgetError
+from discreet.ledger.limits import Crossing, accountant_for, charged, epsilon_of, is_unbounded
+from discreet.ledger.rows import Run
+from discreet.terminal import format_delta, format_epsilon
+
+
+def refusal(
+    crossing: Crossing, run: Run, accountant: Accountant, *, fits: int, location: str
+) -> BudgetError:
+    budget, dataset = crossing.budget, crossing.dataset
+    others = [other for other in crossing.runs if other.number != run.number]
+    spent = epsilon_of(
+        others, charged, delta=budget.delta, accountant=accountant_for(budget, accountant)
+    )
+    open_runs = [other for other in others if other.allowed > other.position]
+    parts = [
+        f"the run would cross the budget of data set {dataset.name} ({dataset.id[:8]}), "
+        f"ε = {format_epsilon(budget.epsilon)} at δ = {format_delta(budget.delta)}",
+        f"spent so far: ε = {format_epsilon(spent)} by "
+        f"{sum(other.position > 0 for other in others)} runs",
+    ]
+    if open_runs:
+        reserved = ", ".join(
+            f"{other.allowed - other.position} steps by run {other.id}" for other in open_runs[:5]
+        )
+        more = f" and {len(open_runs) - 5} runs more" if len(open_runs) > 5 else ""
+        parts.append(f"reserved: {reserved}{more}")
+    if not run.private:
+        parts.append("the run has no guarantee, so that its ε is ∞")
+        do = "Give it noise from the secure generator, or try it on public images."
+    else:
+        steps = run.allowed - run.position
+        parts.append(f"{fits - run.position} of its {steps} steps would still fit")
+        do = "Take fewer steps or more noise (a smaller epsilon=)"
+        if open_runs:
+            do += ", end runs that are dead with `discreet ledger settle run=ID`"
+        do += ", or raise the budget with `discreet ledger set-budget`."
+    if is_unbounded(others, charged):
+        do = "A run without a guarantee has used these images: no budget can be kept any more."
+    return BudgetError(
+        "; ".join(parts),
+        where=location,
+        do=f"{do} Nothing was recorded.",
+        fitting_steps=fits - run.position,
+    )
