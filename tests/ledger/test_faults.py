@@ -115,7 +115,7 @@ def test_a_full_disk(sqlite: BudgetLedger, tmp_path: Path):
         resource.setrlimit(resource.RLIMIT_FSIZE, (size + 20_000, size + 20_000))
         done, text = 0, ""
         try:
-            for done in range(5000):
+            for done in range(5000):  # noqa: B007
                 run.charge(STEP)
         except LedgerError as error:
             text = str(error)
@@ -358,7 +358,7 @@ def test_other_urls_are_refused_without_repeating_them(url: str):
 
 
 def test_a_missing_driver_says_what_to_install(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(database_module, "find_spec", lambda name: None)
+    monkeypatch.setattr(database_module, "find_spec", lambda _: None)
     with pytest.raises(ConfigurationError, match="psycopg") as caught:
         BudgetLedger.open("postgresql://u@h/d")
     assert "discreet[postgres]" in str(caught.value)

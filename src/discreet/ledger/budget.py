@@ -182,7 +182,7 @@ class BudgetLedger:
 
         def book() -> Run:
             with self._writing() as rows:
-                run = self._known_run(rows, run_id)
+                run = self._known_run(rows, run_id, lock=True)
                 if run.allowed == run.steps:
                     return run
                 known = rows.datasets()
@@ -204,7 +204,7 @@ class BudgetLedger:
         Raises:
             LedgerError: If the run is not on record, or the ledger cannot be written.
         """
-        with self._writing() as rows:
+        with self._reading() as rows:
             reservation = Reservation(self.database, self._known_run(rows, run_id))
         reservation.settle()
         return reservation
@@ -358,8 +358,8 @@ class BudgetLedger:
         with self.database.transaction() as connection:
             yield Rows(connection, key=self.database.key, location=self.location)
 
-    def _known_run(self, rows: Rows, run_id: str) -> Run:
-        run = rows.run(run_id)
+    def _known_run(self, rows: Rows, run_id: str, *, lock: bool = False) -> Run:
+        run = rows.run(run_id, lock=lock)
         if run is None:
             raise LedgerError(
                 f"run {run_id} is not on record",

@@ -228,9 +228,10 @@ class Rows:
                 )
         return found
 
-    def run(self, run_id: str) -> Run | None:
-        """A run by its id."""
-        found = self._runs(_RUNS.where(runs.c.id == run_id).with_for_update())
+    def run(self, run_id: str, *, lock: bool = False) -> Run | None:
+        """A run by its id; with `lock`, kept from being charged until the transaction ends."""
+        query = _RUNS.where(runs.c.id == run_id)
+        found = self._runs(query.with_for_update() if lock else query)
         return found[0] if found else None
 
     def next_run_number(self) -> int:
