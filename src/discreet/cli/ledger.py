@@ -93,14 +93,16 @@ def _list(ledger: BudgetLedger, delta: float | None, show: Callable[[str], None]
     from discreet.ledger.report import dataset_facts
 
     found = [dataset_facts(ledger, dataset, delta=delta) for dataset in ledger.datasets()]
-    lines = [f"{'id':<8}  {'images':>7}  {'runs':>4}  {'ε spent':>8}  {'budget':>8}  name"]
+    lines = [
+        f"{'id':<8}  {'images':>7}  {'runs':>4}  {'ε spent':>8}  {'budget':>8}  {'at δ':>6}  name"
+    ]
     for facts in found:
         budget = facts["budget"]
         lines.append(
             f"{facts['dataset'][:8]}  {facts['images']:>7}  {facts['runs']:>4}  "
             f"{format_epsilon(facts['epsilon_spent']):>8}  "
             f"{format_epsilon(budget['epsilon']) if budget else 'none':>8}  "
-            f"{_end_of(facts['name'], 35)}"
+            f"{format_delta(facts['delta']):>6}  {_end_of(facts['name'], 27)}"
         )
     show("\n".join(lines if found else ["no data set is on record"]))
     return {"ledger": ledger.location, "datasets": found}
@@ -179,7 +181,7 @@ def _set_budget(
     facts = dataset_facts(ledger, change.dataset)
     name = f"data set {dataset.id[:8]} ({_end_of(dataset.name, 40)})"
     if epsilon is None:
-        lines = [f"{name} has no budget any more"]
+        lines = [f"{name}:", "  no budget any more"]
     else:
         lines = [
             f"{name}:",
