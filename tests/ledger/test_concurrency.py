@@ -6,17 +6,19 @@ import multiprocessing
 import os
 import random
 import signal
+import threading
 import time
 from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
 from discreet.errors import BudgetError, LedgerError
-from discreet.ledger import BudgetLedger
+from discreet.ledger import BudgetLedger, Reservation, changes
 from tests.ledger.conftest import DELTA, PLD, STEP, epsilon, images
 
 PROCESSES = 8
@@ -188,16 +190,51 @@ def test_nothing_is_lost_when_processes_are_killed(where: str, tmp_path: Path):
     ledger.close()
 
 
-def test_a_forked_child_has_connections_of_its_own(sqlite: BudgetLedger):
-    run = reserve(sqlite, "shared", 100)
+def charge_on_own_connections(ledger: BudgetLedger, inherited: object) -> None:
+    charge_one_run(ledger, 10)
+    assert ledger.database._own_engine() is not inherited
+
+
+def test_a_forked_child_has_connections_of_its_own(ledger: BudgetLedger):
+    run = reserve(ledger, "shared", 100)
     run.charge(STEP)
-    child = start(charge_one_run, sqlite, 10)
+    child = start(charge_on_own_connections, ledger, ledger.database._own_engine())
     for _ in range(10):
         run.charge(STEP)
     child.join(60)
     assert child.exitcode == 0
     run.refresh()
     assert run.charged == 21
+
+
+def test_a_new_budget_loses_no_charge_that_comes_meanwhile(
+    ledger: BudgetLedger, where: str, monkeypatch: pytest.MonkeyPatch
+):
+    reserve(ledger, "shared", 100)
+    threads: list[threading.Thread] = []
+    charged: list[int] = []
+
+    def charge() -> None:
+        other = BudgetLedger.open(where)
+        Reservation(other.database, first).charge(STEP)
+        charged.append(1)
+        other.close()
+
+    first = ledger.reopen("shared")._run
+    cut = changes._cut
+
+    def cut_slowly(*arguments: Any) -> Any:
+        threads.append(threading.Thread(target=charge))
+        threads[-1].start()
+        time.sleep(0.4)
+        return cut(*arguments)
+
+    monkeypatch.setattr(changes, "_cut", cut_slowly)
+    ledger.set_budget("blood", epsilon(50), DELTA)
+    for thread in threads:
+        thread.join(60)
+    assert len(charged) == len(threads)
+    assert ledger.reopen("shared").charged == len(charged)
 
 
 def test_the_database_itself_keeps_a_run_within_its_limit(ledger: BudgetLedger):

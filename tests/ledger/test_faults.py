@@ -412,3 +412,13 @@ def test_a_charge_is_flushed_to_the_disk(tmp_path: Path):
     )  # fmt: skip
     between = done.stderr.split('"CHARGE"')[-1].split('"CHARGED"')[0]
     assert "sync(" in between
+
+
+def test_a_secret_that_a_driver_repeats_is_left_out():
+    from sqlalchemy.exc import OperationalError
+
+    from discreet.ledger.faults import translate
+
+    told = OperationalError("SELECT", None, Exception("cannot use password=hunter2 there"))
+    error = translate(told, location="postgresql://u@h/d", secrets=["hunter2"])
+    assert "hunter2" not in str(error) and "cannot use" in str(error)
