@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import cyclopts
 
-from discreet.cli import demo, helping, train, version
+from discreet.cli import demo, helping, plan, train, version
 from discreet.cli.output import (
     INTERRUPTED,
     MENDABLE,
@@ -118,7 +118,7 @@ def _run(words: Sequence[str], *, as_json: bool) -> Facts:
         raise _unknown_mode(mode)
     if "--help" in rest or "-h" in rest:
         mode, rest = "help", [mode]
-    if mode in ("train", "demo"):
+    if mode in ("train", "plan", "demo"):
         rest = _options(mode, rest)
     # Facts for a program go to standard output alone; a person reads the story there.
     reporter = RichReporter(sys.stderr if as_json else sys.stdout)
@@ -144,10 +144,11 @@ def _say_nothing(text: str) -> None:
 
 
 def _options(mode: str, words: Sequence[str]) -> list[str]:
-    from discreet.arguments import is_flag  # late: help does not need the tables' checks
+    from discreet import arguments  # late: help does not need the tables' checks
     from discreet.cli.grammar import to_options
 
-    return to_options(words, is_flag=demo.is_flag if mode == "demo" else is_flag)
+    flags = {"demo": demo.is_flag, "plan": arguments.is_plan_flag}
+    return to_options(words, is_flag=flags.get(mode, arguments.is_flag))
 
 
 def _application(reporter: Reporter, *, show: Callable[[str], None]) -> cyclopts.App:
@@ -162,6 +163,10 @@ def _application(reporter: Reporter, *, show: Callable[[str], None]) -> cyclopts
     @app.command(name="train")
     def _train(**given: str) -> Facts:
         return train.run(given, reporter=reporter)
+
+    @app.command(name="plan")
+    def _plan(**given: str) -> Facts:
+        return plan.run(given, reporter=reporter, show=show)
 
     @app.command(name="version")
     def _version() -> Facts:

@@ -9,10 +9,11 @@ from typing import Any, get_args, get_type_hints
 
 from cyclopts import Parameter
 
-from discreet.cli import demo, train, version
+from discreet.cli import demo, plan, train, version
 
 SUMMARY = "print this page, or the page of a mode: discreet help train"
 MODES: Mapping[str, str] = {
+    "plan": plan.SUMMARY,
     "train": train.SUMMARY,
     "demo": demo.SUMMARY,
     "version": version.SUMMARY,
@@ -50,6 +51,8 @@ def page(mode: str) -> str:
     """The page of one mode."""
     if mode == "train":
         return _train_page()
+    if mode == "plan":
+        return "\n".join([_page(plan.USAGE, plan.ABOUT, plan_rows()), "", "Examples", plan.EXAMPLE])
     if mode == "demo":
         return _page("discreet demo [key=value …]", demo.ABOUT, {"Arguments": rows_of(demo.run)})
     usage = f"discreet {mode} [MODE]" if mode == "help" else f"discreet {mode}"
@@ -60,7 +63,11 @@ def facts(mode: str | None) -> dict[str, object]:
     """The same as `--json` tells it."""
     if mode is None:
         return {"modes": dict(MODES)}
-    sections = {"train": train_rows, "demo": lambda: {"Arguments": rows_of(demo.run)}}
+    sections = {
+        "plan": plan_rows,
+        "train": train_rows,
+        "demo": lambda: {"Arguments": rows_of(demo.run)},
+    }
     rows = sections[mode]() if mode in sections else {}
     told = [
         {"name": name, "section": section, "default": default, "help": text}
@@ -92,6 +99,21 @@ def train_rows() -> dict[str, list[Row]]:
             for name, entry in entries.items()
         ]
     return sections
+
+
+def plan_rows() -> dict[str, list[Row]]:
+    """Arguments of `discreet plan`."""
+    from discreet.arguments.plan import OWN, names
+    from discreet.arguments.privacy import PrivacyArguments
+
+    shared = PrivacyArguments.model_fields
+    rows: list[Row] = [
+        (name, OWN[name].default, OWN[name].help)
+        if name in OWN
+        else (name, shared[name].default, shared[name].description or "")
+        for name in names()
+    ]
+    return {"Arguments": rows}
 
 
 def rows_of(function: Callable[..., object]) -> list[Row]:
