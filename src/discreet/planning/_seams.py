@@ -39,9 +39,11 @@ def accountant(name: str) -> Answers:
 
 def without_sampling(event: PoissonSampledGaussian) -> Event:
     """The same run with a shuffled loader: each unit takes part once per epoch, unamplified."""
-    epochs = math.ceil(event.steps * event.sample_rate - 1e-9)
+    steps_per_epoch = math.ceil(1 / event.sample_rate)
     return PoissonSampledGaussian(
-        sample_rate=1.0, noise_multiplier=event.noise_multiplier, steps=epochs
+        sample_rate=1.0,
+        noise_multiplier=event.noise_multiplier,
+        steps=math.ceil(event.steps / steps_per_epoch),
     )
 
 

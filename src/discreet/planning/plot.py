@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 FORMATS = {".svg": "svg", ".png": "png"}
 _POINTS = 16
 # Nothing of the time or the place of drawing is in a file: the same plan, the same bytes.
-_STYLE = {"svg.fonttype": "none", "svg.hashsalt": "discreet", "font.size": 9}
+_STYLE: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "discreet", "font.size": 9}
 _METADATA = {"svg": {"Date": None, "Creator": None}, "png": {"Software": None}}
 
 
@@ -92,6 +92,9 @@ def _against_epsilon(plan: Plan, axes: Any) -> None:
     axes.set(xlabel="ε", ylabel="σ", title=f"{mechanism.steps:,} steps")
     axes.set_xscale("log")
     axes.set_yscale("log")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_formatter("{x:g}")
 
 
 def _line(axes: Any, x: Sequence[float], y: Sequence[float]) -> None:

@@ -56,7 +56,11 @@ def measure_step(model: str | None, imgsz: int, trainable: str | None) -> StepTi
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     side = math.ceil(imgsz / _CELL) * _CELL
-    chosen = trainable or DEFAULT_TRAINABLE
+    with torch.random.fork_rng():  # what the caller draws next does not depend on a plan
+        return _measured(model, side, trainable or DEFAULT_TRAINABLE, device)
+
+
+def _measured(model: str | None, side: int, chosen: str, device: torch.device) -> StepTime:
     detector, parameters = _ready(model, side, chosen, device)
     images = automatic_size(detector, parameters, imgsz=side, device=device)
     if device.type == "cpu":
