@@ -51,14 +51,13 @@ def test_delta_at_one_over_n_is_named():
     made = plan(4, noise_multiplier=3, batch=4, steps=2, delta=0.25)
     assert "δ = 0.25 is not below 1/n" in made.verdict
     (text,) = (advice.text for advice in made.advice if advice.about == "delta")
-    assert text.startswith("Use 1e-")
+    assert text.startswith("Use ") and "may fail for 1 images" in text
 
 
 def test_what_is_told_is_never_less_than_what_is_spent(plans: dict[str, Plan]):
     for made in plans.values():
         told = made.verdict.partition("ε = ")[2].partition(":")[0]
-        assert float(told.replace(",", "")) >= made.training.promised.epsilon * (1 - 1e-3)
-        assert float(told.replace(",", "")) >= round(made.training.promised.epsilon, 1)
+        assert float(told.replace(",", "")) >= made.training.promised.epsilon
 
 
 def test_every_setting_has_advice_with_a_reason(plans: dict[str, Plan]):
@@ -70,7 +69,7 @@ def test_every_setting_has_advice_with_a_reason(plans: dict[str, Plan]):
 
 
 def test_a_larger_batch_is_advised_where_it_lowers_the_noise():
-    made = plan(100_000, epsilon=8, batch=256, epochs=5)
+    made = plan(100_000, epsilon=8, batch=256, epochs=2)
     (text,) = (advice.text for advice in made.advice if advice.about == "batch")
     assert text.startswith("Try 1,024 in place of 256")
 

@@ -104,10 +104,10 @@ def _table(cells: Sequence[Cell]) -> list[str]:
             _line(
                 (
                     ">" if cell.requested else "",
-                    f"{cell.expected_batch_size}",
+                    _whole(cell.expected_batch_size),
                     f"{cell.sample_rate:.3g}",
                     f"{cell.epochs:.4g}",
-                    f"{cell.steps}",
+                    _whole(cell.steps),
                     _UNKNOWN if cell.noise_multiplier is None else f"{cell.noise_multiplier:.3g}",
                     _UNKNOWN
                     if cell.noise_per_coordinate is None
@@ -129,12 +129,16 @@ def _epsilon(value: float | None) -> str:
     return _UNKNOWN if value is None else two_decimals(value)
 
 
+def _whole(number: int) -> str:
+    return str(number) if number < 10**6 else f"{number:.0e}"
+
+
 def _short(value: float | None) -> str:
     if value is None:
         return _UNKNOWN
     if 100 <= value < 1e5:
         return f"{math.ceil(value)}"
-    return f"{value:.0e}" if 1e5 <= value < math.inf else one_decimal(value)
+    return ">1e5" if 1e5 <= value < math.inf else one_decimal(value)
 
 
 def duration(seconds: float | None) -> str:

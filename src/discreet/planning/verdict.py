@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from decimal import ROUND_CEILING, Decimal
+from decimal import ROUND_CEILING, Context, Decimal
 
 from discreet.errors import DiscreetError
 from discreet.planning import _seams
@@ -97,6 +97,7 @@ def two_decimals(value: float) -> str:
 def _up(value: float, unit: str) -> str:
     if math.isinf(value):
         return "∞"
+    exact = Decimal(repr(float(value)))
     if value >= 1e6:
-        return f"{value:.2e}"
-    return f"{Decimal(repr(float(value))).quantize(Decimal(unit), rounding=ROUND_CEILING):,}"
+        return f"{Context(prec=3, rounding=ROUND_CEILING).create_decimal(exact):.2e}"
+    return f"{exact.quantize(Decimal(unit), rounding=ROUND_CEILING):,}"
