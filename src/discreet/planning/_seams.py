@@ -3,52 +3,50 @@
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import cast
 
 import dp_accounting
 from scipy import stats
 
 from discreet.accounting import (
+    Accountant,
+    AccountantName,
     Event,
     PoissonSampledGaussian,
+    ShuffledGaussian,
     calibrate_noise_multiplier,
     make_accountant,
 )
-from discreet.errors import AccountingError
+
+# Rounded up: a group's ε may be told a few per cent too large, never too small.
+_GROUP_GRID = 5e-3
 
 
-class Answers(Protocol):
-    """The part of an accountant that a plan needs."""
-
-    def epsilon(self, events: Sequence[Event], *, delta: float) -> float:
-        """ε at δ."""
-        ...
-
-    def coarse(self) -> Answers:
-        """Faster and looser."""
-        ...
-
-
-def accountant(name: str) -> Answers:
-    """The accountant of that name, `prv` among them."""
-    return _Prv() if name == "prv" else make_accountant(name)  # type: ignore[arg-type]
+def accountant(name: str) -> Accountant:
+    """The accountant of that name."""
+    return make_accountant(cast(AccountantName, name))
 
 
 def without_sampling(event: PoissonSampledGaussian) -> Event:
     """The same run with a shuffled loader: each unit takes part once per epoch, unamplified."""
-    steps_per_epoch = math.ceil(1 / event.sample_rate)
-    return PoissonSampledGaussian(
-        sample_rate=1.0,
+    return ShuffledGaussian(
         noise_multiplier=event.noise_multiplier,
-        steps=math.ceil(event.steps / steps_per_epoch),
+        steps_per_epoch=math.ceil(1 / event.sample_rate),
+        steps=event.steps,
     )
 
 
 def group_epsilon(event: PoissonSampledGaussian, *, size: int, delta: float) -> float:
-    """ε of adding or removing `size` units at once."""
+    """ε of adding or removing `size` units at once.
+
+    A step then draws a Binomial(size, q) number of them, each of which may move the sum by the
+    clip bound: a mixture of Gaussians (dp-accounting's event of that name).
+
+    Args:
+        event: The run, for one unit.
+        size: Number of units that belong together.
+        delta: δ of the guarantee.
+    """
     sigma, q = event.noise_multiplier, event.sample_rate
     if sigma == 0:
         return math.inf
@@ -61,39 +59,13 @@ def group_epsilon(event: PoissonSampledGaussian, *, size: int, delta: float) -> 
     step = dp_accounting.dp_event.MixtureOfGaussiansDpEvent(
         sigma, list(sizes), [float(p) for p in stats.binom.pmf(sizes, size, q)]
     )
-    library = dp_accounting.pld.PLDAccountant(value_discretization_interval=1e-2)
+    library = dp_accounting.pld.PLDAccountant(value_discretization_interval=_GROUP_GRID)
     library.compose(step, event.steps)
     return float(library.get_epsilon(delta))
 
 
-@dataclass(frozen=True)
-class _Prv:
-    error: float = 0.01
-
-    def coarse(self) -> _Prv:
-        return _Prv(error=0.05)
-
-    def epsilon(self, events: Sequence[Event], *, delta: float) -> float:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)
-            from opacus.accountants import PRVAccountant
-
-        library: Any = PRVAccountant()
-        for event in events:
-            assert isinstance(event, PoissonSampledGaussian)
-            if event.noise_multiplier == 0:
-                return math.inf
-            library.history.append((event.noise_multiplier, event.sample_rate, event.steps))
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of a logarithm of zero, where it is left out
-                return float(library.get_epsilon(delta, eps_error=self.error))
-        except (ValueError, RuntimeError, MemoryError, ArithmeticError) as error:
-            raise AccountingError(f"PRV does not come to a number ({error})") from error
-
-
 def calibrate(
-    *, target_epsilon: float, delta: float, event: PoissonSampledGaussian, accountant: Answers
+    *, target_epsilon: float, delta: float, event: PoissonSampledGaussian, accountant: Accountant
 ) -> float:
     """Smallest noise multiplier whose ε is at or under the target; that of `event` is not used."""
     return calibrate_noise_multiplier(
@@ -101,5 +73,5 @@ def calibrate(
         delta=delta,
         sample_rate=event.sample_rate,
         steps=event.steps,
-        accountant=accountant,  # type: ignore[arg-type]
+        accountant=accountant,
     )
