@@ -16,7 +16,8 @@ from discreet.errors import DiscreetError
 from discreet.privacy import NeighboringRelation, PrivacySpent, PrivacyUnit
 
 if TYPE_CHECKING:
-    from discreet.api import PrivateYOLO
+    from discreet.api import PrivateYOLO, plan
+    from discreet.planning import Plan
     from discreet.result import TrainingResult
     from discreet.yolo.train import PrivateDetectionTrainer
 
@@ -25,15 +26,19 @@ __version__ = "0.1.0"
 __all__ = [
     "DiscreetError",
     "NeighboringRelation",
+    "Plan",
     "PrivacySpent",
     "PrivacyUnit",
     "PrivateDetectionTrainer",
     "PrivateYOLO",
     "TrainingResult",
     "__version__",
+    "plan",
 ]
 
 _LATE = {
+    "Plan": "discreet.planning",
+    "plan": "discreet.api",
     "PrivateYOLO": "discreet.api",
     "PrivateDetectionTrainer": "discreet.yolo.train",
     "TrainingResult": "discreet.result",

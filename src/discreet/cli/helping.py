@@ -9,10 +9,11 @@ from typing import Any, get_args, get_type_hints
 
 from cyclopts import Parameter
 
-from discreet.cli import demo, ledger, train, version
+from discreet.cli import demo, ledger, plan, train, version
 
 SUMMARY = "print this page, or the page of a mode: discreet help train"
 MODES: Mapping[str, str] = {
+    "plan": plan.SUMMARY,
     "train": train.SUMMARY,
     "demo": demo.SUMMARY,
     "ledger": ledger.SUMMARY,
@@ -51,6 +52,8 @@ def page(mode: str) -> str:
     """The page of one mode."""
     if mode == "train":
         return _train_page()
+    if mode == "plan":
+        return "\n".join([_page(plan.USAGE, plan.ABOUT, plan_rows()), "", "Examples", plan.EXAMPLE])
     if mode == "demo":
         return _page("discreet demo [key=value …]", demo.ABOUT, {"Arguments": rows_of(demo.run)})
     if mode == "ledger":
@@ -65,6 +68,7 @@ def facts(mode: str | None) -> dict[str, object]:
     if mode is None:
         return {"modes": dict(MODES)}
     sections = {
+        "plan": plan_rows,
         "train": train_rows,
         "demo": lambda: {"Arguments": rows_of(demo.run)},
         "ledger": ledger_rows,
@@ -108,6 +112,21 @@ def ledger_rows() -> dict[str, list[Row]]:
         "Actions": [(name, None, text) for name, text in ledger.ACTIONS.items()],
         "Arguments": [(name, None, text) for name, text in ledger.ARGUMENTS.items()],
     }
+
+
+def plan_rows() -> dict[str, list[Row]]:
+    """Arguments of `discreet plan`."""
+    from discreet.arguments.plan import OWN, names
+    from discreet.arguments.privacy import PrivacyArguments
+
+    shared = PrivacyArguments.model_fields
+    rows: list[Row] = [
+        (name, OWN[name].default, OWN[name].help)
+        if name in OWN
+        else (name, shared[name].default, shared[name].description or "")
+        for name in names()
+    ]
+    return {"Arguments": rows}
 
 
 def rows_of(function: Callable[..., object]) -> list[Row]:

@@ -18,19 +18,19 @@ from discreet.data import DetectionDataset, load_dataset
 from discreet.errors import ConfigurationError
 from discreet.performance import PerformanceConfig
 from discreet.planning import TrainingPlan, plan_training
-from discreet.terminal import Reporter
-from discreet.yolo.checkpoint import RunState, dataset_digest, file_digest, find_run
-from discreet.yolo.model import Norm, open_source
-from discreet.yolo.optimizer import (
+from discreet.recipe import (
     AUTO_FINAL_FACTOR,
     AUTO_MOMENTUM,
     AUTO_OPTIMIZER,
+    DEFAULT_IMGSZ,
+    DEFAULT_TRAINABLE,
     automatic_rate,
 )
+from discreet.terminal import Reporter
+from discreet.yolo.checkpoint import RunState, dataset_digest, file_digest, find_run
+from discreet.yolo.model import Norm, open_source
 
 DEFAULT_PROJECT = Path("runs/private")
-DEFAULT_TRAINABLE = "film+head"
-DEFAULT_IMGSZ = 640
 _CELL = 32
 
 
