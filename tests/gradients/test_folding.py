@@ -75,7 +75,7 @@ def test_a_pair_on_a_small_map_is_not_folded(pair: Pair) -> None:
 
 
 @pytest.mark.parametrize(
-    "branch", ["added", "second layer", "detached", "in a list", "attribute", "activated", "twice"]
+    "branch", ["added", "second layer", "detached", "in a list", "activated", "twice"]
 )
 def test_an_output_that_goes_elsewhere_too_is_not_folded(pair: Pair, branch: str) -> None:
     pair.branch = branch
@@ -83,6 +83,14 @@ def test_an_output_that_goes_elsewhere_too_is_not_folded(pair: Pair, branch: str
     for _ in range(3):
         agree(engine, pair, x)
     assert "folded" not in folded(engine)
+
+
+def test_the_shape_of_an_output_may_be_asked(pair: Pair) -> None:
+    pair.branch = "attribute"
+    engine, x = LayerwiseEngine(pair, trainable(pair)), torch.randn(IMAGES)
+    for _ in range(2):
+        agree(engine, pair, x)
+        assert "folded" in folded(engine)
 
 
 @pytest.mark.parametrize("hooked", ["conv", "norm"])

@@ -36,7 +36,7 @@ def test_gradients_of_a_norm_do_not_depend_on_layout(x_layout: str, grad_layout:
     given = layouts(x)[x_layout].detach().requires_grad_()
     assert torch.equal(given, leaf)
     # A node in between, so that the gradient's layout is the one asked for.
-    output = sound_norm(norm.forward)(given)
+    output = sound_norm(norm)(given)
     torch.autograd.backward(output, layouts(grad)[grad_layout])
     torch.testing.assert_close(given.grad.double(), wide.grad, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(norm.weight.grad.double(), precise.weight.grad, rtol=1e-5, atol=1e-5)
