@@ -137,9 +137,9 @@ class LayerwiseEngine:
         self._folding.broken = False
         try:
             found = self._run(losses, units)
-        except Exception:
+        except Exception as error:
             if not self._folding.broken:
-                raise
+                raise (_explained(error) or error) from error.__cause__
             return None
         return None if self._folding.broken else found
 
@@ -187,6 +187,23 @@ class LayerwiseEngine:
             self._routes = _routes(self._model, self._parameters)
         for route in self._routes:
             yield route.module, route.replace(tape, route.layer, route.module, self._checked)
+
+
+def _explained(error: Exception) -> UnsupportedLayerError | None:
+    """PyTorch's errors that name neither layer nor reason."""
+    if type(error).__module__.startswith("torch._dynamo"):
+        return UnsupportedLayerError(
+            f"torch.compile hides the calls of layers: {error}",
+            where="losses",
+            do="compute the losses without torch.compile",
+        )
+    if "use_reentrant" in str(error):
+        return UnsupportedLayerError(
+            "reentrant checkpoints run a backward pass of their own",
+            where="losses",
+            do="use torch.utils.checkpoint with use_reentrant=False",
+        )
+    return None
 
 
 @dataclass(frozen=True, kw_only=True)
