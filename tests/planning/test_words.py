@@ -113,3 +113,15 @@ def test_a_narrower_page(plans: dict[str, Plan]):
 )  # fmt: skip
 def test_durations(seconds: float | None, text: str):
     assert duration(seconds) == text
+
+
+def test_numbers_are_rounded_up():
+    from discreet.planning.verdict import one_decimal, two_decimals
+
+    assert [one_decimal(x) for x in (3.01, 69.457, 7.0, 1234.5)] == [
+        "3.1",
+        "69.5",
+        "7.0",
+        "1,234.5",
+    ]
+    assert two_decimals(5.0019194e8) == "5.01e+08" and two_decimals(float("inf")) == "∞"
