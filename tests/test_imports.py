@@ -14,7 +14,7 @@ import discreet
 PACKAGE = Path(discreet.__file__).parent
 CORE = (
     "errors", "_validate", "privacy", "config", "performance", "randomness", "sampling",
-    "clipping", "noise", "ledger", "step", "storage", "accounting",
+    "clipping", "noise", "ledger", "step", "storage", "accounting", "checking",
 )  # fmt: skip
 
 

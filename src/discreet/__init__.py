@@ -16,13 +16,15 @@ from discreet.errors import DiscreetError
 from discreet.privacy import NeighboringRelation, PrivacySpent, PrivacyUnit
 
 if TYPE_CHECKING:
-    from discreet.api import PrivateYOLO
+    from discreet.api import PrivateYOLO, check
+    from discreet.checking import CheckReport
     from discreet.result import TrainingResult
     from discreet.yolo.train import PrivateDetectionTrainer
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "CheckReport",
     "DiscreetError",
     "NeighboringRelation",
     "PrivacySpent",
@@ -31,12 +33,15 @@ __all__ = [
     "PrivateYOLO",
     "TrainingResult",
     "__version__",
+    "check",
 ]
 
 _LATE = {
+    "CheckReport": "discreet.checking",
     "PrivateYOLO": "discreet.api",
     "PrivateDetectionTrainer": "discreet.yolo.train",
     "TrainingResult": "discreet.result",
+    "check": "discreet.api",
 }
 
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from discreet.result import TrainingResult
 from discreet.terminal import Reporter
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from discreet.checking import CheckReport
 
 
 def train(given: Mapping[str, Any], *, reporter: Reporter | None = None) -> TrainingResult:
@@ -21,6 +26,53 @@ def train(given: Mapping[str, Any], *, reporter: Reporter | None = None) -> Trai
         DiscreetError: Anything that is wrong, before anything is spent or written.
     """
     return _train(given, callbacks={}, reporter=reporter)
+
+
+def check(
+    model: nn.Module,
+    loss_fn: Callable[[nn.Module, Any], Tensor],
+    batch_fn: Callable[[Sequence[int]], Any],
+    *,
+    engine: str = "discreet",
+    **options: Any,
+) -> CheckReport:
+    """Check that a step of DP-SGD on any torch model and loss keeps units apart.
+
+    Runs the step with frozen randomness on neighbouring batches and compares: losses and
+    gradients of untouched units, norms, the clipped sum, the noise on every parameter, its
+    divisor, and what else changes. Model and optimizer are left as they were.
+
+    Args:
+        model: Any module, in the mode in which it trains.
+        loss_fn: `loss_fn(model, batch)` gives the loss of each unit, (B,), or by term, (B, T).
+        batch_fn: `batch_fn([0, 2])` gives the batch of these units; the same each time.
+        engine: Name of the engine for per-unit gradients.
+        **options: See `discreet.checking.check_step`: `parameters`, `max_grad_norm`,
+            `noise_multiplier`, `expected_batch_size`, `optimizer`, `units`, `terms`, `full`,
+            `strict`, `without`.
+
+    Raises:
+        CheckError: A probe failed, and `strict=True`.
+        ConfigurationError: Fewer than two units, nothing that trains, or an unknown engine.
+
+    Examples:
+        >>> import torch
+        >>> data = torch.randn(4, 3), torch.randn(4)
+        >>> def loss(model, batch):
+        ...     return (model(batch[0]).squeeze(1) - batch[1]) ** 2
+        >>> check(torch.nn.Linear(3, 1), loss, lambda u: (data[0][u], data[1][u])).passed
+        True
+    """
+    from discreet.checking import check_step
+    from discreet.gradients import make_engine
+
+    return check_step(
+        model,
+        loss_fn,
+        batch_fn,
+        engine=lambda m, parameters: make_engine(engine, m, parameters).per_example_gradients,
+        **options,
+    )
 
 
 class PrivateYOLO:

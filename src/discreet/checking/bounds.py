@@ -1,0 +1,150 @@
+"""Probes of norms, clipping and the declared sensitivity."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from discreet.checking.bench import Bench, Held, plain, relative
+from discreet.checking.report import Finding
+
+# Norms are float32 sums; clipping leaves a margin of 2e-6 below C for what they fall short.
+NORMS = 1e-4
+OVER_BOUND = 1e-6
+ROUNDING = 1e-4
+_SMALL, _LARGE = 0.1, 100.0
+
+
+def clips(bench: Bench, held: Held) -> dict[str, float]:
+    """C of the run; one that clips every unit; one far above all norms, which hides nothing."""
+    norms = [held.norm(i) for i in range(_count(held))]
+    finite = [norm for norm in norms if 0 < norm < float("inf")]
+    bounds = {"the run's C": bench.subject.max_grad_norm}
+    if finite:
+        bounds |= {"a small C": _SMALL * min(finite), "a large C": _LARGE * max(finite)}
+    return bounds
+
+
+def norms(bench: Bench, *, full: bool) -> Finding:
+    """What the engine tells of its gradients, and what they are."""
+    found = bench.gradients(plain(bench.subject.units[:2]))
+    true = found.held.squared_norms
+    total = torch.stack([value.double() for value in true.values()]).sum(0).sqrt()
+    told = torch.stack([value.double() for value in found.norms.values()]).sum(0).sqrt()
+    worst = _relative_each(told, total)
+    mixed = found.held.weighted_sum(dict.fromkeys(true, found.weights))
+    worst = max(worst, relative(_flat(found.mixed), _flat(mixed)))
+    del full
+    wrong = tuple(
+        name
+        for name in true
+        if _relative_each(found.norms[name].double().sqrt(), true[name].double().sqrt()) > NORMS
+    )
+    finding = {
+        "probe": "norms",
+        "compared": "the engine's norms and weighted sums with its own gradients",
+        "deviation": worst,
+        "limit": NORMS,
+    }
+    if worst <= NORMS:
+        return Finding(verdict="passed", **finding)
+    return Finding(
+        verdict="failed",
+        where=wrong,
+        what="the engine's norms are not the norms of what it sums",
+        do="compute norms in float32, over all uses of a shared parameter; or use engine=discreet",
+        **finding,
+    )
+
+
+def sensitivity(bench: Bench, *, full: bool) -> Finding:
+    """How far the clipped sum moves when one unit is added or removed."""
+    del full
+    units = plain(bench.subject.units[:2])
+    together = bench.gradients(units).held
+    worst, where = 0.0, ""
+    for name, clip in clips(bench, together).items():
+        declared = bench.clipped(together, clip).sensitivity
+        whole = _flat(bench.clipped(together, clip).sums)
+        for i in range(len(units)):
+            rest = _flat(bench.clipped(together.only(*_others(len(units), i)), clip).sums)
+            alone = _flat(bench.clipped(together.only(i), clip).sums)
+            moved = max(float((whole - rest).double().norm()), float(alone.double().norm()))
+            allowed = min(declared, clip, together.norm(i) * (1 + ROUNDING))
+            over = moved / allowed - 1 if allowed > 0 else moved
+            over -= OVER_BOUND * float(whole.norm()) / clip  # two sums of rounded numbers
+            if over > worst:
+                worst, where = over, name
+    return _bounded(
+        Finding(
+            probe="sensitivity",
+            compared="the clipped sum, one unit added or removed, at the run's, a small and a "
+            "large C",
+            verdict="passed",
+            deviation=worst,
+            limit=OVER_BOUND,
+        ),
+        f"the clipped sum moves by more than the declared sensitivity, at {where}",
+        "clip each unit's whole gradient to C; clipping per layer has sensitivity √layers · C",
+    )
+
+
+def additivity(bench: Bench, *, full: bool) -> Finding:
+    """The clipped sum of a batch, and the sum of its units' clipped gradients."""
+    del full
+    units = plain(bench.subject.units[:2])
+    together = bench.gradients(units).held
+    worst = 0.0
+    for clip in clips(bench, together).values():
+        whole = _flat(bench.clipped(together, clip).sums)
+        parts = [_flat(bench.clipped(together.only(i), clip).sums) for i in range(len(units))]
+        worst = max(worst, relative(whole, torch.stack(parts).sum(0)))
+    return _bounded(
+        Finding(
+            probe="additivity",
+            compared="the clipped sum of a batch with the sum of its units' clipped gradients",
+            verdict="passed",
+            deviation=worst,
+            limit=ROUNDING,
+        ),
+        "a unit's part of the clipped sum depends on the units beside it",
+        "clip each unit's gradient before the sum, not the sum or the mean",
+    )
+
+
+def _bounded(finding: Finding, what: str, do: str) -> Finding:
+    assert finding.deviation is not None and finding.limit is not None
+    if finding.deviation <= finding.limit:
+        return finding
+    return Finding(
+        probe=finding.probe,
+        compared=finding.compared,
+        verdict="failed",
+        deviation=finding.deviation,
+        limit=finding.limit,
+        where=("the clipping",),
+        what=what,
+        do=do,
+    )
+
+
+def _count(held: Held) -> int:
+    return len(next(iter(held.rows.values())))
+
+
+def _others(count: int, i: int) -> list[int]:
+    return [j for j in range(count) if j != i]
+
+
+def _flat(tensors: Mapping[str, Tensor]) -> Tensor:
+    return torch.cat([tensor.flatten() for tensor in tensors.values()])
+
+
+def _relative_each(a: Tensor, b: Tensor) -> float:
+    finite = torch.isfinite(a) & torch.isfinite(b)
+    if not torch.equal(torch.isfinite(a), torch.isfinite(b)):
+        return float("inf")
+    scale = torch.maximum(a, b).clamp_min(1e-30)
+    return float(((a - b).abs() / scale)[finite].max()) if bool(finite.any()) else 0.0
