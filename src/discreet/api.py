@@ -64,15 +64,13 @@ def check(
         True
     """
     from discreet.checking import check_step
-    from discreet.gradients import make_engine
+    from discreet.gradients import ENGINES, make_engine
 
-    return check_step(
-        model,
-        loss_fn,
-        batch_fn,
-        engine=lambda m, parameters: make_engine(engine, m, parameters).per_example_gradients,
-        **options,
-    )
+    def factory(name: str) -> Any:
+        return lambda m, parameters: make_engine(name, m, parameters).per_example_gradients
+
+    others = {name: factory(name) for name in ENGINES if name != engine}
+    return check_step(model, loss_fn, batch_fn, engine=factory(engine), engines=others, **options)
 
 
 class PrivateYOLO:

@@ -5,8 +5,8 @@ B is the number of units of a batch, P the number of entries of one parameter.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from discreet.checking.freezing import (
     Snapshot,
     cuda_devices,
     frozen_randomness,
+    has_dropout,
     random_state,
     reseeding,
     without_dropout,
@@ -127,19 +128,25 @@ class Bench:
         self._passes: dict[tuple[Units, bool], Pass | DiscreetError] = {}
         self._losses: dict[tuple[Units, bool], tuple[Tensor, bool]] = {}
         self._shapes: dict[Units, list[tuple[int, ...]]] = {}
+        self._updates: dict[Any, Update] = {}
         self._rounding: float | None = None
+        # Whether calm passes differ from ordinary ones at all.
+        self._calmed = subject.exactly is not None or has_dropout(subject.model)
 
     # ---- forward and backward ----
 
     @contextmanager
     def calm(self, *, quiet: bool = False) -> Generator[None]:
-        """Frozen randomness; with `quiet`, no dropout; tensors put back at the end."""
-        dropout: AbstractContextManager[None] = (
-            without_dropout(self.subject.model) if quiet else nullcontext()
-        )
-        # Each forward pass anew: an engine may ask for the losses twice.
-        model = self.subject.model
-        with frozen_randomness(self._devices), dropout, reseeding(model):
+        """Frozen randomness, tensors put back; with `quiet`, no dropout and full precision."""
+        model, exactly = self.subject.model, self.subject.exactly
+        with ExitStack() as stack:
+            stack.enter_context(frozen_randomness(self._devices))
+            # Each forward pass anew: an engine may ask for the losses twice.
+            stack.enter_context(reseeding(model))
+            if quiet:
+                stack.enter_context(without_dropout(model))
+            if quiet and exactly is not None:
+                stack.enter_context(exactly())
             try:
                 yield
             finally:
@@ -150,7 +157,7 @@ class Bench:
         return self._run_losses(units, quiet)[0]
 
     def _run_losses(self, units: Units, quiet: bool) -> tuple[Tensor, bool]:
-        key = units, quiet
+        key = units, quiet and self._calmed
         if key not in self._losses:
             with self.calm(quiet=quiet), torch.no_grad(), self._noting_shapes(units):
                 batch = self.subject.batch_of(units)
@@ -186,10 +193,10 @@ class Bench:
         """How batches of different sizes can be compared.
 
         Returns:
-            False: as they are. True: without dropout layers. None: not at all, since random
+            False: as they are. True: without dropout and in full precision. None: not at all, since random
             numbers of one unit depend on how many there are.
         """
-        if not any(self._run_losses(u, False)[1] for u in units):
+        if not self._calmed and not any(self._run_losses(u, False)[1] for u in units):
             return False
         return None if any(self._run_losses(u, True)[1] for u in units) else True
 
@@ -199,7 +206,7 @@ class Bench:
         Raises:
             DiscreetError: The engine refuses the model.
         """
-        key = units, quiet
+        key = units, quiet and self._calmed
         if key not in self._passes:
             try:
                 self._passes[key] = self._run_engine(units, quiet)
@@ -227,6 +234,16 @@ class Bench:
             held=held, norms=norms, mixed=mixed, weights=weights, random=drew, touched=touched
         )
 
+    def other_engine(self, name: str, units: Units) -> Held:
+        """Per-unit gradients from one of the subject's other engines.
+
+        Raises:
+            DiscreetError: It refuses the model.
+        """
+        with self.calm(quiet=True):
+            found = self.subject.engines[name](self.subject.batch_of(units))
+            return _hold(found, found.squared_norms)
+
     def rounding(self, unit: Unit) -> float:
         """Relative change of a unit's gradient when every parameter moves by a rounding."""
         if self._rounding is None:
@@ -251,22 +268,32 @@ class Bench:
     # ---- the step ----
 
     def step(
-        self,
-        parts: Iterable[PerExampleGradients | Units],
-        *,
-        seed: int | None = None,
-        clip: float | None = None,
+        self, units: Units, parts: Sequence[Sequence[int]], *, seed: int | None = None
     ) -> Update:
-        """Run the run's step.
+        """Run the run's step on gradients that the engine gave before.
 
         Args:
-            parts: Its micro-batches: gradients that are at hand, or units to run the engine on.
-            seed: Seed of the noise; the run's own source if not given.
-            clip: Another C.
+            units: A batch.
+            parts: Micro-batches, as positions in it; none for an empty draw.
+            seed: Seed of the noise, and the step is run once; the run's own source if not given.
         """
+        if seed is None:
+            return self._step(self._replayed(units, parts), self.subject.source)
+        key = units if parts else (), tuple(map(tuple, parts)), seed
+        if key not in self._updates:
+            source = InsecureSource(seed)
+            self._updates[key] = self._step(self._replayed(units, parts), source)
+        return self._updates[key]
+
+    def live_step(self, units: Units) -> Update:
+        """Run the run's step with its engine at work."""
+        return self._step([units], InsecureSource(0))
+
+    def _replayed(self, units: Units, parts: Sequence[Sequence[int]]) -> list[Held | Units]:
+        return [self.gradients(units).held.only(*part) for part in parts]
+
+    def _step(self, parts: Sequence[Held | Units], source: RandomSource) -> Update:
         subject = self.subject
-        bound = subject.max_grad_norm if clip is None else clip
-        source: RandomSource = subject.source if seed is None else InsecureSource(seed)
         calls = 0
         seen: dict[str, Tensor | None] = {}
 
@@ -277,14 +304,19 @@ class Bench:
                 grad = parameter.grad
                 seen[name] = None if grad is None else grad.detach().float().clone()
 
+        def gradients_of(part: Held | Units) -> PerExampleGradients:
+            if isinstance(part, Held):
+                return part
+            return subject.gradients_of(subject.batch_of(part))
+
         hook = subject.optimizer.register_step_pre_hook(look)
         try:
             with self.calm(), subject.mechanism_of(source) as mechanism:
                 subject.step(
-                    iter(list(parts)),
+                    iter(parts),
                     parameters=subject.parameters,
-                    gradients_of=self._gradients_of,
-                    clipping=subject.clipping_of(bound),
+                    gradients_of=gradients_of,
+                    clipping=subject.clipping_of(subject.max_grad_norm),
                     mechanism=mechanism,
                     expected_batch_size=subject.expected_batch_size,
                     source=source,
@@ -295,11 +327,6 @@ class Bench:
         finally:
             hook.remove()
         return Update(calls=calls, gradients=seen, changed=changed)
-
-    def _gradients_of(self, part: Any) -> PerExampleGradients:
-        if isinstance(part, tuple):
-            return self.subject.gradients_of(self.subject.batch_of(part))
-        return part
 
     def clipped(self, gradients: PerExampleGradients, clip: float) -> ClippedSum:
         """The run's clipping at another C."""

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from discreet.checking.bench import Bench, Held, plain, relative
+from discreet.checking.bench import LARGEST, Bench, Held, plain, relative
 from discreet.checking.report import Finding
+from discreet.errors import DiscreetError
 
 # Norms are float32 sums; clipping leaves a margin of 2e-6 below C for what they fall short.
 NORMS = 1e-4
@@ -56,6 +57,43 @@ def norms(bench: Bench, *, full: bool) -> Finding:
         what="the engine's norms are not the norms of what it sums",
         do="compute norms in float32, over all uses of a shared parameter; or use engine=discreet",
         **finding,
+    )
+
+
+def engines(bench: Bench, *, full: bool) -> Finding:
+    """The run's engine with all others, on the same batch, in full precision."""
+    del full
+    units = plain(bench.subject.units[:2])
+    mine = bench.gradients(units, quiet=True).held
+    worst, where, asked = 0.0, "", 0
+    for name in bench.subject.engines:
+        try:
+            theirs = bench.other_engine(name, units)
+        except DiscreetError:  # it does not know a layer: nothing to compare
+            continue
+        asked += 1
+        moved = max(relative(mine.flat(i), theirs.flat(i)) for i in range(len(units)))
+        if moved > worst:
+            worst, where = moved, name
+    compared = "each unit's gradient from the run's engine with that from the others"
+    if not asked:
+        return Finding(
+            probe="engines", compared=compared, verdict="not run", what="no other engine serves"
+        )
+    finding = Finding(
+        probe="engines", compared=compared, verdict="passed", deviation=worst, limit=LARGEST
+    )
+    if worst <= LARGEST:
+        return finding
+    return Finding(
+        probe="engines",
+        compared=compared,
+        verdict="failed",
+        deviation=worst,
+        limit=LARGEST,
+        where=(f"engine {where}",),
+        what="gives other gradients than the run's engine",
+        do="use engine=reference, which is slow and plainly right, and report this",
     )
 
 

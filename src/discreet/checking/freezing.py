@@ -109,6 +109,11 @@ def random_state(devices: list[int]) -> tuple[bytes, ...]:
     return tuple(state.numpy().tobytes() for state in states)
 
 
+def has_dropout(model: nn.Module) -> bool:
+    """Whether a dropout layer is at work."""
+    return any(isinstance(m, _DropoutNd) and m.training for m in model.modules())
+
+
 @contextmanager
 def without_dropout(model: nn.Module) -> Generator[None]:
     """Dropout layers in evaluation mode."""

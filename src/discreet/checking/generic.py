@@ -29,6 +29,7 @@ def check_step(
     batch_fn: Callable[[Sequence[int]], Any],
     *,
     engine: EngineFactory,
+    engines: Mapping[str, EngineFactory] | None = None,
     parameters: Mapping[str, nn.Parameter] | None = None,
     max_grad_norm: float = 1.0,
     noise_multiplier: float = 1.0,
@@ -47,6 +48,7 @@ def check_step(
         loss_fn: Loss of each unit of a batch, (B,) or by term (B, T).
         batch_fn: The batch of these units, in this order; the same each time it is asked.
         engine: Makes, of a model and what trains, what turns losses into per-unit gradients.
+        engines: Others, by name, to compare with in a full check.
         parameters: What trains, by name; all that require gradients if not given.
         max_grad_norm: C.
         noise_multiplier: σ.
@@ -74,7 +76,11 @@ def check_step(
         raise ConfigurationError(
             "no parameter of the model trains", where="parameters", do="give at least one"
         )
-    gradients = engine(model, chosen)
+
+    def gradients_from(make: EngineFactory) -> Callable[[Any], PerExampleGradients]:
+        running = make(model, chosen)
+        return lambda batch: running(lambda: _each(loss_fn(model, batch)))
+
     mechanism = GaussianMechanism(noise_multiplier=noise_multiplier)
 
     def batch_of(wanted: Sequence[Unit]) -> Any:
@@ -85,7 +91,7 @@ def check_step(
         parameters=chosen,
         batch_of=batch_of,
         losses_of=lambda batch: loss_fn(model, batch),
-        gradients_of=lambda batch: gradients(lambda: _each(loss_fn(model, batch))),
+        gradients_of=gradients_from(engine),
         clipping_of=lambda bound: FlatClipping(max_grad_norm=bound),
         max_grad_norm=max_grad_norm,
         mechanism_of=lambda _: nullcontext(mechanism),
@@ -95,6 +101,7 @@ def check_step(
         optimizer=optimizer or torch.optim.SGD(list(chosen.values()), lr=1.0),
         units=numbers,
         terms=terms,
+        engines={name: gradients_from(make) for name, make in (engines or {}).items()},
     )
     report = run_checks(subject, full=full, without=without)
     if strict:

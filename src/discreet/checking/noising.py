@@ -33,7 +33,8 @@ def noise(bench: Bench, *, full: bool) -> Finding:
         return Finding(
             probe="noise", compared=compared, verdict="not run", what="the run asks for no noise"
         )
-    held = bench.gradients(plain(subject.units[:1])).held
+    one = plain(subject.units[:1])
+    held = bench.gradients(one).held
     sums = bench.clipped(held, subject.max_grad_norm).sums
     sigma = subject.noise_multiplier * bench.clipped(held, subject.max_grad_norm).sensitivity
     entries = {name: p.numel() for name, p in subject.parameters.items()}
@@ -42,7 +43,7 @@ def noise(bench: Bench, *, full: bool) -> Finding:
     repeated = False
     last: dict[str, Tensor] = {}
     for _ in range(steps + 1 if steps == 1 else steps):
-        residual = _residual(bench.step([held]), sums, subject.expected_batch_size)
+        residual = _residual(bench.step(one, [[0]]), sums, subject.expected_batch_size)
         for name, value in residual.items():
             squares[name] += float((value / sigma).pow(2).sum())
         repeated |= any(torch.equal(value, last[name]) for name, value in residual.items() if last)
@@ -109,10 +110,9 @@ def once(bench: Bench, *, full: bool) -> Finding:
     """The same draw in one part and in several: noise belongs to the step, not to the part."""
     del full
     subject = bench.subject
-    held = bench.gradients(plain(subject.units[:2])).held
-    count = len(next(iter(held.rows.values())))
-    whole = bench.step([held], seed=_SEED)
-    parts = bench.step([held.only(i) for i in range(count)], seed=_SEED)
+    units = plain(subject.units[:2])
+    whole = bench.step(units, [[0, 1]], seed=_SEED)
+    parts = bench.step(units, [[0], [1]], seed=_SEED)
     scale = subject.max_grad_norm * (1 + subject.noise_multiplier) / subject.expected_batch_size
     moved = max((_rms(a, b) for a, b in _matched(whole, parts)), default=float("inf")) / scale
     return _told(
@@ -133,12 +133,12 @@ def normaliser(bench: Bench, *, full: bool) -> Finding:
     """The update for a known sum, for draws of several sizes."""
     del full
     subject = bench.subject
-    held = bench.gradients(plain(subject.units[:2])).held
-    empty = bench.step([], seed=_SEED)
+    units = plain(subject.units[:2])
+    empty = bench.step((), [], seed=_SEED)
     worst = 0.0
-    for size in (1, 2):
-        part = held.only(*range(size))
-        drawn = bench.step([part], seed=_SEED)
+    for positions in ([0], [0, 1]):
+        part = bench.gradients(units).held.only(*positions)
+        drawn = bench.step(units, [positions], seed=_SEED)
         expected = _flat(list(bench.clipped(part, subject.max_grad_norm).sums.values()))
         if any(g is None for u in (empty, drawn) for g in u.gradients.values()):
             continue  # the probe of empty draws tells of it
@@ -164,9 +164,8 @@ def normaliser(bench: Bench, *, full: bool) -> Finding:
 def empty_draw(bench: Bench, *, full: bool) -> Finding:
     """A step without units: a step of pure noise like any other, one update."""
     del full
-    update = bench.step([], seed=_SEED)
-    held = bench.gradients(plain(bench.subject.units[:1])).held
-    ordinary = bench.step([held], seed=_SEED)
+    update = bench.step((), [], seed=_SEED)
+    ordinary = bench.step(plain(bench.subject.units[:2]), [[0]], seed=_SEED)
     finding = Finding(
         probe="empty draw",
         compared="updates of a step without units, and of one with a unit",

@@ -41,7 +41,9 @@ PROBES: Mapping[str, Probe] = {
     "once": noising.once,
     "normaliser": noising.normaliser,
     "empty draw": noising.empty_draw,
+    "engines": bounds.engines,
 }
+ONLY_FULL = frozenset({"engines"})
 
 
 def run_checks(
@@ -65,7 +67,7 @@ def run_checks(
         with exact_arithmetic():
             bench = Bench(subject, snapshot)
             for name, probe in PROBES.items():
-                if name not in without:
+                if name not in without and (full or name not in ONLY_FULL):
                     findings.append(_run(name, lambda p=probe: p(bench, full=full)))
     finally:
         snapshot.restore()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, nn
@@ -48,6 +48,8 @@ class Subject:
         units: Numbers of the units to use, at least two.
         alterations: Ways to change a unit that `batch_of` knows.
         terms: Names of the loss terms.
+        exactly: Full precision, where the run computes in half.
+        engines: Other engines, by name, to compare the run's with in a full check.
         step: The step of the run; called as `private_step`.
     """
 
@@ -66,4 +68,8 @@ class Subject:
     units: Sequence[int]
     alterations: Sequence[str] = ()
     terms: Sequence[str] = ("loss",)
+    exactly: Callable[[], AbstractContextManager[None]] | None = None
+    engines: Mapping[str, Callable[[Any], PerExampleGradients]] = field(
+        default_factory=dict[str, Callable[[Any], PerExampleGradients]]
+    )
     step: Callable[..., StepReport] = private_step

@@ -78,7 +78,7 @@ def state(bench: Bench, *, full: bool) -> Finding:
     written = _written_by_losses(bench, units)
     try:
         written |= set(bench.gradients(units).touched)
-        written |= set(bench.step([units[:1]], seed=1).changed) - declared
+        written |= set(bench.live_step(units[:1]).changed) - declared
     except DiscreetError:  # the engine refuses the model: what the forward pass writes is known
         pass
     if not written:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import cyclopts
 
-from discreet.cli import demo, helping, train, version
+from discreet.cli import check, demo, helping, train, version
 from discreet.cli.output import (
     INTERRUPTED,
     MENDABLE,
@@ -118,7 +118,7 @@ def _run(words: Sequence[str], *, as_json: bool) -> Facts:
         raise _unknown_mode(mode)
     if "--help" in rest or "-h" in rest:
         mode, rest = "help", [mode]
-    if mode in ("train", "demo"):
+    if mode in ("train", "check", "demo"):
         rest = _options(mode, rest)
     # Facts for a program go to standard output alone; a person reads the story there.
     reporter = RichReporter(sys.stderr if as_json else sys.stdout)
@@ -147,7 +147,8 @@ def _options(mode: str, words: Sequence[str]) -> list[str]:
     from discreet.arguments import is_flag  # late: help does not need the tables' checks
     from discreet.cli.grammar import to_options
 
-    return to_options(words, is_flag=demo.is_flag if mode == "demo" else is_flag)
+    flags = {"demo": demo.is_flag, "check": lambda name: name == "full" or is_flag(name)}
+    return to_options(words, is_flag=flags.get(mode, is_flag))
 
 
 def _application(reporter: Reporter, *, show: Callable[[str], None]) -> cyclopts.App:
@@ -162,6 +163,10 @@ def _application(reporter: Reporter, *, show: Callable[[str], None]) -> cyclopts
     @app.command(name="train")
     def _train(**given: str) -> Facts:
         return train.run(given, reporter=reporter)
+
+    @app.command(name="check")
+    def _check(**given: str) -> Facts:
+        return check.run(given, reporter=reporter, show=show)
 
     @app.command(name="version")
     def _version() -> Facts:

@@ -9,21 +9,23 @@ from typing import Any, get_args, get_type_hints
 
 from cyclopts import Parameter
 
-from discreet.cli import demo, train, version
+from discreet.cli import check, demo, train, version
 
 SUMMARY = "print this page, or the page of a mode: discreet help train"
 MODES: Mapping[str, str] = {
     "train": train.SUMMARY,
+    "check": check.SUMMARY,
     "demo": demo.SUMMARY,
     "version": version.SUMMARY,
     "help": SUMMARY,
 }
 
+Row = tuple[str, object, str]  # name, default (None is not shown), what it does
+_CHECK_ROWS: list[Row] = [("full", False, "go through all variants, engines and statistics")]
+
 WIDTH = 80
 NAME_COLUMNS = 20
 DEFAULT_COLUMNS = 10
-
-Row = tuple[str, object, str]  # name, default (None is not shown), what it does
 
 
 def overview() -> str:
@@ -50,6 +52,12 @@ def page(mode: str) -> str:
     """The page of one mode."""
     if mode == "train":
         return _train_page()
+    if mode == "check":
+        return _page(
+            "discreet check data=DATA.yaml model=WEIGHTS.pt epsilon=8 [--full] [key=value …]",
+            check.ABOUT,
+            {"Arguments": [*_CHECK_ROWS, ("…", None, "those of `discreet train --help`")]},
+        )
     if mode == "demo":
         return _page("discreet demo [key=value …]", demo.ABOUT, {"Arguments": rows_of(demo.run)})
     usage = f"discreet {mode} [MODE]" if mode == "help" else f"discreet {mode}"
@@ -60,7 +68,11 @@ def facts(mode: str | None) -> dict[str, object]:
     """The same as `--json` tells it."""
     if mode is None:
         return {"modes": dict(MODES)}
-    sections = {"train": train_rows, "demo": lambda: {"Arguments": rows_of(demo.run)}}
+    sections = {
+        "train": train_rows,
+        "check": lambda: {"Check": _CHECK_ROWS, **train_rows()},
+        "demo": lambda: {"Arguments": rows_of(demo.run)},
+    }
     rows = sections[mode]() if mode in sections else {}
     told = [
         {"name": name, "section": section, "default": default, "help": text}
