@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from discreet.checking.freezing import (
+    SEED,
     Snapshot,
     cuda_devices,
     frozen_randomness,
@@ -47,7 +49,7 @@ class Held:
     def __init__(self, rows: Mapping[str, Tensor]) -> None:
         self.rows = dict(rows)
 
-    @property
+    @cached_property
     def squared_norms(self) -> dict[str, Tensor]:
         """See `PerExampleGradients`; sums in float64."""
         return {
@@ -86,7 +88,6 @@ class Pass:
         norms: The norms that the engine told, name to (B,).
         mixed: The engine's sum with weights of its own for each unit.
         weights: These weights, (B,).
-        random: Whether the pass drew from torch's global generators.
         touched: Tensors of the model that it changed.
     """
 
@@ -94,7 +95,6 @@ class Pass:
     norms: Mapping[str, Tensor]
     mixed: Mapping[str, Tensor]
     weights: Tensor
-    random: bool
     touched: tuple[str, ...]
 
 
@@ -129,6 +129,7 @@ class Bench:
         self._losses: dict[tuple[Units, bool], tuple[Tensor, bool]] = {}
         self._shapes: dict[Units, list[tuple[int, ...]]] = {}
         self._updates: dict[Any, Update] = {}
+        self._clipped: dict[Any, ClippedSum] = {}
         self._rounding: float | None = None
         # Whether calm passes differ from ordinary ones at all.
         self._calmed = subject.exactly is not None or has_dropout(subject.model)
@@ -161,6 +162,7 @@ class Bench:
         if key not in self._losses:
             with self.calm(quiet=quiet), torch.no_grad(), self._noting_shapes(units):
                 batch = self.subject.batch_of(units)
+                torch.manual_seed(SEED)  # making the batch may have drawn
                 before = random_state(self._devices)
                 values = self.subject.losses_of(batch).detach()
                 drew = random_state(self._devices) != before
@@ -220,19 +222,17 @@ class Bench:
     def _run_engine(self, units: Units, quiet: bool) -> Pass:
         with self.calm(quiet=quiet):
             batch = self.subject.batch_of(units)
-            before = random_state(self._devices)
-            found = self.subject.gradients_of(batch)
-            drew = random_state(self._devices) != before
-            touched = tuple(self.snapshot.changed())
-            norms = {name: value.clone() for name, value in found.squared_norms.items()}
-            held = _hold(found, norms)
-            any_norm = next(iter(norms.values()))
-            weights = torch.linspace(0.25, 1.0, len(any_norm), device=any_norm.device)
-            mixed = found.weighted_sum(dict.fromkeys(norms, weights))
-            mixed = {name: value.clone() for name, value in mixed.items()}
-        return Pass(
-            held=held, norms=norms, mixed=mixed, weights=weights, random=drew, touched=touched
-        )
+            return self._noted(self.subject.gradients_of(batch))
+
+    def _noted(self, found: PerExampleGradients) -> Pass:
+        touched = tuple(self.snapshot.changed())
+        norms = {name: value.clone() for name, value in found.squared_norms.items()}
+        held = _hold(found, norms)
+        any_norm = next(iter(norms.values()))
+        weights = torch.linspace(0.25, 1.0, len(any_norm), device=any_norm.device)
+        mixed = found.weighted_sum(dict.fromkeys(norms, weights))
+        mixed = {name: value.clone() for name, value in mixed.items()}
+        return Pass(held=held, norms=norms, mixed=mixed, weights=weights, touched=touched)
 
     def other_engine(self, name: str, units: Units) -> Held:
         """Per-unit gradients from one of the subject's other engines.
@@ -255,15 +255,16 @@ class Bench:
             self._rounding = relative(moved.flat(0), plain.flat(0))
         return self._rounding
 
-    def limit(self, unit: Unit, *, same_size: bool) -> float:
-        """Largest relative deviation that may be rounding."""
-        if same_size:
-            return SAME_SIZE
-        try:
-            measured = ROUNDINGS * self.rounding(unit)
-        except DiscreetError:  # no gradients to measure on
-            return LARGEST
-        return min(max(measured, OTHER_SIZE), LARGEST)
+    def limit(self, unit: Unit, moved: float) -> float:
+        """Largest relative deviation between batch sizes that may be rounding.
+
+        Args:
+            unit: Whose gradient it is.
+            moved: The deviation; rounding is measured only where it matters.
+        """
+        if moved <= OTHER_SIZE:
+            return OTHER_SIZE
+        return min(max(ROUNDINGS * self.rounding(unit), OTHER_SIZE), LARGEST)
 
     # ---- the step ----
 
@@ -307,7 +308,9 @@ class Bench:
         def gradients_of(part: Held | Units) -> PerExampleGradients:
             if isinstance(part, Held):
                 return part
-            return subject.gradients_of(subject.batch_of(part))
+            found = subject.gradients_of(subject.batch_of(part))
+            self._passes.setdefault((part, False), self._noted(found))
+            return found
 
         hook = subject.optimizer.register_step_pre_hook(look)
         try:
@@ -328,9 +331,13 @@ class Bench:
             hook.remove()
         return Update(calls=calls, gradients=seen, changed=changed)
 
-    def clipped(self, gradients: PerExampleGradients, clip: float) -> ClippedSum:
-        """The run's clipping at another C."""
-        return self.subject.clipping_of(clip).clip_and_sum(gradients)
+    def clipped(self, units: Units, positions: Sequence[int], clip: float) -> ClippedSum:
+        """Clipped sum of some units of a batch, by the run's clipping at another C."""
+        key = units, tuple(positions), clip
+        if key not in self._clipped:
+            held = self.gradients(units).held.only(*positions)
+            self._clipped[key] = self.subject.clipping_of(clip).clip_and_sum(held)
+        return self._clipped[key]
 
 
 def _charge_nothing() -> None:

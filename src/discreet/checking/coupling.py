@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from torch import Tensor
 
-from discreet.checking.bench import SAME_SIZE, Bench, Pass, Units, plain, relative
+from discreet.checking.bench import (
+    LARGEST,
+    OTHER_SIZE,
+    SAME_SIZE,
+    Bench,
+    Pass,
+    Units,
+    plain,
+    relative,
+)
 from discreet.checking.locating import changed_terms, culprits
 from discreet.checking.report import Finding
 from discreet.checking.subject import Unit
 
+_NOT_ALONE = "not with other batch sizes: the model draws random numbers that depend on them"
 _DO = (
     "let every layer and loss term use its own unit only: frozen or group normalisation, "
     "a loss per unit that is divided by the unit's own numbers"
@@ -56,21 +67,13 @@ def _losses_alone(bench: Bench, finding: Finding) -> Finding:
     first, second = plain(bench.subject.units[:1]), plain(bench.subject.units[:2])
     quiet = bench.comparable(first, second)
     if quiet is None:
-        return finding
-    limit = bench.limit(first[0], same_size=False)
+        return replace(finding, what=_NOT_ALONE)
     moved = min(
-        _alone(bench, number, other, quiet)
-        for number, other in _pairs(bench)
+        _alone(bench, number, other, quiet) for number, other in _pairs(bench)
     )  # a tie that rounding decides shows once, a coupling each time
-    if moved <= limit:
+    if moved <= LARGEST:
         return finding
-    changed = Finding(
-        probe=finding.probe,
-        compared=finding.compared,
-        verdict="failed",
-        deviation=moved,
-        limit=limit,
-    )
+    changed = replace(finding, deviation=moved, limit=LARGEST)
     return _coupled(changed, ("the loss",), "the loss of a unit depends on how many there are")
 
 
@@ -107,41 +110,40 @@ def contributions(bench: Bench, *, full: bool) -> Finding:
         if moved > max(worst, SAME_SIZE):
             where = culprits(bench, before, after) or _changed_parameters(one, other, before, after)
         worst = max(worst, moved)
-    if worst <= SAME_SIZE:
-        alone, allowed = _contributions_alone(bench, full=full)
-        if alone / allowed > worst / limit:
-            worst, limit = alone, allowed
+    alone = _contributions_alone(bench, full=full) if worst <= SAME_SIZE else None
+    if alone is not None and alone[0] / alone[1] > worst / limit:
+        worst, limit = alone
     finding = Finding(
         probe="contributions",
         compared="the gradient of every other unit, one unit altered, added or removed",
         verdict="passed",
         deviation=worst,
         limit=limit,
+        what=_NOT_ALONE if alone is None else "",
     )
     if worst <= limit:
         return finding
     return _coupled(finding, where, "the gradient of a unit changes with the units beside it")
 
 
-def _contributions_alone(bench: Bench, *, full: bool) -> tuple[float, float]:
+def _contributions_alone(bench: Bench, *, full: bool) -> tuple[float, float] | None:
+    """Deviation and limit of a unit alone from the same beside another; None if random."""
     first, second = plain(bench.subject.units[:1]), plain(bench.subject.units[:2])
     quiet = bench.comparable(first, second)
     if quiet is None:
-        return 0.0, SAME_SIZE
-    limit = bench.limit(first[0], same_size=False)
-    moved = float("inf")
+        return None
+    moved, limit = float("inf"), OTHER_SIZE
     for number, other in _pairs(bench):
         alone = bench.gradients(plain([number]), quiet=quiet).held
         beside = bench.gradients(plain([number, other]), quiet=quiet).held
         moved = min(moved, relative(alone.flat(0), beside.flat(0)))
+        limit = bench.limit(first[0], moved)
         if moved <= limit and not full:
             break
     return moved, limit
 
 
-def _changed_parameters(
-    one: Pass, other: Pass, before: Units, after: Units
-) -> tuple[str, ...]:
+def _changed_parameters(one: Pass, other: Pass, before: Units, after: Units) -> tuple[str, ...]:
     same = [i for i, (a, b) in enumerate(zip(before, after, strict=True)) if a == b]
     rows = one.held.rows.items()
     return tuple(
@@ -152,13 +154,4 @@ def _changed_parameters(
 
 
 def _coupled(finding: Finding, where: tuple[str, ...], what: str) -> Finding:
-    return Finding(
-        probe=finding.probe,
-        compared=finding.compared,
-        verdict="failed",
-        deviation=finding.deviation,
-        limit=finding.limit,
-        where=where,
-        what=what,
-        do=_DO,
-    )
+    return replace(finding, verdict="failed", where=where, what=what, do=_DO)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd  # pyright: ignore[reportPrivateUsage]
 
-_SEED = 20240229
+SEED = 20240229
 
 
 class Snapshot:
@@ -79,9 +79,9 @@ def frozen_randomness(devices: list[int]) -> Generator[None]:
     """
     python, numpy_state = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(_SEED)
-        random.seed(_SEED)
-        np.random.seed(_SEED)
+        torch.manual_seed(SEED)
+        random.seed(SEED)
+        np.random.seed(SEED)
         try:
             yield
         finally:
@@ -94,7 +94,7 @@ def reseeding(model: nn.Module) -> Generator[None]:
     """Every forward pass of the model begins with the same state of torch's generators."""
 
     def reseed(*_: object) -> None:
-        torch.manual_seed(_SEED)
+        torch.manual_seed(SEED)
 
     handle = model.register_forward_pre_hook(reseed)
     try:

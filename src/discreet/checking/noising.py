@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from scipy import stats
@@ -21,8 +22,8 @@ FALSE_ALARM = 1e-9
 SAME_NOISE = 1e-4
 NORMALISER = 1e-3
 _SEED = 1
-_LEAST_SAMPLES = 256  # of every parameter, in a full check: sees noise that is off by a half
-_MOST_STEPS = 64
+_LEAST_SAMPLES = 100  # of every parameter, in a full check, if that takes few steps
+_MOST_STEPS = 12
 
 
 def noise(bench: Bench, *, full: bool) -> Finding:
@@ -34,9 +35,8 @@ def noise(bench: Bench, *, full: bool) -> Finding:
             probe="noise", compared=compared, verdict="not run", what="the run asks for no noise"
         )
     one = plain(subject.units[:1])
-    held = bench.gradients(one).held
-    sums = bench.clipped(held, subject.max_grad_norm).sums
-    sigma = subject.noise_multiplier * bench.clipped(held, subject.max_grad_norm).sensitivity
+    clipped = bench.clipped(one, (0,), subject.max_grad_norm)
+    sums, sigma = clipped.sums, subject.noise_multiplier * subject.max_grad_norm
     entries = {name: p.numel() for name, p in subject.parameters.items()}
     steps = min(_MOST_STEPS, math.ceil(_LEAST_SAMPLES / min(entries.values()))) if full else 1
     squares = dict.fromkeys(entries, 0.0)
@@ -137,9 +137,8 @@ def normaliser(bench: Bench, *, full: bool) -> Finding:
     empty = bench.step((), [], seed=_SEED)
     worst = 0.0
     for positions in ([0], [0, 1]):
-        part = bench.gradients(units).held.only(*positions)
         drawn = bench.step(units, [positions], seed=_SEED)
-        expected = _flat(list(bench.clipped(part, subject.max_grad_norm).sums.values()))
+        expected = _flat(list(bench.clipped(units, positions, subject.max_grad_norm).sums.values()))
         if any(g is None for u in (empty, drawn) for g in u.gradients.values()):
             continue  # the probe of empty draws tells of it
         moved = _flat([a.double() - b.double() for a, b in _matched(drawn, empty)])
@@ -182,30 +181,14 @@ def empty_draw(bench: Bench, *, full: bool) -> Finding:
     else:
         what = "a step without units is skipped: that no unit was drawn can be seen"
     do = "run every step to its end: noise, charge, one update"
-    return Finding(
-        probe=finding.probe,
-        compared=finding.compared,
-        verdict="failed",
-        where=("the step",),
-        what=what,
-        do=do,
-    )
+    return replace(finding, verdict="failed", where=("the step",), what=what, do=do)
 
 
 def _told(finding: Finding, where: tuple[str, ...], what: str, do: str) -> Finding:
     assert finding.deviation is not None and finding.limit is not None
     if finding.deviation <= finding.limit:
         return finding
-    return Finding(
-        probe=finding.probe,
-        compared=finding.compared,
-        verdict="failed",
-        deviation=finding.deviation,
-        limit=finding.limit,
-        where=where,
-        what=what,
-        do=do,
-    )
+    return replace(finding, verdict="failed", where=where, what=what, do=do)
 
 
 def _matched(one: Update, other: Update) -> list[tuple[Tensor, Tensor]]:
@@ -219,5 +202,3 @@ def _rms(a: Tensor, b: Tensor) -> float:
 
 def _flat(tensors: Sequence[Tensor]) -> Tensor:
     return torch.cat([tensor.flatten() for tensor in tensors])
-
-

@@ -75,12 +75,11 @@ def state(bench: Bench, *, full: bool) -> Finding:
         for name, p in subject.model.named_parameters(remove_duplicate=False)
         if any(p is other for other in subject.parameters.values())
     }
-    written = _written_by_losses(bench, units)
     try:
-        written |= set(bench.gradients(units).touched)
+        written = set(bench.gradients(units).touched)
         written |= set(bench.live_step(units[:1]).changed) - declared
-    except DiscreetError:  # the engine refuses the model: what the forward pass writes is known
-        pass
+    except DiscreetError:  # the engine refuses the model: see what the forward pass writes
+        written = _written_by_losses(bench, units)
     if not written:
         return Finding(probe="state", compared=compared, verdict="passed")
     return Finding(
@@ -115,7 +114,7 @@ def shapes(bench: Bench, *, full: bool) -> Finding:
             wrong["the loss"] = "is not one number per unit"
     units = plain(subject.units[:2])
     with suppress(DiscreetError):  # told by the engine's probe
-        sums = bench.clipped(bench.gradients(units).held, subject.max_grad_norm).sums
+        sums = bench.clipped(units, (0, 1), subject.max_grad_norm).sums
         for name, parameter in subject.parameters.items():
             if name not in sums or sums[name].shape != parameter.shape:
                 wrong[name] = "has a clipped sum of another shape"

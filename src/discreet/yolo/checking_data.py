@@ -30,9 +30,7 @@ _SIGMAS = 8.0
 _DRAWS, _BITS = 400, 20_000_000
 
 
-def probes(
-    trainer: PrivateDetectionTrainer, *, full: bool
-) -> Mapping[str, Callable[[], Finding]]:
+def probes(trainer: PrivateDetectionTrainer, *, full: bool) -> Mapping[str, Callable[[], Finding]]:
     """The probes of the data path, by name."""
     found: dict[str, Callable[[], Finding]] = {
         "augmentation": lambda: augmentation(trainer, full=full),
