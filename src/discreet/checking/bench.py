@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -27,7 +26,7 @@ from discreet.checking.freezing import (
 )
 from discreet.checking.subject import Subject, Unit
 from discreet.clipping import ClippedSum, PerExampleGradients
-from discreet.errors import DiscreetError
+from discreet.errors import CheckError, DiscreetError
 from discreet.randomness import InsecureSource, RandomSource
 
 Units = tuple[Unit, ...]
@@ -48,13 +47,15 @@ class Held:
 
     def __init__(self, rows: Mapping[str, Tensor]) -> None:
         self.rows = dict(rows)
+        self._norms: dict[str, Tensor] = {}
 
-    @cached_property
-    def squared_norms(self) -> dict[str, Tensor]:
+    @property
+    def squared_norms(self) -> Mapping[str, Tensor]:
         """See `PerExampleGradients`; sums in float64."""
-        return {
+        self._norms = self._norms or {
             name: row.flatten(1).double().pow(2).sum(1).float() for name, row in self.rows.items()
         }
+        return self._norms
 
     def weighted_sum(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """See `PerExampleGradients`."""
@@ -164,11 +165,20 @@ class Bench:
                 batch = self.subject.batch_of(units)
                 torch.manual_seed(SEED)  # making the batch may have drawn
                 before = random_state(self._devices)
-                values = self.subject.losses_of(batch).detach()
+                values = self._computed_losses(batch, units).detach()
                 drew = random_state(self._devices) != before
             values = values.double().cpu()
             self._losses[key] = (values[:, None] if values.dim() == 1 else values), drew
         return self._losses[key]
+
+    def _computed_losses(self, batch: Any, units: Units) -> Tensor:
+        try:
+            return self.subject.losses_of(batch)
+        except (RuntimeError, ValueError, IndexError) as error:
+            raise CheckError(
+                f"model or loss fails on a batch of {len(units)}: {error}",
+                do="any number of units may be drawn: let both run on each number, from one",
+            ) from error
 
     def input_shapes(self, units: Units) -> list[tuple[int, ...]]:
         """Shape of one unit in each tensor that the model takes."""
@@ -195,8 +205,8 @@ class Bench:
         """How batches of different sizes can be compared.
 
         Returns:
-            False: as they are. True: without dropout and in full precision. None: not at all, since random
-            numbers of one unit depend on how many there are.
+            False: as they are. True: without dropout and in full precision. None: not at all,
+            since random numbers of one unit depend on how many there are.
         """
         if not self._calmed and not any(self._run_losses(u, False)[1] for u in units):
             return False

@@ -44,20 +44,21 @@ def norms(bench: Bench, *, full: bool) -> Finding:
         for name in true
         if _relative_each(found.norms[name].double().sqrt(), true[name].double().sqrt()) > NORMS
     )
-    finding = {
-        "probe": "norms",
-        "compared": "the engine's norms and weighted sums with its own gradients",
-        "deviation": worst,
-        "limit": NORMS,
-    }
+    finding = Finding(
+        probe="norms",
+        compared="the engine's norms and weighted sums with its own gradients",
+        verdict="passed",
+        deviation=worst,
+        limit=NORMS,
+    )
     if worst <= NORMS:
-        return Finding(verdict="passed", **finding)
-    return Finding(
+        return finding
+    return replace(
+        finding,
         verdict="failed",
         where=wrong,
         what="the engine's norms are not the norms of what it sums",
         do="compute norms in float32, over all uses of a shared parameter; or use engine=discreet",
-        **finding,
     )
 
 

@@ -6,6 +6,7 @@ import copy
 import random
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 import numpy as np
 import torch
@@ -130,7 +131,7 @@ def without_dropout(model: nn.Module) -> Generator[None]:
 @contextmanager
 def exact_arithmetic() -> Generator[None]:
     """No TF32: its rounding, 1e-3, would hide what is looked for."""
-    backends = [torch.backends.cuda.matmul, torch.backends.cudnn]
+    backends: list[Any] = [torch.backends.cuda.matmul, torch.backends.cudnn]
     before = [backend.allow_tf32 for backend in backends]
     try:
         for backend in backends:

@@ -85,7 +85,9 @@ def _judged(
     total, count = sum(squares.values()), sum(entries.values())
     deviation = abs(math.sqrt(total / count) - 1)
     limit = math.sqrt(float(stats.chi2.isf(each / 2, count)) / count) - 1
-    finding = {"probe": "noise", "compared": compared, "deviation": deviation, "limit": limit}
+    finding = Finding(
+        probe="noise", compared=compared, verdict="passed", deviation=deviation, limit=limit
+    )
     if repeated:
         what = "two steps got the same noise: whoever sees both can subtract it"
     elif silent:
@@ -96,9 +98,9 @@ def _judged(
         what = f"the noise is {ratio:.2g} times as large as σ · C"
         wrong = wrong if len(wrong) < len(squares) else ("the mechanism",)
     else:
-        return Finding(verdict="passed", **finding)
+        return finding
     do = "add noise of σ · sensitivity once to every entry of the sum, zeros included"
-    return Finding(verdict="failed", where=wrong, what=what, do=do, **finding)
+    return replace(finding, verdict="failed", where=wrong, what=what, do=do)
 
 
 def _plausible(total: float, count: int, alarm: float) -> bool:

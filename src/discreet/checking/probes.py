@@ -8,9 +8,9 @@ from typing import Protocol
 from discreet.checking import bounds, coupling, noising, wiring
 from discreet.checking.bench import Bench
 from discreet.checking.freezing import Snapshot, exact_arithmetic
-from discreet.checking.report import CheckReport, Finding
+from discreet.checking.report import CheckReport, Finding, Verdict
 from discreet.checking.subject import Subject
-from discreet.errors import DiscreetError
+from discreet.errors import CheckError, DiscreetError
 
 
 class Probe(Protocol):
@@ -81,12 +81,18 @@ def _run(name: str, probe: Callable[[], Finding]) -> Finding:
     """A refusal is told once, by the engine's probe; the others then have nothing to look at."""
     try:
         return probe()
+    except CheckError as error:
+        return _told(name, "failed", error)
     except DiscreetError as error:
-        return Finding(
-            probe=name,
-            compared="the engine takes the model and the loss" if name == "engine" else "",
-            verdict="failed" if name == "engine" else "not run",
-            where=(error.where,) if error.where else (),
-            what=error.what if name == "engine" else "the engine refuses",
-            do=error.do or "",
-        )
+        return _told(name, "failed" if name == "engine" else "not run", error)
+
+
+def _told(name: str, verdict: Verdict, error: DiscreetError) -> Finding:
+    return Finding(
+        probe=name,
+        compared="the engine takes the model and the loss" if name == "engine" else "",
+        verdict=verdict,
+        where=(error.where,) if error.where else (),
+        what=error.what if verdict == "failed" else "the engine refuses",
+        do=error.do or "",
+    )

@@ -9,7 +9,7 @@ import copy
 import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -205,9 +205,7 @@ def _load(dataset: RecordDataset, draws: Sequence[Sequence[int]], *, size: int) 
 
 
 def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    return all(
-        torch.equal(cast(Any, one[key]), cast(Any, other[key])) for key in ("img", "bboxes", "cls")
-    )
+    return all(torch.equal(one[key], other[key]) for key in ("img", "bboxes", "cls"))
 
 
 def _not_run(probe: str, compared: str, why: str = "there is one image") -> Finding:
