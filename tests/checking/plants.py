@@ -57,7 +57,7 @@ def subject(model: nn.Module | None = None, **changes: Any) -> Subject:
     torch.manual_seed(0)
     model = model or Net()
     parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
-    engine = make_engine("discreet", model, parameters)
+    engine = make_engine(changes.pop("engine", "discreet"), model, parameters)
     losses: Callable[..., Tensor] = changes.pop("losses", losses_of)
     mechanism = GaussianMechanism(noise_multiplier=1.0)
     made = Subject(
@@ -136,11 +136,11 @@ class MixingBackward(torch.autograd.Function):
     """Passes everything on unchanged, and mixes gradients of units on the way back."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor) -> Tensor:  # noqa: ARG004
         return x.clone()
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
+    def backward(ctx: Any, grad: Tensor) -> Tensor:  # noqa: ARG004
         return grad / grad.norm()
 
 

@@ -35,6 +35,7 @@ Units = tuple[Unit, ...]
 # round once per layer and in each sum, so a multiple of that is allowed.
 ROUNDINGS = 30.0
 # Nothing below this can be told from rounding, and a coupling of 1e-3 is always seen.
+_SHARE_OF_BOUND = 0.4
 SAME_SIZE, OTHER_SIZE, LARGEST = 1e-5, 1e-4, 5e-4
 
 
@@ -281,7 +282,7 @@ class Bench:
     def step(
         self, units: Units, parts: Sequence[Sequence[int]], *, seed: int | None = None
     ) -> Update:
-        """Run the run's step on gradients that the engine gave before.
+        """Run the run's step on gradients that the engine gave before, scaled: see `scaled`.
 
         Args:
             units: A batch.
@@ -301,7 +302,24 @@ class Bench:
         return self._step([units], InsecureSource(0))
 
     def _replayed(self, units: Units, parts: Sequence[Sequence[int]]) -> list[Held | Units]:
-        return [self.gradients(units).held.only(*part) for part in parts]
+        return [self.scaled(units).only(*part) for part in parts]
+
+    def scaled(self, units: Units) -> Held:
+        """Gradients of a batch, each scaled to a public share of C.
+
+        Beside a C far above all norms the true ones would be lost in the rounding of the noise.
+        """
+        held = self.gradients(units).held
+        size = _SHARE_OF_BOUND * self.subject.max_grad_norm
+        norms = [held.norm(i) for i in range(len(next(iter(held.rows.values()))))]
+        usable = [0 < norm < float("inf") for norm in norms]
+        factors = [size / n if good else 1.0 for n, good in zip(norms, usable, strict=True)]
+        return Held(
+            {
+                name: row * row.new_tensor(factors).view(-1, *(1,) * (row.dim() - 1))
+                for name, row in held.rows.items()
+            }
+        )
 
     def _step(self, parts: Sequence[Held | Units], source: RandomSource) -> Update:
         subject = self.subject
@@ -348,6 +366,11 @@ class Bench:
             held = self.gradients(units).held.only(*positions)
             self._clipped[key] = self.subject.clipping_of(clip).clip_and_sum(held)
         return self._clipped[key]
+
+    def stepped(self, units: Units, positions: Sequence[int]) -> ClippedSum:
+        """Clipped sum that `step` has for a single part."""
+        held = self.scaled(units).only(*positions)
+        return self.subject.clipping_of(self.subject.max_grad_norm).clip_and_sum(held)
 
 
 def _charge_nothing() -> None:

@@ -19,6 +19,7 @@ from discreet.checking.report import Finding
 
 # Probability that noise of the right scale is refused, over all parameters of one check.
 FALSE_ALARM = 1e-9
+_ALIKE = 0.01  # below this probability the remaining parameters share the mistake
 SAME_NOISE = 1e-4
 NORMALISER = 1e-3
 _SEED = 1
@@ -35,8 +36,7 @@ def noise(bench: Bench, *, full: bool) -> Finding:
             probe="noise", compared=compared, verdict="not run", what="the run asks for no noise"
         )
     one = plain(subject.units[:1])
-    clipped = bench.clipped(one, (0,), subject.max_grad_norm)
-    sums, sigma = clipped.sums, subject.noise_multiplier * subject.max_grad_norm
+    sums, sigma = bench.stepped(one, (0,)).sums, subject.noise_multiplier * subject.max_grad_norm
     entries = {name: p.numel() for name, p in subject.parameters.items()}
     steps = min(_MOST_STEPS, math.ceil(_LEAST_SAMPLES / min(entries.values()))) if full else 1
     squares = dict.fromkeys(entries, 0.0)
@@ -46,7 +46,11 @@ def noise(bench: Bench, *, full: bool) -> Finding:
         residual = _residual(bench.step(one, [[0]]), sums, subject.expected_batch_size)
         for name, value in residual.items():
             squares[name] += float((value / sigma).pow(2).sum())
-        repeated |= any(torch.equal(value, last[name]) for name, value in residual.items() if last)
+        repeated |= any(
+            bool(value.any()) and torch.equal(value, last[name])
+            for name, value in residual.items()
+            if last
+        )
         last = residual
     count = max(steps, 2)
     return _judged(squares, {n: count * size for n, size in entries.items()}, repeated, compared)
@@ -96,7 +100,10 @@ def _judged(
     elif wrong or not _plausible(total, count, each):
         ratio = math.sqrt(total / count)
         what = f"the noise is {ratio:.2g} times as large as σ · C"
-        wrong = wrong if len(wrong) < len(squares) else ("the mechanism",)
+        rest = [n for n in squares if n not in wrong]
+        spent, size = sum(squares[n] for n in rest), sum(entries[n] for n in rest)
+        if not wrong or not rest or not _plausible(spent, size, _ALIKE):
+            wrong = ("the mechanism",)
     else:
         return finding
     do = "add noise of σ · sensitivity once to every entry of the sum, zeros included"
@@ -140,7 +147,7 @@ def normaliser(bench: Bench, *, full: bool) -> Finding:
     worst = 0.0
     for positions in ([0], [0, 1]):
         drawn = bench.step(units, [positions], seed=_SEED)
-        expected = _flat(list(bench.clipped(units, positions, subject.max_grad_norm).sums.values()))
+        expected = _flat(list(bench.stepped(units, positions).sums.values()))
         if any(g is None for u in (empty, drawn) for g in u.gradients.values()):
             continue  # the probe of empty draws tells of it
         moved = _flat([a.double() - b.double() for a, b in _matched(drawn, empty)])
@@ -172,11 +179,10 @@ def empty_draw(bench: Bench, *, full: bool) -> Finding:
         compared="updates of a step without units, and of one with a unit",
         verdict="passed",
     )
-    if update.calls == ordinary.calls == 1 and not any(
-        grad is None or not bool(grad.any())
-        for grad in update.gradients.values()
-        if bench.subject.noise_multiplier > 0
-    ):
+    seen = [grad for grad in update.gradients.values() if grad is not None]
+    whole = len(seen) == len(update.gradients) > 0
+    noised = bench.subject.noise_multiplier == 0 or any(bool(grad.any()) for grad in seen)
+    if update.calls == ordinary.calls == 1 and whole and noised:
         return finding
     if ordinary.calls != 1:
         what = f"a step calls the optimizer {ordinary.calls} times"

@@ -8,7 +8,7 @@ from typing import Protocol
 from discreet.checking import bounds, coupling, noising, wiring
 from discreet.checking.bench import Bench
 from discreet.checking.freezing import Snapshot, exact_arithmetic
-from discreet.checking.report import CheckReport, Finding, Verdict
+from discreet.checking.report import CheckReport, Finding
 from discreet.checking.subject import Subject
 from discreet.errors import CheckError, DiscreetError
 
@@ -82,17 +82,14 @@ def _run(name: str, probe: Callable[[], Finding]) -> Finding:
     try:
         return probe()
     except CheckError as error:
-        return _told(name, "failed", error)
-    except DiscreetError as error:
-        return _told(name, "failed" if name == "engine" else "not run", error)
-
-
-def _told(name: str, verdict: Verdict, error: DiscreetError) -> Finding:
-    return Finding(
-        probe=name,
-        compared="the engine takes the model and the loss" if name == "engine" else "",
-        verdict=verdict,
-        where=(error.where,) if error.where else (),
-        what=error.what if verdict == "failed" else "the engine refuses",
-        do=error.do or "",
-    )
+        where = (error.where,) if error.where else ()
+        return Finding(
+            probe=name,
+            compared="the model runs on any number of units",
+            verdict="failed",
+            where=where,
+            what=error.what,
+            do=error.do or "",
+        )
+    except DiscreetError:
+        return Finding(probe=name, compared="", verdict="not run", what="the engine refuses")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
 
 from discreet.checking.bench import Bench, Units, plain
 from discreet.checking.coupling import batches
+from discreet.checking.locating import culprits
 from discreet.checking.report import Finding
 from discreet.errors import DiscreetError
 
@@ -52,16 +54,18 @@ def _trains(bench: Bench, name: str) -> bool:
 
 
 def engine(bench: Bench, *, full: bool) -> Finding:
-    """Whether the engine takes the model and the loss; it refuses what it sees to mix units.
-
-    Raises:
-        DiscreetError: It refuses.
-    """
-    del full
-    bench.gradients(plain(bench.subject.units[:2]))
-    return Finding(
+    """Whether the engine takes the model and the loss; it refuses what it sees to mix units."""
+    finding = Finding(
         probe="engine", compared="the engine takes the model and the loss", verdict="passed"
     )
+    try:
+        bench.gradients(plain(bench.subject.units[:2]))
+    except DiscreetError as error:
+        places = (culprits(bench, *pair) for pair in batches(bench, full=full))
+        named = next((place for place in places if place), ())
+        where = named or ((error.where,) if error.where else ())
+        return replace(finding, verdict="failed", where=where, what=error.what, do=error.do or "")
+    return finding
 
 
 def state(bench: Bench, *, full: bool) -> Finding:
