@@ -7,7 +7,12 @@ from typing import Protocol
 
 from discreet.checking import bounds, coupling, noising, wiring
 from discreet.checking.bench import Bench
-from discreet.checking.freezing import Snapshot, exact_arithmetic
+from discreet.checking.freezing import (
+    Snapshot,
+    cuda_devices,
+    exact_arithmetic,
+    frozen_randomness,
+)
 from discreet.checking.report import CheckReport, Finding
 from discreet.checking.subject import Subject
 from discreet.errors import CheckError, DiscreetError
@@ -71,9 +76,10 @@ def run_checks(
                     findings.append(_run(name, lambda p=probe: p(bench, full=full)))
     finally:
         snapshot.restore()
-    for name, extra in (more or {}).items():
-        if name not in without:
-            findings.append(_run(name, extra))
+    with frozen_randomness(cuda_devices(subject.model)):
+        for name, extra in (more or {}).items():
+            if name not in without:
+                findings.append(_run(name, extra))
     return CheckReport(findings=tuple(findings))
 
 

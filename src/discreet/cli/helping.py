@@ -54,7 +54,7 @@ def page(mode: str) -> str:
         return _train_page()
     if mode == "check":
         return _page(
-            "discreet check data=DATA.yaml model=WEIGHTS.pt epsilon=8 [--full] [key=value …]",
+            "discreet check data=DATA.yaml model=WEIGHTS.pt epsilon=8 [--full] …",
             check.ABOUT,
             {"Arguments": [*_CHECK_ROWS, ("…", None, "those of `discreet train --help`")]},
         )

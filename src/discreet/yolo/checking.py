@@ -117,7 +117,7 @@ def subject_of(trainer: PrivateDetectionTrainer, *, real: bool) -> Subject:
         max_grad_norm=mechanism.max_grad_norm,
         mechanism_of=mechanism_of,
         noise_multiplier=mechanism.noise_multiplier,
-        source=trainer.source,
+        source=checking_data.source_of(trainer),
         expected_batch_size=mechanism.expected_batch_size,
         optimizer=trainer.optimizer,
         units=list(units),

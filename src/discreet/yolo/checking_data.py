@@ -16,6 +16,7 @@ import torch
 
 from discreet.checking import Finding
 from discreet.data import ImageRecord
+from discreet.randomness import RandomSource, make_source
 from discreet.yolo import train
 from discreet.yolo.dataset import RecordDataset
 
@@ -45,6 +46,13 @@ def dataset_of(trainer: PrivateDetectionTrainer, records: Sequence[ImageRecord])
     other = copy.copy(trainer)
     other.dataset = dataclasses.replace(trainer.dataset, train=tuple(records))
     return other.build_dataset(mode="train")
+
+
+def source_of(trainer: PrivateDetectionTrainer) -> RandomSource:
+    """The run's random source; a seeded one anew, so that the run draws what it would have."""
+    if trainer.source.secure:
+        return trainer.source
+    return make_source(trainer.prepared.privacy.insecure_seed)
 
 
 class RealBatches:
@@ -160,8 +168,9 @@ def sampler(trainer: PrivateDetectionTrainer) -> Finding:
     draws = max(_DRAWS, min(_BITS // population, math.ceil(50 / rate)))
     counts = np.zeros(population)
     sizes = np.zeros(draws)
+    source = source_of(trainer)
     for i in range(draws):
-        draw = drawn.draw(trainer.source.stream())
+        draw = drawn.draw(source.stream())
         sizes[i] = len(draw)
         np.add.at(counts, draw, 1)
     trials = draws * population
