@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from discreet.arguments.plan import PlanArguments, read_plan_arguments
 from discreet.data import DetectionDataset, load_dataset
@@ -13,6 +13,11 @@ from discreet.planning import Plan, make_plan
 from discreet.recipe import DEFAULT_IMGSZ
 from discreet.result import TrainingResult
 from discreet.terminal import Reporter, SilentReporter
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from discreet.checking import CheckReport
 
 
 def train(given: Mapping[str, Any], *, reporter: Reporter | None = None) -> TrainingResult:
@@ -147,6 +152,51 @@ def _keep_apart(plot: Path | None, dataset: DetectionDataset) -> None:
         raise ConfigurationError(
             "lies among the training images", where=f"plot={plot}", do="Choose another folder."
         )
+
+
+def check(
+    model: nn.Module,
+    loss_fn: Callable[[nn.Module, Any], Tensor],
+    batch_fn: Callable[[Sequence[int]], Any],
+    *,
+    engine: str = "discreet",
+    **options: Any,
+) -> CheckReport:
+    """Check that a step of DP-SGD on any torch model and loss keeps units apart.
+
+    Runs the step with frozen randomness on neighbouring batches and compares: losses and
+    gradients of untouched units, norms, the clipped sum, the noise on every parameter, its
+    divisor, and what else changes. Model and optimizer are left as they were.
+
+    Args:
+        model: Any module, in the mode in which it trains.
+        loss_fn: `loss_fn(model, batch)` gives the loss of each unit, (B,), or by term, (B, T).
+        batch_fn: `batch_fn([0, 2])` gives the batch of these units; the same each time.
+        engine: Name of the engine for per-unit gradients.
+        **options: See `discreet.checking.check_step`: `parameters`, `max_grad_norm`,
+            `noise_multiplier`, `expected_batch_size`, `optimizer`, `units`, `terms`, `full`,
+            `strict`, `without`.
+
+    Raises:
+        CheckError: A probe failed, and `strict=True`.
+        ConfigurationError: Fewer than two units, nothing that trains, or an unknown engine.
+
+    Examples:
+        >>> import torch
+        >>> data = torch.randn(4, 3), torch.randn(4)
+        >>> def loss(model, batch):
+        ...     return (model(batch[0]).squeeze(1) - batch[1]) ** 2
+        >>> check(torch.nn.Linear(3, 1), loss, lambda u: (data[0][u], data[1][u])).passed
+        True
+    """
+    from discreet.checking import check_step
+    from discreet.gradients import ENGINES, make_engine
+
+    def factory(name: str) -> Any:
+        return lambda m, parameters: make_engine(name, m, parameters).per_example_gradients
+
+    others = {name: factory(name) for name in ENGINES if name != engine}
+    return check_step(model, loss_fn, batch_fn, engine=factory(engine), engines=others, **options)
 
 
 class PrivateYOLO:

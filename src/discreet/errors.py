@@ -7,6 +7,7 @@ DiscreetError                 base; the command line exits with status 2
 ├── ModelError                weights, architecture, layers
 │   └── UnsupportedLayerError a layer without a per-example gradient rule
 ├── AccountingError           an event or target that cannot be accounted
+├── CheckError                the step does not keep images apart; carries every finding
 ├── LedgerError               the record of what was spent
 │   └── BudgetError           a data set's budget would be crossed
 └── StorageError              the disk: unwritable, full, torn
@@ -45,13 +46,13 @@ class UnsafeArgumentError(ConfigurationError):
     """An argument would void the guarantee and is refused."""
 
 
-class DatasetError(DiscreetError, ValueError):
-    """The data set cannot be trained on; all problems are reported together.
+class _ListingError(DiscreetError):
+    """An error that carries several problems.
 
     Args:
         what: Summary in one sentence.
-        problems: One line each, `file:line: what is wrong`.
-        where: The data set file.
+        problems: One line each.
+        where: The file, or the part of the model.
         do: What to do about it.
     """
 
@@ -73,6 +74,20 @@ class DatasetError(DiscreetError, ValueError):
             shown.append(f"  … and {hidden} more")
         head = f"{self.where}: {self.what}" if self.where else self.what
         return "\n".join([head, *shown, *([f"  {self.do}"] if self.do else [])])
+
+
+class DatasetError(_ListingError, ValueError):
+    """The data set cannot be trained on; all problems are reported together.
+
+    Its problems read `file:line: what is wrong`, and `where` is the data set file.
+    """
+
+
+class CheckError(_ListingError, RuntimeError):
+    """The step couples privacy units, or leaves something without noise.
+
+    Its problems name the module, loss term or parameter.
+    """
 
 
 class ModelError(DiscreetError, ValueError):

@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import cyclopts
 
-from discreet.cli import demo, helping, ledger, plan, train, version
+from discreet.cli import check, demo, helping, ledger, plan, train, version
 from discreet.cli.output import (
     INTERRUPTED,
     MENDABLE,
@@ -118,7 +118,7 @@ def _run(words: Sequence[str], *, as_json: bool) -> Facts:
         raise _unknown_mode(mode)
     if "--help" in rest or "-h" in rest:
         mode, rest = "help", [mode]
-    if mode in ("train", "plan", "demo"):
+    if mode in ("train", "check", "plan", "demo"):
         rest = _options(mode, rest)
     elif mode == "ledger":
         actions = 1 if rest and _is_bare(rest[0]) else 0  # the second bare word is the action
@@ -150,7 +150,12 @@ def _options(mode: str, words: Sequence[str]) -> list[str]:
     from discreet import arguments  # late: help does not need the tables' checks
     from discreet.cli.grammar import to_options
 
-    flags = {"demo": demo.is_flag, "ledger": lambda _: False, "plan": arguments.is_plan_flag}
+    flags = {
+        "check": lambda name: name == "full" or arguments.is_flag(name),
+        "demo": demo.is_flag,
+        "ledger": lambda _: False,
+        "plan": arguments.is_plan_flag,
+    }
     return to_options(words, is_flag=flags.get(mode, arguments.is_flag))
 
 
@@ -178,6 +183,10 @@ def _application(reporter: Reporter, *, show: Callable[[str], None]) -> cyclopts
     @app.command(name="plan")
     def _plan(**given: str) -> Facts:
         return plan.run(given, reporter=reporter, show=show)
+
+    @app.command(name="check")
+    def _check(**given: str) -> Facts:
+        return check.run(given, reporter=reporter, show=show)
 
     @app.command(name="version")
     def _version() -> Facts:

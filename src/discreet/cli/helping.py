@@ -9,11 +9,12 @@ from typing import Any, get_args, get_type_hints
 
 from cyclopts import Parameter
 
-from discreet.cli import demo, ledger, plan, train, version
+from discreet.cli import check, demo, ledger, plan, train, version
 
 SUMMARY = "print this page, or the page of a mode: discreet help train"
 MODES: Mapping[str, str] = {
     "plan": plan.SUMMARY,
+    "check": check.SUMMARY,
     "train": train.SUMMARY,
     "demo": demo.SUMMARY,
     "ledger": ledger.SUMMARY,
@@ -21,11 +22,12 @@ MODES: Mapping[str, str] = {
     "help": SUMMARY,
 }
 
+Row = tuple[str, object, str]  # name, default (None is not shown), what it does
+_CHECK_ROWS: list[Row] = [("full", False, "go through all variants, engines and statistics")]
+
 WIDTH = 80
 NAME_COLUMNS = 20
 DEFAULT_COLUMNS = 10
-
-Row = tuple[str, object, str]  # name, default (None is not shown), what it does
 
 
 def overview() -> str:
@@ -54,6 +56,12 @@ def page(mode: str) -> str:
         return _train_page()
     if mode == "plan":
         return "\n".join([_page(plan.USAGE, plan.ABOUT, plan_rows()), "", "Examples", plan.EXAMPLE])
+    if mode == "check":
+        return _page(
+            "discreet check data=DATA.yaml model=WEIGHTS.pt epsilon=8 [--full] …",
+            check.ABOUT,
+            {"Arguments": [*_CHECK_ROWS, ("…", None, "those of `discreet train --help`")]},
+        )
     if mode == "demo":
         return _page("discreet demo [key=value …]", demo.ABOUT, {"Arguments": rows_of(demo.run)})
     if mode == "ledger":
@@ -69,6 +77,7 @@ def facts(mode: str | None) -> dict[str, object]:
         return {"modes": dict(MODES)}
     sections = {
         "plan": plan_rows,
+        "check": lambda: {"Check": _CHECK_ROWS, **train_rows()},
         "train": train_rows,
         "demo": lambda: {"Arguments": rows_of(demo.run)},
         "ledger": ledger_rows,

@@ -21,6 +21,7 @@ from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.utils import DEFAULT_CFG, callbacks
 
 from discreet.accounting import Event
+from discreet.checking import CheckReport
 from discreet.errors import BudgetError, LedgerError
 from discreet.gradients import GradientEngine, make_engine
 from discreet.ledger import BudgetLedger, RunAccounts
@@ -188,6 +189,7 @@ class PrivateDetectionTrainer(DetectionTrainer):
         started = time.monotonic()
         try:
             self._setup_train()
+            self.check = self._check_step()
             self._train_steps()
             self._finish(started)
         except KeyboardInterrupt as interrupt:
@@ -197,6 +199,11 @@ class PrivateDetectionTrainer(DetectionTrainer):
             raise
         finally:
             self._leave_folder()
+
+    def _check_step(self) -> CheckReport:
+        from discreet.yolo.checking import require_passed  # it imports this module
+
+        return require_passed(self)
 
     def _setup_train(self) -> None:
         if not isinstance(cast(Any, self.model), nn.Module):  # still the name of a file
