@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import cyclopts
 
-from discreet.cli import demo, helping, train, version
+from discreet.cli import audit, demo, helping, train, version
 from discreet.cli.output import (
     INTERRUPTED,
     MENDABLE,
@@ -118,7 +118,7 @@ def _run(words: Sequence[str], *, as_json: bool) -> Facts:
         raise _unknown_mode(mode)
     if "--help" in rest or "-h" in rest:
         mode, rest = "help", [mode]
-    if mode in ("train", "demo"):
+    if mode in ("train", "audit", "demo"):
         rest = _options(mode, rest)
     # Facts for a program go to standard output alone; a person reads the story there.
     reporter = RichReporter(sys.stderr if as_json else sys.stdout)
@@ -162,6 +162,10 @@ def _application(reporter: Reporter, *, show: Callable[[str], None]) -> cyclopts
     @app.command(name="train")
     def _train(**given: str) -> Facts:
         return train.run(given, reporter=reporter)
+
+    @app.command(name="audit")
+    def _audit(**given: str) -> Facts:
+        return audit.run(given, reporter=reporter)
 
     @app.command(name="version")
     def _version() -> Facts:

@@ -9,11 +9,12 @@ from typing import Any, get_args, get_type_hints
 
 from cyclopts import Parameter
 
-from discreet.cli import demo, train, version
+from discreet.cli import audit, demo, train, version
 
 SUMMARY = "print this page, or the page of a mode: discreet help train"
 MODES: Mapping[str, str] = {
     "train": train.SUMMARY,
+    "audit": audit.SUMMARY,
     "demo": demo.SUMMARY,
     "version": version.SUMMARY,
     "help": SUMMARY,
@@ -50,6 +51,12 @@ def page(mode: str) -> str:
     """The page of one mode."""
     if mode == "train":
         return _train_page()
+    if mode == "audit":
+        usage = (
+            "discreet audit [canaries=N] data=DATA.yaml model=WEIGHTS.pt epsilon=8 [key=value …]"
+        )
+        text = _page(usage, audit.ABOUT, {"Arguments": audit.ROWS})
+        return "\n".join([text, "", "Examples", audit.EXAMPLE])
     if mode == "demo":
         return _page("discreet demo [key=value …]", demo.ABOUT, {"Arguments": rows_of(demo.run)})
     usage = f"discreet {mode} [MODE]" if mode == "help" else f"discreet {mode}"
@@ -60,7 +67,11 @@ def facts(mode: str | None) -> dict[str, object]:
     """The same as `--json` tells it."""
     if mode is None:
         return {"modes": dict(MODES)}
-    sections = {"train": train_rows, "demo": lambda: {"Arguments": rows_of(demo.run)}}
+    sections = {
+        "train": train_rows,
+        "audit": lambda: {"Arguments": list(audit.ROWS)},
+        "demo": lambda: {"Arguments": rows_of(demo.run)},
+    }
     rows = sections[mode]() if mode in sections else {}
     told = [
         {"name": name, "section": section, "default": default, "help": text}
