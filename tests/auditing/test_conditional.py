@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from discreet.auditing.bounds import CanaryScores, one_run_bound
+from discreet.auditing.bounds import CanaryScores, Guessing, one_run_bound
 from discreet.auditing.conditional import (
     gaussian_epsilon,
     gaussian_one_run_estimate,
@@ -35,7 +35,7 @@ def test_agrees_with_jax_privacy(canaries: int, correct: int, significance: floa
     right = np.arange(canaries) < correct
     scores = CanaryScores.of(np.where(coins == right, 1.0, -1.0), coins, centre=0)
     found = gaussian_one_run_estimate(
-        scores, delta=DELTA, confidence=1 - significance, guesses=[canaries]
+        scores, delta=DELTA, confidence=1 - significance, guesses=[Guessing(number=canaries)]
     )
     assert found.correct == correct
     assert found.epsilon == pytest.approx(expected, abs=1e-3)

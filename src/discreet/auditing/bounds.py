@@ -83,7 +83,21 @@ class Bound:
     correct: int
 
 
-def default_guesses(canaries: int) -> tuple[int, ...]:
+@dataclass(frozen=True, kw_only=True)
+class Guessing:
+    """A way of guessing coins.
+
+    Attributes:
+        number: On how many canaries.
+        by_rank: Half of them the highest scores, half the lowest, whatever centre the scores
+            claim to have: a mechanism that is not what it says does not keep to it.
+    """
+
+    number: int
+    by_rank: bool = False
+
+
+def default_guesses(canaries: int) -> tuple[Guessing, ...]:
     """Numbers of guesses to try: all canaries, a quarter, a sixteenth, … of them.
 
     Depends on the number of canaries only, never on scores or coins.
@@ -91,7 +105,7 @@ def default_guesses(canaries: int) -> tuple[int, ...]:
     numbers = [max(canaries, 1)]
     while numbers[-1] // 4 >= _FEWEST_GUESSES:
         numbers.append(numbers[-1] // 4)
-    return tuple(numbers)
+    return tuple(Guessing(number=number) for number in numbers)
 
 
 def guess_coins(
@@ -151,9 +165,15 @@ def one_run_p_value(
 
 
 def refuted_epsilon(
-    *, delta: float, canaries: int, guesses: int, correct: int, significance: float
+    *,
+    delta: float,
+    canaries: int,
+    guesses: int,
+    correct: int,
+    significance: float,
+    above: float = 0.0,
 ) -> float:
-    """Largest ε that so many correct guesses refute; 0 if they refute none.
+    """Largest ε that so many correct guesses refute; 0 if they refute none above `above`.
 
     Args:
         delta: δ of the claim.
@@ -161,6 +181,7 @@ def refuted_epsilon(
         guesses: See `one_run_p_value`.
         correct: See `one_run_p_value`.
         significance: Allowed probability of refuting a true claim.
+        above: Only a larger ε is of interest.
     """
 
     def refuted(epsilon: float) -> bool:
@@ -169,10 +190,10 @@ def refuted_epsilon(
         )
         return p_value <= significance
 
-    if guesses == 0 or not refuted(0.0):
+    if guesses == 0 or not refuted(above):
         return 0.0
-    low, high = 0.0, _LARGEST_EPSILON
-    while high - low > 1e-6:  # the lower end is always refuted: the error is towards 0
+    low, high = above, _LARGEST_EPSILON
+    while high - low > 1e-5:  # the lower end is always refuted: the error is towards 0
         middle = (low + high) / 2
         low, high = (middle, high) if refuted(middle) else (low, middle)
     return low
@@ -183,7 +204,7 @@ def one_run_bound(
     *,
     delta: float,
     confidence: float = CONFIDENCE,
-    guesses: Sequence[int] | None = None,
+    guesses: Sequence[Guessing] | None = None,
 ) -> Bound:
     """Lower bound on ε from one run with many canaries, whatever ties their scores together.
 
@@ -191,33 +212,38 @@ def one_run_bound(
         canaries: Scores and coins.
         delta: δ of the claim.
         confidence: Of the bound.
-        guesses: Numbers of guesses to try, fixed before the coins were seen; `default_guesses`
-            if not given. The allowed error is shared out evenly among them.
+        guesses: Ways of guessing to try, fixed before the coins were seen; `default_guesses` if
+            not given. The allowed error is shared out evenly among them.
 
     Raises:
         ConfigurationError: An argument is out of range.
     """
     _check(delta=delta, confidence=confidence)
-    tried = tuple(default_guesses(len(canaries)) if guesses is None else guesses)
-    if not tried:
-        raise ConfigurationError("no number of guesses to try", where="guesses")
+    tried = _tried(guesses, len(canaries))
     significance = (1 - confidence) / len(tried)
-    bounds: list[Bound] = []
-    for number in tried:
-        guessed = guess_coins(canaries.scores, number, centre=canaries.centre)
-        correct = int(((guessed == 1) & canaries.included).sum())
-        correct += int(((guessed == -1) & ~canaries.included).sum())
+    best = Bound(epsilon=0.0, confidence=confidence, guesses=0, correct=0)
+    for way in tried:
+        correct = correct_guesses(canaries, way)
         epsilon = refuted_epsilon(
             delta=delta,
             canaries=len(canaries),
-            guesses=number,
+            guesses=way.number,
             correct=correct,
             significance=significance,
+            above=best.epsilon,
         )
-        bounds.append(
-            Bound(epsilon=epsilon, confidence=confidence, guesses=number, correct=correct)
-        )
-    return max(bounds, key=lambda bound: bound.epsilon)
+        if epsilon > best.epsilon or best.guesses == 0:
+            best = Bound(
+                epsilon=epsilon, confidence=confidence, guesses=way.number, correct=correct
+            )
+    return best
+
+
+def correct_guesses(canaries: CanaryScores, way: Guessing) -> int:
+    """How many guesses of that way are right."""
+    centre = None if way.by_rank else canaries.centre
+    guessed = guess_coins(canaries.scores, way.number, centre=centre)
+    return int((guessed == np.where(canaries.included, 1, -1)).sum())
 
 
 def reach(
@@ -225,20 +251,27 @@ def reach(
     *,
     delta: float,
     confidence: float = CONFIDENCE,
-    guesses: Sequence[int] | None = None,
+    guesses: Sequence[Guessing] | None = None,
 ) -> float:
     """The bound if every guess were right: a claim above it cannot be refuted by these canaries."""
-    tried = default_guesses(canaries) if guesses is None else guesses
+    tried = _tried(guesses, canaries)
     return max(
         refuted_epsilon(
             delta=delta,
             canaries=canaries,
-            guesses=number,
-            correct=number,
+            guesses=way.number,
+            correct=way.number,
             significance=(1 - confidence) / len(tried),
         )
-        for number in tried
+        for way in tried
     )
+
+
+def _tried(guesses: Sequence[Guessing] | None, canaries: int) -> tuple[Guessing, ...]:
+    tried = tuple(default_guesses(canaries) if guesses is None else guesses)
+    if not tried:
+        raise ConfigurationError("no way of guessing to try", where="guesses")
+    return tried
 
 
 def clopper_pearson(

@@ -14,7 +14,7 @@ Shape legend: m canaries, k drawn ones.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Self
 
@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from discreet.auditing.bounds import CanaryScores, one_run_bound
+from discreet.auditing.bounds import CanaryScores, Guessing, correct_guesses, refuted_epsilon
 from discreet.clipping import PerExampleGradients
 from discreet.errors import ConfigurationError
 from discreet.randomness import RandomSource
@@ -250,8 +250,8 @@ def rehearsed_guesses(
     steps: int,
     delta: float,
     stream: np.random.Generator,
-) -> Sequence[int]:
-    """Numbers of guesses that suit a mechanism, from made-up coins, before the real ones are seen.
+) -> tuple[Guessing, ...]:
+    """Ways of guessing that suit a mechanism, from made-up coins, before the real ones are seen.
 
     Args:
         canaries: Number of canaries m.
@@ -262,11 +262,13 @@ def rehearsed_guesses(
         stream: Draws the rehearsals.
 
     Returns:
-        All canaries, for a run that hides nothing, and the number that did best in rehearsal.
+        The number of guesses that did best in rehearsal; and half of the canaries by rank, for a
+        run that is not what it claims.
     """
     numbers = sorted({max(1, round(canaries * share)) for share in 2.0 ** -np.arange(8)})
-    gained = dict.fromkeys([n for n in numbers if n >= min(canaries, 16)], 0.0)
-    for _ in range(_REHEARSALS):
+    ways = [Guessing(number=number) for number in numbers if number >= min(canaries, 16)]
+    right = np.zeros((_REHEARSALS, len(ways)), dtype=np.int64)
+    for rehearsal in range(_REHEARSALS):
         coins = stream.random(canaries) < 0.5
         evidence = np.zeros(canaries)
         for _ in range(steps):
@@ -276,8 +278,16 @@ def rehearsed_guesses(
                 observed, noise_multiplier=noise_multiplier, sample_rate=sample_rate
             )
         made_up = CanaryScores(scores=evidence, included=coins, centre=0.0)
-        for number in gained:
-            found = one_run_bound(made_up, delta=delta, confidence=0.975, guesses=[number])
-            gained[number] += found.epsilon
-    best = max(gained, key=lambda number: gained[number])
-    return (canaries,) if best == canaries else (canaries, best)
+        right[rehearsal] = [correct_guesses(made_up, way) for way in ways]
+    gained = [
+        refuted_epsilon(
+            delta=delta,
+            canaries=canaries,
+            guesses=way.number,
+            correct=int(typical),
+            significance=0.025,
+        )
+        for way, typical in zip(ways, np.median(right, axis=0), strict=True)
+    ]
+    best = ways[int(np.argmax(gained))]
+    return best, Guessing(number=max(1, canaries // 2), by_rank=True)

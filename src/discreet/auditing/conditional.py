@@ -19,9 +19,10 @@ from discreet.auditing.bounds import (
     Bound,
     Calls,
     CanaryScores,
+    Guessing,
     clopper_pearson,
+    correct_guesses,
     default_guesses,
-    guess_coins,
     halves,
 )
 
@@ -100,7 +101,7 @@ def gaussian_one_run_estimate(
     *,
     delta: float,
     confidence: float = CONFIDENCE,
-    guesses: Sequence[int] | None = None,
+    guesses: Sequence[Guessing] | None = None,
 ) -> Bound:
     """Lower bound on ε from one run, if the mechanism is Gaussian.
 
@@ -115,14 +116,15 @@ def gaussian_one_run_estimate(
     """
     tried = tuple(default_guesses(len(canaries)) if guesses is None else guesses)
     significance = (1 - confidence) / len(tried)
-    best = Bound(epsilon=0.0, confidence=confidence, guesses=tried[0], correct=0)
-    for number in tried:
-        guessed = guess_coins(canaries.scores, number, centre=canaries.centre)
-        correct = int((guessed == np.where(canaries.included, 1, -1)).sum())
-        mu = _refuted_mu(len(canaries), number, correct, significance)
+    best = Bound(epsilon=0.0, confidence=confidence, guesses=tried[0].number, correct=0)
+    for way in tried:
+        correct = correct_guesses(canaries, way)
+        mu = _refuted_mu(len(canaries), way.number, correct, significance)
         epsilon = gaussian_epsilon(mu, delta)
         if epsilon >= best.epsilon:
-            best = Bound(epsilon=epsilon, confidence=confidence, guesses=number, correct=correct)
+            best = Bound(
+                epsilon=epsilon, confidence=confidence, guesses=way.number, correct=correct
+            )
     return best
 
 
@@ -130,7 +132,7 @@ def _refuted_mu(canaries: int, guesses: int, correct: int, significance: float) 
     if guesses == 0 or not _refutes(0.0, canaries, guesses, correct, significance):
         return 0.0
     low, high = 0.0, _LARGEST_MU
-    while high - low > 1e-6:
+    while high - low > 1e-5:
         middle = (low + high) / 2
         if _refutes(middle, canaries, guesses, correct, significance):
             low = middle

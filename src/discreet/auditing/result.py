@@ -12,6 +12,7 @@ from discreet.auditing.bounds import (
     CONFIDENCE,
     Bound,
     CanaryScores,
+    Guessing,
     clopper_pearson_bound,
     one_run_bound,
     reach,
@@ -86,7 +87,7 @@ def judge(
     claimed_epsilon: float,
     delta: float,
     stream: np.random.Generator,
-    guesses: Sequence[int] | None = None,
+    guesses: Sequence[Guessing] | None = None,
     confidence: float = CONFIDENCE,
 ) -> AuditResult:
     """All bounds of an attack, beside the claim.

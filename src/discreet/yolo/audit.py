@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from discreet.auditing import canaries as gradient
-from discreet.auditing.bounds import CanaryScores
+from discreet.auditing.bounds import CanaryScores, Guessing
 from discreet.auditing.canaries import CanaryWatch, GradientCanaries, fair_coins, rehearsed_guesses
 from discreet.auditing.result import AuditResult, judge
 from discreet.errors import ConfigurationError
@@ -166,7 +166,7 @@ class AuditedTrainer(PrivateDetectionTrainer):
         super()._setup_train()
         cast(Any, self.model).audit_only = True  # travels inside the weights
         mechanism = self.plan.mechanism
-        self._guesses: Sequence[int] | None = None
+        self._guesses: Sequence[Guessing] | None = None
         if self._attack == "image":
             self._included = fair_coins(self._count, self.source)
             self._losses_before = self._canary_losses()
