@@ -13,8 +13,10 @@ from scipy.stats import binom
 from discreet.auditing.bounds import (
     Bound,
     CanaryScores,
+    Guessing,
     clopper_pearson,
     clopper_pearson_bound,
+    correct_guesses,
     default_guesses,
     guess_coins,
     one_run_bound,
@@ -161,6 +163,13 @@ def test_guesses_depend_on_scores_alone():
     assert guess_coins(scores, 0).tolist() == [0] * 6
     with pytest.raises(ConfigurationError, match="guesses=7"):
         guess_coins(scores, 7)
+
+
+def test_guesses_on_the_highest_scores_alone():
+    coins = np.array([True, False, True, False])
+    scores = CanaryScores.of([5.0, 4.0, 3.0, -9.0], coins, centre=0)
+    assert correct_guesses(scores, Guessing(number=3, highest=True)) == 2
+    assert correct_guesses(scores, Guessing(number=0, highest=True)) == 0
 
 
 def test_default_guesses_are_few_and_public():

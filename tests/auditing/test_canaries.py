@@ -122,6 +122,7 @@ def claim() -> MechanismConfig:
     return claim_of(8, canaries=4000)
 
 
+@pytest.mark.slow
 def test_twenty_correct_runs_are_not_refuted_and_show_three_tenths_of_epsilon(
     claim: MechanismConfig,
 ):

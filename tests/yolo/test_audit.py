@@ -82,6 +82,7 @@ def test_the_drawn_canaries_are_among_the_units_of_the_step(white_box: AuditedRu
     assert (drawn > 150).all() and (drawn < 400).all()
 
 
+@pytest.mark.slow
 def test_a_run_without_noise_is_refuted(audit: Audit, monkeypatch: pytest.MonkeyPatch):
     def nothing(self: DrawnAhead, clipped: ClippedSum, source: RandomSource) -> Any:
         return {name: value.clone() for name, value in clipped.sums.items()}
@@ -90,6 +91,7 @@ def test_a_run_without_noise_is_refuted(audit: Audit, monkeypatch: pytest.Monkey
     assert audit().result.refuted
 
 
+@pytest.mark.slow
 def test_a_run_without_clipping_is_refuted(audit: Audit, monkeypatch: pytest.MonkeyPatch):
     def unclipped(self: FlatClipping, gradients: PerExampleGradients) -> ClippedSum:
         count = len(next(iter(gradients.squared_norms.values())))
@@ -100,6 +102,7 @@ def test_a_run_without_clipping_is_refuted(audit: Audit, monkeypatch: pytest.Mon
     assert audit().result.refuted
 
 
+@pytest.mark.slow
 def test_an_attack_that_reads_the_coins_is_refuted(audit: Audit, monkeypatch: pytest.MonkeyPatch):
     """The alarm works: scores that know more than the run gave away exceed its claim."""
 
@@ -113,20 +116,13 @@ def test_an_attack_that_reads_the_coins_is_refuted(audit: Audit, monkeypatch: py
     assert audit().result.refuted
 
 
+@pytest.mark.slow
 def test_image_canaries(audit: Audit):
     run = audit(attack="image", canaries=40, batch=32)
     assert not run.result.refuted
     assert run.result.canaries == 40 and 5 < run.result.included < 35
     assert run.training.record.sampling["population"] == IMAGES + 40
     assert run.training.record.training["audit_only"] is True
-
-
-def test_image_canaries_without_privacy_are_found(audit: Audit):
-    """The attack sees what there is to see: with hardly any noise, losses tell the coins."""
-    run = audit(
-        attack="image", canaries=60, batch=42, steps=40, epsilon=1e5, optimizer="Adam", lr0=0.01
-    )
-    assert run.result.one_run.epsilon > 0.3
 
 
 @pytest.mark.parametrize(

@@ -89,12 +89,13 @@ class Guessing:
 
     Attributes:
         number: On how many canaries.
-        by_rank: Half of them the highest scores, half the lowest, whatever centre the scores
-            claim to have: a mechanism that is not what it says does not keep to it.
+        highest: Guess "in" on the highest scores and nothing on the others, whatever centre the
+            scores claim to have: a mechanism that is not what it says does not keep to it, and a
+            canary that was never drawn looks like one that is out.
     """
 
     number: int
-    by_rank: bool = False
+    highest: bool = False
 
 
 def default_guesses(canaries: int) -> tuple[Guessing, ...]:
@@ -241,8 +242,10 @@ def one_run_bound(
 
 def correct_guesses(canaries: CanaryScores, way: Guessing) -> int:
     """How many guesses of that way are right."""
-    centre = None if way.by_rank else canaries.centre
-    guessed = guess_coins(canaries.scores, way.number, centre=centre)
+    if way.highest:
+        order = np.argsort(canaries.scores, kind="stable")
+        return int(canaries.included[order[len(order) - way.number :]].sum())
+    guessed = guess_coins(canaries.scores, way.number, centre=canaries.centre)
     return int((guessed == np.where(canaries.included, 1, -1)).sum())
 
 

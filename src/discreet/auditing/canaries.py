@@ -262,8 +262,8 @@ def rehearsed_guesses(
         stream: Draws the rehearsals.
 
     Returns:
-        The number of guesses that did best in rehearsal; and half of the canaries by rank, for a
-        run that is not what it claims.
+        The number of guesses that did best in rehearsal; and, for a run that is not what it
+        claims, the highest three eighths, of the half that is in.
     """
     numbers = sorted({max(1, round(canaries * share)) for share in 2.0 ** -np.arange(8)})
     ways = [Guessing(number=number) for number in numbers if number >= min(canaries, 16)]
@@ -290,4 +290,4 @@ def rehearsed_guesses(
         for way, typical in zip(ways, np.median(right, axis=0), strict=True)
     ]
     best = ways[int(np.argmax(gained))]
-    return best, Guessing(number=max(1, canaries // 2), by_rank=True)
+    return best, Guessing(number=max(1, 3 * canaries // 8), highest=True)

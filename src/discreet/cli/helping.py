@@ -52,9 +52,7 @@ def page(mode: str) -> str:
     if mode == "train":
         return _train_page()
     if mode == "audit":
-        usage = (
-            "discreet audit [canaries=N] data=DATA.yaml model=WEIGHTS.pt epsilon=8 [key=value …]"
-        )
+        usage = "discreet audit data=DATA.yaml model=WEIGHTS.pt epsilon=8 [key=value …]"
         text = _page(usage, audit.ABOUT, {"Arguments": audit.ROWS})
         return "\n".join([text, "", "Examples", audit.EXAMPLE])
     if mode == "demo":
