@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import cyclopts
 
-from discreet.cli import check, demo, helping, ledger, plan, train, version
+from discreet.cli import audit, check, demo, helping, ledger, plan, train, version
 from discreet.cli.output import (
     INTERRUPTED,
     MENDABLE,
@@ -118,7 +118,7 @@ def _run(words: Sequence[str], *, as_json: bool) -> Facts:
         raise _unknown_mode(mode)
     if "--help" in rest or "-h" in rest:
         mode, rest = "help", [mode]
-    if mode in ("train", "check", "plan", "demo"):
+    if mode in ("train", "check", "audit", "plan", "demo"):
         rest = _options(mode, rest)
     elif mode == "ledger":
         actions = 1 if rest and _is_bare(rest[0]) else 0  # the second bare word is the action
@@ -187,6 +187,10 @@ def _application(reporter: Reporter, *, show: Callable[[str], None]) -> cyclopts
     @app.command(name="check")
     def _check(**given: str) -> Facts:
         return check.run(given, reporter=reporter, show=show)
+
+    @app.command(name="audit")
+    def _audit(**given: str) -> Facts:
+        return audit.run(given, reporter=reporter)
 
     @app.command(name="version")
     def _version() -> Facts:

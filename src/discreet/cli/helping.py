@@ -9,13 +9,14 @@ from typing import Any, get_args, get_type_hints
 
 from cyclopts import Parameter
 
-from discreet.cli import check, demo, ledger, plan, train, version
+from discreet.cli import audit, check, demo, ledger, plan, train, version
 
 SUMMARY = "print this page, or the page of a mode: discreet help train"
 MODES: Mapping[str, str] = {
     "plan": plan.SUMMARY,
     "check": check.SUMMARY,
     "train": train.SUMMARY,
+    "audit": audit.SUMMARY,
     "demo": demo.SUMMARY,
     "ledger": ledger.SUMMARY,
     "version": version.SUMMARY,
@@ -62,6 +63,10 @@ def page(mode: str) -> str:
             check.ABOUT,
             {"Arguments": [*_CHECK_ROWS, ("…", None, "those of `discreet train --help`")]},
         )
+    if mode == "audit":
+        usage = "discreet audit data=DATA.yaml model=WEIGHTS.pt epsilon=8 [key=value …]"
+        text = _page(usage, audit.ABOUT, {"Arguments": audit.ROWS})
+        return "\n".join([text, "", "Examples", audit.EXAMPLE])
     if mode == "demo":
         return _page("discreet demo [key=value …]", demo.ABOUT, {"Arguments": rows_of(demo.run)})
     if mode == "ledger":
@@ -79,6 +84,7 @@ def facts(mode: str | None) -> dict[str, object]:
         "plan": plan_rows,
         "check": lambda: {"Check": _CHECK_ROWS, **train_rows()},
         "train": train_rows,
+        "audit": lambda: {"Arguments": list(audit.ROWS)},
         "demo": lambda: {"Arguments": rows_of(demo.run)},
         "ledger": ledger_rows,
     }

@@ -85,12 +85,15 @@ class PreparedRun:
         return reasons
 
 
-def prepare(arguments: Mapping[str, Any], *, reporter: Reporter) -> PreparedRun:
+def prepare(
+    arguments: Mapping[str, Any], *, reporter: Reporter, extra_units: int = 0
+) -> PreparedRun:
     """Check arguments, data and model, and plan the run. Writes nothing.
 
     Args:
         arguments: All arguments by name; with `resume`, those of the interrupted run are taken.
         reporter: Who is told of the progress.
+        extra_units: Units beside the images: an audit's canaries.
 
     Raises:
         DiscreetError: Anything that is wrong.
@@ -113,7 +116,7 @@ def prepare(arguments: Mapping[str, Any], *, reporter: Reporter) -> PreparedRun:
         reporter.notice(notice)
     _check_classes(settings.get("classes"), dataset)
     _check_device(settings.get("device"))
-    plan = _plan(privacy, dataset, resumed=state)
+    plan = _plan(privacy, dataset.n + extra_units, resumed=state)
     fresh = RunState(
         given=given,
         mechanism=plan.mechanism,
@@ -140,10 +143,8 @@ def prepare(arguments: Mapping[str, Any], *, reporter: Reporter) -> PreparedRun:
     )
 
 
-def _plan(
-    privacy: PrivacyArguments, dataset: DetectionDataset, *, resumed: RunState | None
-) -> TrainingPlan:
-    plan = plan_training(privacy, population=dataset.n)
+def _plan(privacy: PrivacyArguments, population: int, *, resumed: RunState | None) -> TrainingPlan:
+    plan = plan_training(privacy, population=population)
     if resumed is None:
         return plan
     # As calibrated when the run began: a newer accountant may find another noise multiplier.
