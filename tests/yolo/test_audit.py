@@ -55,7 +55,7 @@ def test_a_correct_run_is_not_refuted(white_box: AuditedRun):
     result = white_box.result
     assert not result.refuted
     assert result.claimed_epsilon <= 3
-    assert result.one_run.epsilon > 0.2 * result.claimed_epsilon
+    assert result.one_run.correct > result.one_run.guesses / 2  # it sees something
 
 
 def test_every_canary_counts_in_the_population(white_box: AuditedRun):
