@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,21 @@ os.environ.setdefault("YOLO_AUTOINSTALL", "false")
 # One thread a worker: threads that spin for each other's cores are many times slower.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(autouse=True)
+def _own_ledger(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test charges the ledger of whoever runs the tests, nor another test's."""
+    monkeypatch.setenv("DISCREET_LEDGER", str(tmp_path_factory.mktemp("ledger") / "l.sqlite"))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _session_ledger(tmp_path_factory: pytest.TempPathFactory) -> Generator[None]:
+    """The same for fixtures that outlive a test."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DISCREET_LEDGER", str(tmp_path_factory.mktemp("ledger") / "l.sqlite"))
+        yield
+
 
 SHARED_VARIABLE = "DISCREET_SHARED"
 

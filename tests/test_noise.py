@@ -88,7 +88,8 @@ def sums() -> ClippedSum:
 
 
 def test_noise_drawn_ahead_has_the_same_scale_and_is_never_used_twice():
-    with DrawnAhead(GaussianMechanism(noise_multiplier=1.2), SecureSource(), ENTRIES) as mechanism:
+    with DrawnAhead(SecureSource(), ENTRIES) as ahead:
+        mechanism = ahead.scaled_by(GaussianMechanism(noise_multiplier=1.2))
         first, second = (mechanism.privatise(sums(), SecureSource()) for _ in range(2))
     for noised in (first, second):
         assert noised["a"].shape == (SIZE // 4, 4)
@@ -104,29 +105,42 @@ def test_noise_drawn_ahead_is_reproducible_for_tests():
     outputs = []
     for _ in range(2):
         source = InsecureSource(3)
-        with DrawnAhead(GaussianMechanism(noise_multiplier=1.0), source, ENTRIES) as mechanism:
+        with DrawnAhead(source, ENTRIES) as ahead:
+            mechanism = ahead.scaled_by(GaussianMechanism(noise_multiplier=1.0))
             outputs.append([mechanism.privatise(sums(), source)["a"] for _ in range(2)])
     assert all(torch.equal(one, other) for one, other in zip(*outputs, strict=True))
 
 
+def test_noise_drawn_ahead_takes_each_steps_own_scale():
+    with DrawnAhead(SecureSource(), ENTRIES) as ahead:
+        for multiplier in (2.0, 0.5):
+            step = ahead.scaled_by(GaussianMechanism(noise_multiplier=multiplier))
+            samples = step.privatise(sums(), SecureSource())["a"].double().numpy().ravel()
+            assert scale_is(samples, multiplier * 2.5)
+
+
 def test_what_was_drawn_for_a_failed_step_is_forgotten():
     source = InsecureSource(3)
-    mechanism = GaussianMechanism(noise_multiplier=1.0)
-    with DrawnAhead(mechanism, source, ENTRIES) as ahead, pytest.raises(RuntimeError, match="sums"):
-        ahead.privatise(zeros(a=(SIZE,)), source)
-    with DrawnAhead(mechanism, InsecureSource(3), ENTRIES) as ahead:
-        drawn = ahead.privatise(sums(), source)["a"]
+    step = GaussianMechanism(noise_multiplier=1.0)
+    with DrawnAhead(source, ENTRIES) as ahead, pytest.raises(RuntimeError, match="sums"):
+        ahead.scaled_by(step).privatise(zeros(a=(SIZE,)), source)
+    with DrawnAhead(InsecureSource(3), ENTRIES) as ahead:
+        mechanism = ahead.scaled_by(step)
+        drawn = mechanism.privatise(sums(), source)["a"]
         with pytest.raises(RuntimeError):
-            ahead.privatise(zeros(a=(5,)), source)
-        again = ahead.privatise(sums(), source)["a"]
+            mechanism.privatise(zeros(a=(5,)), source)
+        again = mechanism.privatise(sums(), source)["a"]
     assert not torch.equal(drawn, again)
 
 
-@pytest.mark.parametrize("options", [{"most": 10}, {}])
-def test_too_much_to_wait_in_memory_is_drawn_when_needed(options: dict[str, int]):
-    multiplier = 1.0 if options else 0.0
-    mechanism = GaussianMechanism(noise_multiplier=multiplier)
-    with DrawnAhead(mechanism, SecureSource(), ENTRIES, **options) as ahead:
+def test_too_much_to_wait_in_memory_is_drawn_when_needed():
+    with DrawnAhead(SecureSource(), ENTRIES, most=10) as ahead:
         assert ahead._thread is None
-        noised = ahead.privatise(sums(), SecureSource())["a"]
-    assert bool(noised.any()) == bool(options)
+        mechanism = ahead.scaled_by(GaussianMechanism(noise_multiplier=1.0))
+        assert mechanism.privatise(sums(), SecureSource())["a"].any()
+
+
+def test_no_noise_stays_no_noise():
+    with DrawnAhead(SecureSource(), ENTRIES) as ahead:
+        mechanism = ahead.scaled_by(GaussianMechanism(noise_multiplier=0.0))
+        assert not mechanism.privatise(sums(), SecureSource())["a"].any()

@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from itertools import pairwise
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from discreet.accounting import (
-    Accountant,
-    PoissonSampledGaussian,
-    make_accountant,
-)
+from discreet.accounting import Accountant, AccountantName, Event, make_accountant, merge
 from discreet.clipping import Clipping, FlatClipping
 from discreet.noise import GaussianMechanism
 from discreet.privacy import NeighboringRelation, PrivacySpent, PrivacyUnit
-from discreet.sampling import PoissonSampler
+from discreet.sampling import (
+    PoissonSampler,
+    Sampler,
+    ShuffleSampler,
+    TruncatedPoissonSampler,
+)
+
+SamplingName = Literal["poisson", "truncated_poisson", "shuffle"]
+NoiseSchedule = Literal["constant", "step", "exponential"]
+
+# Noise falls in plateaus: as many different mechanisms as the accountant has to compose.
+_PLATEAUS: Mapping[NoiseSchedule, int] = {"constant": 1, "step": 4, "exponential": 32}
 
 
 class MechanismConfig(BaseModel):
@@ -25,7 +34,11 @@ class MechanismConfig(BaseModel):
         population: Number of privacy units n in the training set. Disclosed: it sets q.
         expected_batch_size: Expected units per step, B = q · n; also the normaliser.
         steps: Number of steps T.
-        noise_multiplier: Standard deviation of the noise over the sensitivity, σ.
+        noise_multiplier: Standard deviation of the noise over the sensitivity, σ, in the first
+            step.
+        noise_schedule: How σ moves over the run: not at all, in four plateaus, or in up to 32
+            (a geometric series either way).
+        final_noise: σ of the last plateau over σ of the first.
         max_grad_norm: L2 bound C on one unit's contribution.
         delta: δ of the guarantee.
         clipping: Kind of clipping.
@@ -33,6 +46,7 @@ class MechanismConfig(BaseModel):
         unit: The privacy unit.
         relation: The neighbouring relation.
         sampling: How units are drawn.
+        largest_batch: Cap on the drawn units of truncated Poisson sampling.
     """
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
@@ -44,10 +58,13 @@ class MechanismConfig(BaseModel):
     max_grad_norm: float = Field(gt=0)
     delta: float = Field(gt=0, lt=1)
     clipping: Literal["flat"] = "flat"
-    accountant: Literal["pld", "rdp"] = "pld"
+    accountant: AccountantName = "pld"
     unit: PrivacyUnit = PrivacyUnit.IMAGE
     relation: NeighboringRelation = NeighboringRelation.ADD_OR_REMOVE_ONE
-    sampling: Literal["poisson"] = "poisson"
+    sampling: SamplingName = "poisson"
+    largest_batch: int | None = Field(default=None, ge=1)
+    noise_schedule: NoiseSchedule = "constant"
+    final_noise: float = Field(default=1.0, gt=0)
 
     @model_validator(mode="after")
     def _batch_within_population(self) -> Self:
@@ -58,45 +75,102 @@ class MechanismConfig(BaseModel):
             )
         return self
 
+    @model_validator(mode="after")
+    def _cap_where_it_belongs(self) -> Self:
+        if (self.largest_batch is not None) != (self.sampling == "truncated_poisson"):
+            raise ValueError("largest_batch belongs to truncated Poisson sampling, and only there")
+        return self
+
+    @model_validator(mode="after")
+    def _final_noise_where_it_belongs(self) -> Self:
+        if self.noise_schedule == "constant" and self.final_noise != 1:
+            raise ValueError("final_noise needs a noise schedule other than constant")
+        return self
+
     @property
     def sample_rate(self) -> float:
         """Probability q = B / n of a unit to be drawn in one step."""
         return self.expected_batch_size / self.population
 
     @property
-    def step_event(self) -> PoissonSampledGaussian:
-        """The event that one step is."""
-        return PoissonSampledGaussian(
-            sample_rate=self.sample_rate, noise_multiplier=self.noise_multiplier, steps=1
+    def steps_per_epoch(self) -> int:
+        """Steps of one expected pass over the data: ceil(n / B)."""
+        return math.ceil(self.population / self.expected_batch_size)
+
+    def noise_multiplier_at(self, step: int) -> float:
+        """σ of the `step`-th step, from 1."""
+        return self._noise_of_plateau((step - 1) // self._period * self._plateaus // self._periods)
+
+    def step_event(self, step: int) -> Event:
+        """The event that the `step`-th step, from 1, is."""
+        return self._event(self.noise_multiplier_at(step), steps=1)
+
+    def planned_events(self, steps: int | None = None) -> tuple[Event, ...]:
+        """The events of the first `steps` steps, by default of all, in order."""
+        end = self.steps if steps is None else min(steps, self.steps)
+        bounds = [self._first_step_of(plateau) - 1 for plateau in range(self._plateaus)]
+        return merge(
+            self._event(self._noise_of_plateau(plateau), steps=min(stop, end) - start)
+            for plateau, (start, stop) in enumerate(pairwise([*bounds, self.steps]))
+            if start < end
         )
 
-    def planned_event(self, steps: int | None = None) -> PoissonSampledGaussian:
-        """The event of the first `steps` steps, by default of all."""
-        return PoissonSampledGaussian(
-            sample_rate=self.sample_rate,
-            noise_multiplier=self.noise_multiplier,
-            steps=self.steps if steps is None else steps,
-        )
+    @property
+    def _period(self) -> int:
+        # A shuffled epoch is dealt at once, and is one participation: noise moves between epochs.
+        return self.steps_per_epoch if self.sampling == "shuffle" else 1
+
+    @property
+    def _periods(self) -> int:
+        return math.ceil(self.steps / self._period)
+
+    @property
+    def _plateaus(self) -> int:
+        return min(_PLATEAUS[self.noise_schedule], self._periods)
+
+    def _noise_of_plateau(self, plateau: int) -> float:
+        if plateau == 0:
+            return self.noise_multiplier
+        return self.noise_multiplier * self.final_noise ** (plateau / (self._plateaus - 1))
+
+    def _first_step_of(self, plateau: int) -> int:
+        return math.ceil(plateau * self._periods / self._plateaus) * self._period + 1
+
+    def _event(self, noise_multiplier: float, *, steps: int) -> Event:
+        return self.make_sampler().event(noise_multiplier=noise_multiplier, steps=steps)
 
     def make_accountant(self) -> Accountant:
         """The accountant named in the configuration."""
         return make_accountant(self.accountant, relation=self.relation)
 
-    def make_sampler(self) -> PoissonSampler:
-        """The sampler whose event `step_event` is."""
-        return PoissonSampler(population=self.population, sample_rate=self.sample_rate)
+    def make_sampler(self) -> Sampler:
+        """A sampler at the start of an epoch, whose event `step_event` is."""
+        match self.sampling:
+            case "poisson":
+                return PoissonSampler(population=self.population, sample_rate=self.sample_rate)
+            case "truncated_poisson":
+                assert self.largest_batch is not None
+                return TruncatedPoissonSampler(
+                    population=self.population,
+                    sample_rate=self.sample_rate,
+                    largest_batch=self.largest_batch,
+                )
+            case "shuffle":
+                return ShuffleSampler(
+                    population=self.population, steps_per_epoch=self.steps_per_epoch
+                )
 
     def make_clipping(self) -> Clipping:
         """The clipping rule."""
         return FlatClipping(max_grad_norm=self.max_grad_norm)
 
-    def make_mechanism(self) -> GaussianMechanism:
-        """The noise."""
-        return GaussianMechanism(noise_multiplier=self.noise_multiplier)
+    def make_mechanism(self, step: int) -> GaussianMechanism:
+        """The noise of the `step`-th step, from 1."""
+        return GaussianMechanism(noise_multiplier=self.noise_multiplier_at(step))
 
     def planned(self) -> PrivacySpent:
         """The guarantee after all steps."""
-        epsilon = self.make_accountant().epsilon([self.planned_event()], delta=self.delta)
+        epsilon = self.make_accountant().epsilon(self.planned_events(), delta=self.delta)
         return PrivacySpent(epsilon=epsilon, delta=self.delta)
 
 

@@ -104,12 +104,11 @@ class GaussianMechanism:
 
 
 class DrawnAhead:
-    """A Gaussian mechanism whose next noise is drawn by a thread while gradients are computed.
+    """Standard normals that a thread draws while gradients are computed.
 
     Each draw is handed out once: what a failed step leaves behind is never used again.
 
     Args:
-        mechanism: The mechanism.
         source: Random streams; taken by the caller's thread, in the order of `entries`.
         entries: Name to size of every tensor of the sums. Above `most` in all, noise is drawn when
             it is needed, since it would wait in memory, eight bytes an entry.
@@ -117,15 +116,10 @@ class DrawnAhead:
     """
 
     def __init__(
-        self,
-        mechanism: GaussianMechanism,
-        source: RandomSource,
-        entries: Mapping[str, int],
-        *,
-        most: int = 1 << 25,
+        self, source: RandomSource, entries: Mapping[str, int], *, most: int = 1 << 25
     ) -> None:
-        self._mechanism, self._source, self._entries = mechanism, source, dict(entries)
-        pays = mechanism.noise_multiplier > 0 and 0 < sum(entries.values()) <= most
+        self._source, self._entries = source, dict(entries)
+        pays = 0 < sum(entries.values()) <= most
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="noise") if pays else None
         self._next = self._begin()
 
@@ -139,27 +133,48 @@ class DrawnAhead:
             self._thread.shutdown(cancel_futures=True)
         self._next = None
 
-    def privatise(self, clipped: ClippedSum, source: RandomSource) -> dict[str, Tensor]:
-        """See `GaussianMechanism.privatise`; `source` serves where nothing was drawn ahead.
+    def scaled_by(self, mechanism: GaussianMechanism) -> Mechanism:
+        """The mechanism of one step, on normals that are drawn already."""
+        return mechanism if mechanism.noise_multiplier == 0 else _Ahead(mechanism, self)
+
+    def take(self, names: Mapping[str, int]) -> dict[str, NDArray[np.float64]] | None:
+        """Standard normals by name, to be used once; None where nothing is drawn ahead.
+
+        Args:
+            names: Name to size of the sums that they are for.
 
         Raises:
             RuntimeError: The sums have other names or sizes than `entries`.
         """
         drawn, self._next = self._next, None
         if drawn is None:
-            return self._mechanism.privatise(clipped, source)
-        if {name: value.numel() for name, value in clipped.sums.items()} != self._entries:
+            return None
+        if names != self._entries:
             raise RuntimeError("the sums are not those that noise was drawn for")
         normals = drawn.result()
-        noised = self._mechanism.add(clipped, normals)
         self._next = self._begin()
-        return noised
+        return normals
 
     def _begin(self) -> Future[dict[str, NDArray[np.float64]]] | None:
         if self._thread is None:
             return None
         streams = {name: self._source.stream() for name in self._entries}
         return self._thread.submit(_draw, self._entries, streams)
+
+
+@dataclass(frozen=True)
+class _Ahead:
+    """A Gaussian mechanism whose normals come from a thread."""
+
+    mechanism: GaussianMechanism
+    normals: DrawnAhead
+
+    def privatise(self, clipped: ClippedSum, source: RandomSource) -> dict[str, Tensor]:
+        """See `GaussianMechanism.privatise`; `source` serves where nothing was drawn ahead."""
+        taken = self.normals.take({name: value.numel() for name, value in clipped.sums.items()})
+        if taken is None:
+            return self.mechanism.privatise(clipped, source)
+        return self.mechanism.add(clipped, taken)
 
 
 def _draw(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import json
 import os
 import shutil
@@ -44,6 +46,59 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], None]) -> None:
             where=str(path),
             do="make room or fix the permissions; what was written before is still there",
         ) from error
+
+
+SEAL_BYTES = 32
+
+Seal = Callable[[bytes], bytes]
+"""From a digest to its seal, `SEAL_BYTES` long, which only the holder of a key can make."""
+
+
+class _Hashing:
+    """A stream that knows the digest of what went through it."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self.hash = hashlib.sha256()
+
+    def write(self, data: bytes) -> int:
+        self.hash.update(data)
+        return self._stream.write(data)
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+
+def write_sealed(path: Path, write: Callable[[Any], None], *, seal: Seal) -> None:
+    """`write_atomically`, with a seal over the content behind it.
+
+    Args:
+        path: The file.
+        write: Writes the content to a stream that has `write` and `flush`.
+        seal: Seals the content's sha256.
+    """
+
+    def write_both(stream: BinaryIO) -> None:
+        hashing = _Hashing(stream)
+        write(hashing)
+        stream.write(seal(hashing.hash.digest()))
+
+    write_atomically(path, write_both)
+
+
+def is_sealed(path: Path, *, seal: Seal) -> bool:
+    """Whether a file is, to the last byte, what `write_sealed` wrote.
+
+    Raises:
+        OSError: If it cannot be read.
+    """
+    with path.open("rb") as stream:
+        left = max(0, path.stat().st_size - SEAL_BYTES)
+        digest = hashlib.sha256()
+        while part := stream.read(min(left, 1 << 20)):
+            digest.update(part)
+            left -= len(part)
+        return hmac.compare_digest(stream.read(), seal(digest.digest()))
 
 
 def write_json(path: Path, value: Any) -> None:

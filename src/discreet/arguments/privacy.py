@@ -16,6 +16,7 @@ from discreet.arguments.values import (
     Gain,
     OpenFraction,
     PositiveNumber,
+    Text,
     Verbatim,
     check_value,
     expected,
@@ -93,8 +94,33 @@ class PrivacyArguments(BaseModel):
         description="parts that train: all, head, film (γ/β of the normalisations), "
         "whole_head; joined by +, as film+head",
     )
-    accountant: Literal["pld", "rdp"] = Field(
-        default="pld", description="pld (tight) or rdp (looser, classical)"
+    sampling: Literal["poisson", "truncated_poisson", "shuffle"] = Field(
+        default="poisson",
+        description="poisson; truncated_poisson: at most largest_batch images a step; shuffle: "
+        "every image once an epoch, at the much larger ε that is proven for it",
+    )
+    largest_batch: Count | None = Field(
+        default=None, description="cap on the drawn images of sampling=truncated_poisson"
+    )
+    noise_schedule: Literal["constant", "step", "exponential"] = Field(
+        default="constant",
+        description="how the noise moves from the first step to the last; epsilon sets its scale",
+    )
+    final_noise: PositiveNumber | None = Field(
+        default=None,
+        description="noise of the last step over that of the first; 0.5 with a schedule",
+    )
+    relation: Literal["add_or_remove_one", "replace_one"] = Field(
+        default="add_or_remove_one",
+        description="which data sets are hard to tell apart; replace_one has about twice the ε",
+    )
+    accountant: Literal["pld", "rdp", "prv"] = Field(
+        default="pld", description="pld (tight), rdp (looser, classical) or prv (Opacus)"
+    )
+    ledger: Text | None = Field(
+        default=None,
+        description="file or postgresql:// address of the ledger of all runs; if left out, "
+        "DISCREET_LEDGER, or one of this user's",
     )
     val_data: Literal["public", "private"] = Field(
         default="private",
@@ -175,7 +201,54 @@ def find_problems(given: Mapping[str, object]) -> list[Problem]:
                 do="Keep epochs or steps.",
             )
         )
+    problems += _misplaced(given)
     return problems
+
+
+def _misplaced(given: Mapping[str, object]) -> list[Problem]:
+    """Arguments that mean nothing beside the others, or are missing beside them."""
+    problems: list[Problem] = []
+    truncated = _text(given.get("sampling")) == "truncated_poisson"
+    has_cap = not _is_none(given.get("largest_batch"))
+    if truncated and not has_cap:
+        problems.append(
+            Problem(
+                where="largest_batch",
+                what="missing: sampling=truncated_poisson needs a cap",
+                do="Give largest_batch=, a fifth above batch or more, or leave sampling out.",
+            )
+        )
+    if has_cap and not truncated:
+        problems.append(
+            Problem(
+                where=shown("largest_batch", given["largest_batch"]),
+                what="only sampling=truncated_poisson has a cap",
+                do="Leave it out: memory does not grow with the batch.",
+            )
+        )
+    scheduled = _text(given.get("noise_schedule", "constant")) != "constant"
+    if not scheduled and not _is_none(given.get("final_noise")):
+        problems.append(
+            Problem(
+                where=shown("final_noise", given["final_noise"]),
+                what="the noise is constant",
+                do="Give noise_schedule=exponential or step with it.",
+            )
+        )
+    if _text(given.get("relation")) == "replace_one" and not _is_none(given.get("accountant")):
+        if (accountant := _text(given["accountant"])) in ("rdp", "prv"):
+            problems.append(
+                Problem(
+                    where=shown("accountant", accountant),
+                    what="has no sound bound under relation=replace_one",
+                    do="Leave accountant out: pld has one.",
+                )
+            )
+    return problems
+
+
+def _text(value: object) -> str:
+    return str(value).strip().lower()
 
 
 def _is_none(value: object) -> bool:

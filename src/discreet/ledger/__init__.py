@@ -1,5 +1,6 @@
 """What was spent: a run's own record of its steps, and the ledger of data sets over all runs."""
 
+from discreet.ledger.accounts import RunAccounts
 from discreet.ledger.budget import BudgetLedger
 from discreet.ledger.changes import BudgetChange
 from discreet.ledger.reservation import Reservation, reconcile
@@ -14,6 +15,7 @@ __all__ = [
     "Dataset",
     "Ledger",
     "Reservation",
+    "RunAccounts",
     "RunLedger",
     "Spent",
     "reconcile",

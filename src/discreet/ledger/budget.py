@@ -202,6 +202,15 @@ class BudgetLedger:
         reservation.settle()
         return reservation
 
+    def knows(self, run_id: str) -> bool:
+        """Whether a run is on record.
+
+        Raises:
+            LedgerError: If the ledger cannot be read.
+        """
+        with self._reading() as rows:
+            return rows.run(run_id) is not None
+
     # ---- data sets ----
 
     def register(self, *, name: str, digests: Sequence[bytes]) -> Dataset:

@@ -15,7 +15,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from discreet.accounting import Event
-from discreet.config import MechanismConfig
+from discreet.config import MechanismConfig, SamplingName
+from discreet.ledger import Spent
 
 SCHEMA_VERSION = "1.0"
 _SOFTWARE = ("discreet", "torch", "ultralytics", "dp-accounting", "opacus", "numpy", "randomgen")
@@ -25,6 +26,7 @@ NOT_COVERED = (
     "the number of training images n, which is disclosed: it sets the sample rate",
     "class names, image size and all settings listed in `configuration`",
     "everything in the run's `internal` folder",
+    "`spent.total`, which tells whether earlier runs used some of the same images",
 )
 
 
@@ -57,6 +59,7 @@ class PrivacyRecord(BaseModel):
 
     schema_version: str = SCHEMA_VERSION
     claim: Claim
+    spent: dict[str, float | int | None]
     mechanism: dict[str, Any]
     sampling: dict[str, Any]
     steps: dict[str, int]
@@ -72,10 +75,19 @@ class PrivacyRecord(BaseModel):
     software: dict[str, str]
 
 
+# What the accountant takes the sampling for.
+_ACCOUNTED: Mapping[SamplingName, str] = {
+    "poisson": "poisson",
+    "truncated_poisson": "truncated_poisson",
+    "shuffle": "every unit once an epoch, without amplification",
+}
+
+
 def make_record(
     *,
     mechanism: MechanismConfig,
     events: Sequence[Event],
+    total: Spent,
     executed_steps: int,
     random_source: str,
     reasons: Sequence[str],
@@ -90,6 +102,7 @@ def make_record(
     Args:
         mechanism: What was planned.
         events: What was charged; ε is computed from these, not from the plan.
+        total: What all runs together have spent of the data set, by its ledger.
         executed_steps: Steps whose update is in the weights.
         random_source: Description of the source of noise and sampling.
         reasons: Why the run is not private, if it is not.
@@ -107,16 +120,25 @@ def make_record(
     return PrivacyRecord(
         claim=Claim(
             valid=not reasons,
-            epsilon=None if math.isinf(epsilon) else epsilon,
+            epsilon=_finite(epsilon),
             delta=mechanism.delta,
             unit=mechanism.unit.value,
             neighboring_relation=mechanism.relation.value,
             reasons=tuple(reasons),
         ),
+        spent={
+            "run": _finite(epsilon),
+            "total": _finite(total.epsilon),
+            "delta": mechanism.delta,
+            "runs": total.runs,
+            "unprotected_runs": total.unprotected_runs,
+        },
         mechanism={
             "name": "DP-SGD",
             "noise": "gaussian",
             "noise_multiplier": mechanism.noise_multiplier,
+            "noise_schedule": mechanism.noise_schedule,
+            "noise_multiplier_of_last_step": mechanism.noise_multiplier_at(mechanism.steps),
             "clipping": mechanism.clipping,
             "max_grad_norm": mechanism.max_grad_norm,
             "sensitivity": mechanism.make_clipping().sensitivity,
@@ -126,11 +148,12 @@ def make_record(
         },
         sampling={
             "used": mechanism.sampling,
-            "accounted": mechanism.sampling,
+            "accounted": _ACCOUNTED[mechanism.sampling],
             "population": mechanism.population,
             "population_disclosed": True,
             "expected_batch_size": mechanism.expected_batch_size,
             "sample_rate": mechanism.sample_rate,
+            "largest_batch": mechanism.largest_batch,
         },
         steps={
             "planned": mechanism.steps,
@@ -145,13 +168,20 @@ def make_record(
         outputs={"covered": COVERED, "not_covered": NOT_COVERED},
         metrics=None if public_metrics is None else dict(public_metrics),
         weights={"file": weights_name, "sha256": weights_sha256},
-        warnings=tuple(_warnings(mechanism, events, executed_steps)),
+        warnings=tuple(_warnings(mechanism, events, total, executed_steps)),
         software={"python": platform.python_version(), **_versions()},
     )
 
 
-def _warnings(mechanism: MechanismConfig, events: Sequence[Event], executed: int) -> list[str]:
+def _warnings(
+    mechanism: MechanismConfig, events: Sequence[Event], total: Spent, executed: int
+) -> list[str]:
     warnings: list[str] = []
+    if total.unprotected_runs:
+        warnings.append(
+            f"{total.unprotected_runs} earlier or present runs on these images had no protection "
+            "at all: what became public of them is not bounded by any ε"
+        )
     charged = sum(event.steps for event in events)
     if executed < charged:
         warnings.append(
@@ -161,6 +191,10 @@ def _warnings(mechanism: MechanismConfig, events: Sequence[Event], executed: int
     if mechanism.delta >= 1 / mechanism.population:
         warnings.append("δ is not below 1/n: publishing one image in the open would satisfy it")
     return warnings
+
+
+def _finite(epsilon: float) -> float | None:
+    return None if math.isinf(epsilon) else epsilon
 
 
 def _versions() -> dict[str, str]:

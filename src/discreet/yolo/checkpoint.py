@@ -17,13 +17,13 @@ from torch import nn
 from discreet.config import MechanismConfig
 from discreet.data import ImageRecord
 from discreet.errors import ConfigurationError, StorageError
-from discreet.storage import make_folder, write_atomically, write_json
+from discreet.storage import Seal, is_sealed, make_folder, write_json, write_sealed
 
-SCHEMA = 1
+SCHEMA = 2
 RUN = "run.json"
 CHECKPOINT = "checkpoint.pt"
 # What may differ when a run goes on: nothing that the guarantee or the model depends on.
-_MAY_CHANGE = frozenset({"device", "workers", "micro_batch", "verbose", "resume"})
+_MAY_CHANGE = frozenset({"device", "workers", "micro_batch", "verbose", "resume", "ledger"})
 _PATHS = frozenset({"data", "model", "pretrained", "project", "cfg"})
 
 
@@ -114,21 +114,28 @@ class RunState:
         mechanism: What the guarantee depends on, noise already calibrated.
         dataset: Digest of the training set.
         source: Digest of the weights that it started from; empty for an architecture.
+        run_id: Under which the run is charged in the ledger of its data set.
     """
 
     given: Mapping[str, Any]
     mechanism: MechanismConfig
     dataset: str
     source: str
+    run_id: str
 
     def save(self, internal: Path) -> None:
         """Write to the run's internal folder."""
         content = {
             "schema": SCHEMA,
-            "given": {key: _plain(key, value) for key, value in self.given.items()},
+            "given": {
+                key: _plain(key, value)
+                for key, value in self.given.items()
+                if key != "ledger"  # its address may hold a password
+            },
             "mechanism": self.mechanism.model_dump(mode="json"),
             "dataset": self.dataset,
             "source": self.source,
+            "run_id": self.run_id,
         }
         write_json(internal / RUN, content)
 
@@ -156,6 +163,7 @@ class RunState:
                 mechanism=MechanismConfig.model_validate_json(json.dumps(content["mechanism"])),
                 dataset=content["dataset"],
                 source=content["source"],
+                run_id=content["run_id"],
             )
         except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
             raise StorageError(
@@ -223,27 +231,31 @@ class Checkpoint:
     model: Mapping[str, Any]
     optimizer: Mapping[str, Any]
 
-    def save(self, internal: Path) -> None:
-        """Write to the run's internal folder, whole or not at all."""
+    def save(self, internal: Path, *, seal: Seal) -> None:
+        """Write to the run's internal folder, whole or not at all, under a seal."""
         content = {
             "schema": SCHEMA,
             "executed": self.executed,
             "model": dict(self.model),
             "optimizer": dict(self.optimizer),
         }
-        write_atomically(internal / CHECKPOINT, lambda stream: torch.save(content, stream))
+        write_sealed(
+            internal / CHECKPOINT, lambda stream: torch.save(content, stream), seal=seal
+        )
 
     @classmethod
-    def load(cls, internal: Path) -> Self | None:
+    def load(cls, internal: Path, *, seal: Seal) -> Self | None:
         """Read back; None where the run had not come to its first checkpoint.
 
         Raises:
-            StorageError: If the file is torn or not a checkpoint.
+            StorageError: If the file is torn, changed, or not a checkpoint.
         """
         path = internal / CHECKPOINT
         if not path.exists():
             return None
         try:
+            if not is_sealed(path, seal=seal):
+                raise ValueError("it is not, to the last byte, what this run wrote")
             content = torch.load(path, map_location="cpu", weights_only=True)
             if content["schema"] != SCHEMA:
                 raise ValueError(f"schema {content['schema']}")

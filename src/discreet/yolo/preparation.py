@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,6 +119,7 @@ def prepare(arguments: Mapping[str, Any], *, reporter: Reporter) -> PreparedRun:
         mechanism=plan.mechanism,
         dataset=dataset_digest(dataset.train, dataset.names),
         source=file_digest(Path(str(settings["model"]))),
+        run_id=uuid.uuid4().hex,
     )
     if state is not None:
         state.check_unchanged(fresh)

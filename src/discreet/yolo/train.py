@@ -21,10 +21,10 @@ from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.utils import DEFAULT_CFG, callbacks
 
 from discreet.accounting import Event
-from discreet.errors import LedgerError
+from discreet.errors import BudgetError, LedgerError
 from discreet.gradients import GradientEngine, make_engine
-from discreet.ledger import RunLedger
-from discreet.noise import DrawnAhead, Mechanism
+from discreet.ledger import BudgetLedger, RunAccounts
+from discreet.noise import DrawnAhead
 from discreet.planning import plan_rows, plan_warnings
 from discreet.privacy import PrivacySpent
 from discreet.randomness import make_source
@@ -54,6 +54,7 @@ from discreet.yolo.preparation import prepare
 
 # The optimizer's state is still empty in the first one, and a new one is written beside the old.
 _CHECKPOINTS_OF_SPACE = 8
+_SAVING_SHARE = 100  # training time between checkpoints, over the time that one takes
 _NOT_PRIVATE = (
     "Nothing in this folder is covered by the privacy guarantee: logs, losses, checkpoints and\n"
     "paths tell about the private images. Only the folder `release` beside it may be shared.\n"
@@ -128,7 +129,8 @@ class PrivateDetectionTrainer(DetectionTrainer):
         self.internal, self.release = self.run_dir / "internal", self.run_dir / "release"
         make_folder(self.internal)
         self._lock = lock_folder(self.internal)
-        self.charged = self.executed = 0
+        self.accounts: RunAccounts | None = None
+        self.executed = 0
         if prepared.resumed is None:
             try:
                 write_text(self.internal / "NOT-PRIVATE.txt", _NOT_PRIVATE)
@@ -141,9 +143,20 @@ class PrivateDetectionTrainer(DetectionTrainer):
         """Let the run's folder go; take it away if nothing was spent in it."""
         self._lock.close()
         if self.prepared.resumed is None and self.charged == 0:
+            if self.accounts is not None:
+                self.accounts.withdraw()
             shutil.rmtree(self.internal, ignore_errors=True)
             with suppress(OSError):  # not empty: somebody else's files are there
                 self.run_dir.rmdir()
+
+    @property
+    def _digests(self) -> list[bytes]:
+        return [record.digest for record in self.dataset.train]
+
+    @property
+    def charged(self) -> int:
+        """Steps charged so far."""
+        return 0 if self.accounts is None else self.accounts.charged
 
     @classmethod
     def configure(cls, *, reporter: Reporter | None = None, **privacy: Any) -> Any:
@@ -204,7 +217,7 @@ class PrivateDetectionTrainer(DetectionTrainer):
             momentum=self.args.momentum,
             weight_decay=self.args.weight_decay,
         )
-        self.ledger = RunLedger(self.internal / "ledger.jsonl", new=self.prepared.resumed is None)
+        self.accounts = self._open_accounts()
         self.journal = StepJournal(self.internal / "steps.csv")
         self._restore()
         self.source = make_source(self.prepared.privacy.insecure_seed)
@@ -214,20 +227,31 @@ class PrivateDetectionTrainer(DetectionTrainer):
         self._announce()
         self.run_callbacks("on_pretrain_routine_end")
 
+    def _open_accounts(self) -> RunAccounts:
+        prepared, mechanism = self.prepared, self.plan.mechanism
+        ledger = BudgetLedger.open(prepared.privacy.ledger)
+        if RunAccounts.exist(self.internal, ledger=ledger, run_id=prepared.state.run_id):
+            return RunAccounts.go_on(
+                self.internal, ledger=ledger, run_id=prepared.state.run_id, mechanism=mechanism
+            )
+        return RunAccounts.begin(
+            self.internal,
+            ledger=ledger,
+            run_id=prepared.state.run_id,
+            label=str(self.run_dir),
+            name=self.dataset.yaml.parent.name,
+            digests=self._digests,
+            mechanism=mechanism,
+            private=not prepared.reasons_against,
+        )
+
     def _restore(self) -> None:
         """Go on from the last checkpoint; prove that the disk takes one before the first step."""
-        checkpoint = Checkpoint.load(self.internal)
+        assert self.accounts is not None
+        checkpoint = Checkpoint.load(self.internal, seal=self.accounts.seal)
         if checkpoint is not None:
             checkpoint.restore(self.model, self.optimizer)
             self.executed = checkpoint.executed
-        self.charged = _steps(self.ledger.events)
-        step = self.plan.mechanism.step_event
-        if any(event.with_steps(1) != step for event in self.ledger.events):
-            raise LedgerError(
-                "the ledger holds charges of another mechanism than the run's",
-                where=str(self.internal),
-                do="restore the ledger from a backup; without it the run cannot go on",
-            )
         if self.executed > self.charged:
             raise LedgerError(
                 f"the weights hold {self.executed} steps, the ledger only {self.charged}",
@@ -240,11 +264,12 @@ class PrivateDetectionTrainer(DetectionTrainer):
 
     def _train_steps(self) -> None:
         entries = {name: parameter.numel() for name, parameter in self.parameters.items()}
-        with DrawnAhead(self.plan.mechanism.make_mechanism(), self.source, entries) as noise:
+        with DrawnAhead(self.source, entries) as noise:
             self._run_steps(noise)
 
-    def _run_steps(self, noise: Mechanism) -> None:
+    def _run_steps(self, noise: DrawnAhead) -> None:
         mechanism, plan = self.plan.mechanism, self.plan
+        self._charge_the_rest_of_a_shuffled_epoch()
         clipping = mechanism.make_clipping()
         micro_batches = self._load_ahead(first_step=self.charged + 1)
         epsilons = plan.epsilon_by_epoch()
@@ -260,25 +285,45 @@ class PrivateDetectionTrainer(DetectionTrainer):
             self._set_learning_rate(step)
             self.run_callbacks("on_train_batch_start")
             began = time.monotonic()
-            report = private_step(
-                micro_batches.next_step(),
-                parameters=self.parameters,
-                gradients_of=partial(self._gradients_of, engine),
-                clipping=clipping,
-                mechanism=noise,
-                expected_batch_size=mechanism.expected_batch_size,
-                source=self.source,
-                charge=partial(self._charge, mechanism.step_event),
-                optimizer=self.optimizer,
-                split=halves,
-            )
+            try:
+                report = private_step(
+                    micro_batches.next_step(),
+                    parameters=self.parameters,
+                    gradients_of=partial(self._gradients_of, engine),
+                    clipping=clipping,
+                    mechanism=noise.scaled_by(mechanism.make_mechanism(step)),
+                    expected_batch_size=mechanism.expected_batch_size,
+                    source=self.source,
+                    charge=partial(self._charge, mechanism.step_event(step)),
+                    optimizer=self.optimizer,
+                    split=halves,
+                )
+            except BudgetError as error:
+                self._end_at_the_budget(error)
+                break
             self._write_journal(step, report, seconds=time.monotonic() - began)
             self.run_callbacks("on_train_batch_end")
             self.reporter.step(step)
+            self._save_checkpoint_where_cheap()
             if step == plan.last_step_of(epoch) or self.stop:
                 self._end_epoch(epoch, epsilons[epoch])
             if self.stop:
                 break
+
+    def _charge_the_rest_of_a_shuffled_epoch(self) -> None:
+        # An interrupted epoch is dealt anew, so what is left of the old one counts as run.
+        mechanism = self.plan.mechanism
+        if mechanism.sampling == "shuffle":
+            assert self.accounts is not None
+            while self.charged % mechanism.steps_per_epoch and self.charged < mechanism.steps:
+                self.accounts.charge(mechanism.step_event(self.charged + 1))
+
+    def _end_at_the_budget(self, error: BudgetError) -> None:
+        """Release what was trained so far: the step that did not fit was not applied."""
+        if not self.executed:
+            raise error
+        self.reporter.warning(f"{error.what}: the run ends after {self.charged} steps")
+        self.stopped_by_budget = True
 
     # ---- the path of one image ----
 
@@ -337,8 +382,8 @@ class PrivateDetectionTrainer(DetectionTrainer):
         return gradients
 
     def _charge(self, event: Event) -> None:
-        self.ledger.charge(event)
-        self.charged += event.steps
+        assert self.accounts is not None
+        self.accounts.charge(event)
         self.executed += event.steps  # its update follows, and nothing can come between
 
     # ---- telling, keeping, finishing ----
@@ -371,11 +416,20 @@ class PrivateDetectionTrainer(DetectionTrainer):
         self.run_callbacks("on_fit_epoch_end")
 
     def _save_checkpoint(self) -> None:
+        assert self.accounts is not None
+        began = time.monotonic()
         Checkpoint(
             executed=self.executed,
             model=self.model.state_dict(),
             optimizer=self.optimizer.state_dict(),
-        ).save(self.internal)
+        ).save(self.internal, seal=self.accounts.seal)
+        self._saved_at = time.monotonic()
+        self._saving_takes = self._saved_at - began
+
+    def _save_checkpoint_where_cheap(self) -> None:
+        """Keep what a crash may lose small, for a hundredth of the time."""
+        if time.monotonic() - self._saved_at > _SAVING_SHARE * self._saving_takes:
+            self._save_checkpoint()
 
     def _announce(self) -> None:
         parameters = sum(parameter.numel() for parameter in self.parameters.values())
@@ -389,6 +443,7 @@ class PrivateDetectionTrainer(DetectionTrainer):
         )
 
     def _finish(self, started: float) -> None:
+        assert self.accounts is not None
         settings = vars(self.args)
         metrics: dict[str, float] = {}
 
@@ -421,6 +476,7 @@ class PrivateDetectionTrainer(DetectionTrainer):
             record=record,
             seconds=time.monotonic() - started,
         )
+        self.accounts.settle()
         write_json(self.internal / "metrics.json", metrics)
         if self.prepared.privacy.val_data == "public":
             self.metrics = dict(metrics)
@@ -431,10 +487,12 @@ class PrivateDetectionTrainer(DetectionTrainer):
         self.reporter.finish(epsilon=epsilon, delta=record.claim.delta, release=str(self.release))
 
     def _record(self, digest: str, metrics: Mapping[str, float]) -> PrivacyRecord:
+        assert self.accounts is not None
         public = self.prepared.privacy.val_data == "public"
         return make_record(
             mechanism=self.plan.mechanism,
-            events=self.ledger.events,
+            events=self.accounts.events,
+            total=self.accounts.total(self._digests, mechanism=self.plan.mechanism),
             executed_steps=self.executed,
             random_source=self.source.description,
             reasons=self.prepared.reasons_against,
@@ -456,7 +514,3 @@ class PrivateDetectionTrainer(DetectionTrainer):
 def default_callbacks() -> dict[str, list[Any]]:
     """Ultralytics' own callbacks, without its integrations."""
     return callbacks.get_default_callbacks()
-
-
-def _steps(events: Sequence[Event]) -> int:
-    return sum(event.steps for event in events)
