@@ -7,6 +7,7 @@ DiscreetError                 base; the command line exits with status 2
 ├── ModelError                weights, architecture, layers
 │   └── UnsupportedLayerError a layer without a per-example gradient rule
 ├── AccountingError           an event or target that cannot be accounted
+├── ReleaseError              a release that must not be published; carries every problem found
 ├── LedgerError               the record of what was spent
 │   └── BudgetError           a data set's budget would be crossed
 └── StorageError              the disk: unwritable, full, torn
@@ -45,13 +46,13 @@ class UnsafeArgumentError(ConfigurationError):
     """An argument would void the guarantee and is refused."""
 
 
-class DatasetError(DiscreetError, ValueError):
-    """The data set cannot be trained on; all problems are reported together.
+class _ListingError(DiscreetError, ValueError):
+    """An error that lists what was found.
 
     Args:
         what: Summary in one sentence.
         problems: One line each, `file:line: what is wrong`.
-        where: The data set file.
+        where: The file or folder.
         do: What to do about it.
     """
 
@@ -75,6 +76,10 @@ class DatasetError(DiscreetError, ValueError):
         return "\n".join([head, *shown, *([f"  {self.do}"] if self.do else [])])
 
 
+class DatasetError(_ListingError):
+    """The data set cannot be trained on; all problems are reported together."""
+
+
 class ModelError(DiscreetError, ValueError):
     """The model or its weights cannot be trained privately."""
 
@@ -85,6 +90,10 @@ class UnsupportedLayerError(ModelError):
 
 class AccountingError(DiscreetError, ValueError):
     """An event has no accounting, or a target cannot be reached."""
+
+
+class ReleaseError(_ListingError):
+    """Something private, or unknown, is in what would be published; all of it is reported."""
 
 
 class LedgerError(DiscreetError, RuntimeError):
