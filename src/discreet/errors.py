@@ -7,7 +7,7 @@ DiscreetError                 base; the command line exits with status 2
 ├── ModelError                weights, architecture, layers
 │   └── UnsupportedLayerError a layer without a per-example gradient rule
 ├── AccountingError           an event or target that cannot be accounted
-├── ReleaseError              a release that must not be published; carries every problem found
+├── ReleaseError              a release that must not leave, or is not what it says
 ├── LedgerError               the record of what was spent
 │   └── BudgetError           a data set's budget would be crossed
 └── StorageError              the disk: unwritable, full, torn
@@ -15,7 +15,8 @@ DiscreetError                 base; the command line exits with status 2
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 MAX_PROBLEMS_SHOWN = 20
 
@@ -93,7 +94,13 @@ class AccountingError(DiscreetError, ValueError):
 
 
 class ReleaseError(_ListingError):
-    """Something private, or unknown, is in what would be published; all of it is reported."""
+    """A release holds what it must not, or is not what it says; all of it is reported.
+
+    Attributes:
+        facts: What else `--json` tells.
+    """
+
+    facts: Mapping[str, object] = MappingProxyType({})
 
 
 class LedgerError(DiscreetError, RuntimeError):

@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import cyclopts
 
-from discreet.cli import demo, helping, train, version
+from discreet.cli import demo, helping, train, verify, version
 from discreet.cli.output import (
     INTERRUPTED,
     MENDABLE,
@@ -120,6 +120,9 @@ def _run(words: Sequence[str], *, as_json: bool) -> Facts:
         mode, rest = "help", [mode]
     if mode in ("train", "demo"):
         rest = _options(mode, rest)
+    elif mode == "verify":
+        folders = 1 if rest and _is_bare(rest[0]) else 0
+        rest = [*rest[:folders], *_options(mode, rest[folders:])]
     # Facts for a program go to standard output alone; a person reads the story there.
     reporter = RichReporter(sys.stderr if as_json else sys.stdout)
     application = _application(reporter, show=_say_nothing if as_json else _say)
@@ -147,7 +150,12 @@ def _options(mode: str, words: Sequence[str]) -> list[str]:
     from discreet.arguments import is_flag  # late: help does not need the tables' checks
     from discreet.cli.grammar import to_options
 
-    return to_options(words, is_flag=demo.is_flag if mode == "demo" else is_flag)
+    flags = {"demo": demo.is_flag, "verify": lambda _: False}
+    return to_options(words, is_flag=flags.get(mode, is_flag))
+
+
+def _is_bare(word: str) -> bool:
+    return "=" not in word and not word.startswith("-")
 
 
 def _application(reporter: Reporter, *, show: Callable[[str], None]) -> cyclopts.App:
@@ -162,6 +170,10 @@ def _application(reporter: Reporter, *, show: Callable[[str], None]) -> cyclopts
     @app.command(name="train")
     def _train(**given: str) -> Facts:
         return train.run(given, reporter=reporter)
+
+    @app.command(name="verify")
+    def _verify(folder: str | None = None, /, **given: str) -> Facts:
+        return verify.run(folder, given, show=show)
 
     @app.command(name="version")
     def _version() -> Facts:

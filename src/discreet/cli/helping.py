@@ -9,12 +9,13 @@ from typing import Any, get_args, get_type_hints
 
 from cyclopts import Parameter
 
-from discreet.cli import demo, train, version
+from discreet.cli import demo, train, verify, version
 
 SUMMARY = "print this page, or the page of a mode: discreet help train"
 MODES: Mapping[str, str] = {
     "train": train.SUMMARY,
     "demo": demo.SUMMARY,
+    "verify": verify.SUMMARY,
     "version": version.SUMMARY,
     "help": SUMMARY,
 }
@@ -52,6 +53,9 @@ def page(mode: str) -> str:
         return _train_page()
     if mode == "demo":
         return _page("discreet demo [key=value …]", demo.ABOUT, {"Arguments": rows_of(demo.run)})
+    if mode == "verify":
+        text = _page(verify.USAGE, verify.ABOUT, verify_rows())
+        return "\n".join([text, "", "Example", verify.EXAMPLE])
     usage = f"discreet {mode} [MODE]" if mode == "help" else f"discreet {mode}"
     return _page(usage, MODES[mode], {})
 
@@ -60,7 +64,11 @@ def facts(mode: str | None) -> dict[str, object]:
     """The same as `--json` tells it."""
     if mode is None:
         return {"modes": dict(MODES)}
-    sections = {"train": train_rows, "demo": lambda: {"Arguments": rows_of(demo.run)}}
+    sections = {
+        "train": train_rows,
+        "demo": lambda: {"Arguments": rows_of(demo.run)},
+        "verify": verify_rows,
+    }
     rows = sections[mode]() if mode in sections else {}
     told = [
         {"name": name, "section": section, "default": default, "help": text}
@@ -92,6 +100,11 @@ def train_rows() -> dict[str, list[Row]]:
             for name, entry in entries.items()
         ]
     return sections
+
+
+def verify_rows() -> dict[str, list[Row]]:
+    """Arguments of `discreet verify`."""
+    return {"Arguments": [(name, None, text) for name, text in verify.ARGUMENTS.items()]}
 
 
 def rows_of(function: Callable[..., object]) -> list[Row]:
