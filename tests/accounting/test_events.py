@@ -42,7 +42,8 @@ def test_json_says_what_kind_it_is() -> None:
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"kind": "shuffled_gaussian"}, "shuffled_gaussian"),
+        ({"kind": "laplace"}, "laplace"),
+        ({"kind": "shuffled_gaussian"}, "missing 'steps_per_epoch', unknown key 'sample_rate'"),
         ({"kind": None}, "None"),
         ({"kind": ["poisson_sampled_gaussian"]}, "poisson_sampled_gaussian"),
         ({"seed": 7}, "seed"),

@@ -44,7 +44,9 @@ def test_nothing_known_bounds_nothing():
 def test_perfect_privacy_leaves_a_coin():
     attack = attack_bounds([DeltaAtEpsilon(epsilon=0, delta=0)])
     assert attack.balanced_accuracy == 0.5
-    assert all(r.at_most == pytest.approx(r.false_positive_rate) for r in attack.true_positive_rates)
+    assert all(
+        r.at_most == pytest.approx(r.false_positive_rate) for r in attack.true_positive_rates
+    )
 
 
 def test_the_profile_falls_to_the_claim(record: PrivacyRecord):

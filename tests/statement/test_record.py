@@ -54,7 +54,10 @@ def test_events_of_another_sampling_void_the_claim():
     [
         ({"executed_steps": 8}, "lost in a crash"),
         ({"canaries": True}, "auditing only"),
-        ({"total": Spent(epsilon=9.0, delta=1e-3, runs=2, unprotected_runs=1, events=())}, "no pro"),
+        (
+            {"total": Spent(epsilon=9.0, delta=1e-3, runs=2, unprotected_runs=1, events=())},
+            "no pro",
+        ),
     ],
 )
 def test_what_a_reader_should_know_is_a_warning(changes: dict[str, Any], word: str):

@@ -4,22 +4,36 @@ from discreet.accounting.accountant import (
     Accountant,
     AccountantName,
     PldAccountant,
+    PrvAccountant,
     RdpAccountant,
-    epsilon_per_step_count,
     make_accountant,
 )
 from discreet.accounting.calibration import calibrate_noise_multiplier, default_delta
-from discreet.accounting.events import Event, PoissonSampledGaussian, event_from_json, merge
+from discreet.accounting.events import (
+    AdaptivelyClippedGaussian,
+    Event,
+    PoissonSampledGaussian,
+    ShuffledGaussian,
+    TruncatedPoissonSampledGaussian,
+    event_from_json,
+    merge,
+)
+from discreet.accounting.prefixes import epsilon_per_prefix, epsilon_per_step_count
 
 __all__ = [
     "Accountant",
     "AccountantName",
+    "AdaptivelyClippedGaussian",
     "Event",
     "PldAccountant",
     "PoissonSampledGaussian",
+    "PrvAccountant",
     "RdpAccountant",
+    "ShuffledGaussian",
+    "TruncatedPoissonSampledGaussian",
     "calibrate_noise_multiplier",
     "default_delta",
+    "epsilon_per_prefix",
     "epsilon_per_step_count",
     "event_from_json",
     "make_accountant",

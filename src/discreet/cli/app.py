@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import cyclopts
 
-from discreet.cli import demo, helping, train, verify, version
+from discreet.cli import demo, helping, ledger, train, verify, version
 from discreet.cli.output import (
     INTERRUPTED,
     MENDABLE,
@@ -120,9 +120,9 @@ def _run(words: Sequence[str], *, as_json: bool) -> Facts:
         mode, rest = "help", [mode]
     if mode in ("train", "demo"):
         rest = _options(mode, rest)
-    elif mode == "verify":
-        folders = 1 if rest and _is_bare(rest[0]) else 0
-        rest = [*rest[:folders], *_options(mode, rest[folders:])]
+    elif mode in ("ledger", "verify"):
+        bare = 1 if rest and _is_bare(rest[0]) else 0  # the action, or the folder
+        rest = [*rest[:bare], *_options(mode, rest[bare:])]
     # Facts for a program go to standard output alone; a person reads the story there.
     reporter = RichReporter(sys.stderr if as_json else sys.stdout)
     application = _application(reporter, show=_say_nothing if as_json else _say)
@@ -150,7 +150,7 @@ def _options(mode: str, words: Sequence[str]) -> list[str]:
     from discreet.arguments import is_flag  # late: help does not need the tables' checks
     from discreet.cli.grammar import to_options
 
-    flags = {"demo": demo.is_flag, "verify": lambda _: False}
+    flags = {"demo": demo.is_flag, "ledger": lambda _: False, "verify": lambda _: False}
     return to_options(words, is_flag=flags.get(mode, is_flag))
 
 
@@ -170,6 +170,10 @@ def _application(reporter: Reporter, *, show: Callable[[str], None]) -> cyclopts
     @app.command(name="train")
     def _train(**given: str) -> Facts:
         return train.run(given, reporter=reporter)
+
+    @app.command(name="ledger")
+    def _ledger(action: str | None = None, /, **given: str) -> Facts:
+        return ledger.run(action, given, show=show)
 
     @app.command(name="verify")
     def _verify(folder: str | None = None, /, **given: str) -> Facts:

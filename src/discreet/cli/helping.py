@@ -9,12 +9,13 @@ from typing import Any, get_args, get_type_hints
 
 from cyclopts import Parameter
 
-from discreet.cli import demo, train, verify, version
+from discreet.cli import demo, ledger, train, verify, version
 
 SUMMARY = "print this page, or the page of a mode: discreet help train"
 MODES: Mapping[str, str] = {
     "train": train.SUMMARY,
     "demo": demo.SUMMARY,
+    "ledger": ledger.SUMMARY,
     "verify": verify.SUMMARY,
     "version": version.SUMMARY,
     "help": SUMMARY,
@@ -53,6 +54,9 @@ def page(mode: str) -> str:
         return _train_page()
     if mode == "demo":
         return _page("discreet demo [key=value …]", demo.ABOUT, {"Arguments": rows_of(demo.run)})
+    if mode == "ledger":
+        text = _page(ledger.USAGE, ledger.ABOUT, ledger_rows())
+        return "\n".join([text, "", "Example", ledger.EXAMPLE])
     if mode == "verify":
         text = _page(verify.USAGE, verify.ABOUT, verify_rows())
         return "\n".join([text, "", "Example", verify.EXAMPLE])
@@ -67,6 +71,7 @@ def facts(mode: str | None) -> dict[str, object]:
     sections = {
         "train": train_rows,
         "demo": lambda: {"Arguments": rows_of(demo.run)},
+        "ledger": ledger_rows,
         "verify": verify_rows,
     }
     rows = sections[mode]() if mode in sections else {}
@@ -100,6 +105,14 @@ def train_rows() -> dict[str, list[Row]]:
             for name, entry in entries.items()
         ]
     return sections
+
+
+def ledger_rows() -> dict[str, list[Row]]:
+    """Actions and arguments of `discreet ledger`."""
+    return {
+        "Actions": [(name, None, text) for name, text in ledger.ACTIONS.items()],
+        "Arguments": [(name, None, text) for name, text in ledger.ARGUMENTS.items()],
+    }
 
 
 def verify_rows() -> dict[str, list[Row]]:

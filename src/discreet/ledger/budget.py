@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from hashlib import blake2b
 from pathlib import Path
 
@@ -16,16 +16,10 @@ from discreet.ledger import membership
 from discreet.ledger.changes import BudgetChange, apply_budget
 from discreet.ledger.curves import curve_of, pack
 from discreet.ledger.database import Database, now
-from discreet.ledger.limits import (
-    Overlap,
-    allowed,
-    charged,
-    first_crossing,
-    fitting,
-    with_allowed,
-)
+from discreet.ledger.judging import Judge, allowed, charged
+from discreet.ledger.limits import Overlap, fitting, with_allowed
 from discreet.ledger.overlaps import find, overlap_of, register
-from discreet.ledger.refusals import refusal
+from discreet.ledger.refusals import Crossed, refusal, refuse_crossing
 from discreet.ledger.reservation import Reservation
 from discreet.ledger.rows import Budget, Dataset, Rows, Run
 from discreet.ledger.spending import Spent, most_spent
@@ -124,38 +118,43 @@ class BudgetLedger:
         steps = sum(event.steps for event in plan)
         _validate.positive_int(steps=steps)
         images = membership.fingerprints_of(self.database.key, digests)
-        curve = pack(curve_of(plan))
-        with self._writing() as rows:
-            known = rows.datasets()
-            dataset = register(rows, known, key=self.database.key, name=name, images=images)
-            if rows.run(run_id) is not None:
-                raise LedgerError(
-                    f"run {run_id} is on record already",
-                    where=self.location,
-                    do="resume it, or start a new run",
-                )
-            run = Run(
-                number=rows.next_run_number(),
-                id=run_id,
-                dataset=dataset.number,
-                label=label,
-                planned=json.dumps([event.to_json() for event in plan], allow_nan=False),
-                private=private,
-                accountant=accountant.name,
-                relation=accountant.relation.value,
-                delta=delta,
-                started=now(),
-                steps=steps,
-                position=0,
-                allowed=steps,
-                state=RESERVED,
-                curve=curve,
-                updated=now(),
-            )
-            overlap = overlap_of(rows, {**known, dataset.number: dataset}, dataset)
-            self._refuse_crossing(overlap, run, accountant)
-            rows.add_run(run, dataset)
-        return Reservation(self.database, run)
+        draft = Run(
+            number=0,
+            id=run_id,
+            dataset=0,
+            label=label,
+            planned=json.dumps([event.to_json() for event in plan], allow_nan=False),
+            private=private,
+            accountant=accountant.name,
+            relation=accountant.relation.value,
+            delta=delta,
+            started=now(),
+            steps=steps,
+            position=0,
+            allowed=steps,
+            state=RESERVED,
+            curve=pack(curve_of(plan)),
+            updated=now(),
+        )
+
+        def book() -> Run:
+            with self._writing() as rows:
+                known = rows.datasets()
+                dataset = register(rows, known, key=self.database.key, name=name, images=images)
+                if rows.run(run_id) is not None:
+                    raise LedgerError(
+                        f"run {run_id} is on record already",
+                        where=self.location,
+                        do="resume it, or start a new run",
+                    )
+                run = draft.changed(number=rows.next_run_number(), dataset=dataset.number)
+                overlap = overlap_of(rows, {**known, dataset.number: dataset}, dataset)
+                refuse_crossing(overlap, run, judge)
+                rows.add_run(run, dataset)
+            return run
+
+        judge = Judge(accountant)
+        return Reservation(self.database, self._explained(judge, book))
 
     def reopen(self, run_id: str, *, accountant: Accountant | None = None) -> Reservation:
         """Go on with a run: a killed one, one that was cut by a budget, or a settled one.
@@ -171,25 +170,33 @@ class BudgetLedger:
             BudgetError: If the run was settled and the rest no longer fits.
             LedgerError: If the run is not on record, or the ledger cannot be written.
         """
-        with self._writing() as rows:
-            run = self._known_run(rows, run_id)
-            if accountant is None:
-                accountant = make_accountant(
-                    run.accountant,  # pyright: ignore[reportArgumentType]
-                    relation=NeighboringRelation(run.relation),
-                )
-            if run.allowed < run.steps:
+        with self._reading() as rows:
+            planned_with = self._known_run(rows, run_id)
+        judge = Judge(
+            accountant
+            or make_accountant(
+                planned_with.accountant,  # pyright: ignore[reportArgumentType]
+                relation=NeighboringRelation(planned_with.relation),
+            )
+        )
+
+        def book() -> Run:
+            with self._writing() as rows:
+                run = self._known_run(rows, run_id, lock=True)
+                if run.allowed == run.steps:
+                    return run
                 known = rows.datasets()
                 overlap = overlap_of(rows, known, known[run.dataset])
                 if run.state == ENDED:
-                    rest = with_allowed(run, run.steps).changed(state=RESERVED, updated=now())
-                    self._refuse_crossing(overlap, rest, accountant)
-                    run = rest
+                    run = with_allowed(run, run.steps).changed(state=RESERVED, updated=now())
+                    refuse_crossing(overlap, run, judge)
                 else:
-                    steps = fitting(overlap, run, accountant, low=run.allowed, high=run.steps)
+                    steps = fitting(overlap, run, judge, low=run.allowed, high=run.steps)
                     run = with_allowed(run, steps)
                 rows.put_run(run)
-        return Reservation(self.database, run)
+            return run
+
+        return Reservation(self.database, self._explained(judge, book))
 
     def settle(self, run_id: str) -> Reservation:
         """End a run that is dead: what it did not charge is free for others.
@@ -197,7 +204,7 @@ class BudgetLedger:
         Raises:
             LedgerError: If the run is not on record, or the ledger cannot be written.
         """
-        with self._writing() as rows:
+        with self._reading() as rows:
             reservation = Reservation(self.database, self._known_run(rows, run_id))
         reservation.settle()
         return reservation
@@ -257,19 +264,24 @@ class BudgetLedger:
         if epsilon is not None:
             _validate.non_negative(epsilon=epsilon)
             _validate.open_unit_interval(delta=delta)
-        with self._writing() as rows:
-            known = rows.datasets()
-            chosen = find(known, dataset, location=self.location)
-            budget = (
-                None
-                if epsilon is None
-                else Budget(epsilon=float(epsilon), delta=delta, relation=accountant.relation)
-            )
-            chosen = dataclasses.replace(chosen, budget=budget)
-            known[chosen.number] = chosen
-            rows.put_dataset(chosen)
-            overlap, limits = apply_budget(rows, known, chosen, accountant)
-            spent = most_spent(overlap, charged, delta=delta, accountant=accountant)
+        judge = Judge(accountant)
+
+        def change() -> tuple[Dataset, Overlap, dict[str, int]]:
+            with self._writing() as rows:
+                known = rows.datasets()
+                chosen = find(known, dataset, location=self.location)
+                budget = (
+                    None
+                    if epsilon is None
+                    else Budget(epsilon=float(epsilon), delta=delta, relation=accountant.relation)
+                )
+                chosen = dataclasses.replace(chosen, budget=budget)
+                rows.put_dataset(chosen)
+                known[chosen.number] = chosen
+                return chosen, *apply_budget(rows, known, chosen, judge)
+
+        chosen, overlap, limits = judge.attempt(change)
+        spent = most_spent(overlap, charged, delta=delta, judge=judge)
         return BudgetChange(dataset=chosen, spent=spent, limits=limits)
 
     def total(
@@ -299,9 +311,8 @@ class BudgetLedger:
                 overlap = overlap_of(rows, known, find(known, dataset, location=self.location))
             else:
                 overlap = self._overlap_of_images(rows, known, dataset)
-        return most_spent(
-            overlap, allowed if reserved else charged, delta=delta, accountant=accountant
-        )
+        steps = allowed if reserved else charged
+        return most_spent(overlap, steps, delta=delta, judge=Judge(accountant))
 
     def datasets(self) -> tuple[Dataset, ...]:
         """All data sets on record.
@@ -356,8 +367,8 @@ class BudgetLedger:
         with self.database.transaction() as connection:
             yield Rows(connection, key=self.database.key, location=self.location)
 
-    def _known_run(self, rows: Rows, run_id: str) -> Run:
-        run = rows.run(run_id)
+    def _known_run(self, rows: Rows, run_id: str, *, lock: bool = False) -> Run:
+        run = rows.run(run_id, lock=lock)
         if run is None:
             raise LedgerError(
                 f"run {run_id} is not on record",
@@ -380,8 +391,9 @@ class BudgetLedger:
         runs = rows.runs_of([known[number] for number in touched])
         return Overlap(classes=classes, datasets=known, runs=tuple(runs))
 
-    def _refuse_crossing(self, overlap: Overlap, run: Run, accountant: Accountant) -> None:
-        crossing = first_crossing(overlap.with_run(run), accountant, concerning=run.dataset)
-        if crossing is not None:
-            fits = fitting(overlap, run, accountant, low=run.position, high=run.allowed)
-            raise refusal(crossing, run, accountant, fits=fits, location=self.location)
+    def _explained(self, judge: Judge, book: Callable[[], Run]) -> Run:
+        """Book; if a budget is in the way, work out what would fit, with nothing held."""
+        try:
+            return judge.attempt(book)
+        except Crossed as crossed:
+            raise refusal(crossed, judge, location=self.location) from None

@@ -6,8 +6,8 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from discreet.accounting import Accountant
-from discreet.ledger.limits import Overlap, allowed, fitting, is_within, largest, with_allowed
+from discreet.ledger.judging import Judge, allowed
+from discreet.ledger.limits import Overlap, fitting, largest, with_allowed
 from discreet.ledger.membership import ImageClass
 from discreet.ledger.overlaps import overlap_of
 from discreet.ledger.rows import Dataset, Rows, Run
@@ -37,7 +37,7 @@ class BudgetChange:
 
 
 def apply_budget(
-    rows: Rows, known: Mapping[int, Dataset], chosen: Dataset, accountant: Accountant
+    rows: Rows, known: Mapping[int, Dataset], chosen: Dataset, judge: Judge
 ) -> tuple[Overlap, dict[str, int]]:
     """Move the limits of open runs to where a data set's new budget puts them.
 
@@ -45,20 +45,20 @@ def apply_budget(
         rows: The ledger, with the new budget on record.
         known: All data sets by number, `chosen` with its new budget among them.
         chosen: The data set.
-        accountant: Composes what is charged and reserved.
+        judge: Composes what is charged and reserved.
 
     Returns:
         What the data set has to do with, and the new limits: id of the run to its steps.
     """
     overlap = overlap_of(rows, known, chosen, lock=True)
-    changed = _cut(_only_budget_of(overlap, chosen), accountant)
+    changed = _cut(_only_budget_of(overlap, chosen), judge)
     for run in changed:
         rows.put_run(run)
     numbers = {run.number for run in changed}
     for run in overlap.runs:
         if run.state == RESERVED and run.allowed < run.steps and run.number not in numbers:
             around = overlap_of(rows, known, known[run.dataset], lock=True)
-            steps = fitting(around, run, accountant, low=run.allowed, high=run.steps)
+            steps = fitting(around, run, judge, low=run.allowed, high=run.steps)
             if steps > run.allowed:
                 changed.append(with_allowed(run, steps))
                 rows.put_run(changed[-1])
@@ -76,30 +76,28 @@ def _only_budget_of(overlap: Overlap, dataset: Dataset) -> Overlap:
     return dataclasses.replace(overlap, datasets=datasets)
 
 
-def _cut(overlap: Overlap, accountant: Accountant) -> list[Run]:
+def _cut(overlap: Overlap, judge: Judge) -> list[Run]:
     """Open runs with the limits that keep the budgets, the newest cut first."""
     changed: dict[int, Run] = {}
     for image_class in overlap.classes:
         for run in reversed(overlap.of(image_class)):
             if run.state == ENDED or run.allowed == run.position:
                 continue
-            if _keeps(overlap, image_class, accountant):
+            if _keeps(overlap, image_class, judge):
                 break
-            changed[run.number] = _largest_that_keeps(overlap, image_class, run, accountant)
+            changed[run.number] = _largest_that_keeps(overlap, image_class, run, judge)
             overlap = overlap.with_run(changed[run.number])
     return list(changed.values())
 
 
-def _keeps(overlap: Overlap, image_class: ImageClass, accountant: Accountant) -> bool:
+def _keeps(overlap: Overlap, image_class: ImageClass, judge: Judge) -> bool:
     runs = overlap.of(image_class)
     budgets = [overlap.datasets[number].budget for number in image_class]
-    return all(is_within(budget, runs, allowed, accountant) for budget in budgets if budget)
+    return all(judge.is_within(budget, runs, allowed) for budget in budgets if budget)
 
 
-def _largest_that_keeps(
-    overlap: Overlap, image_class: ImageClass, run: Run, accountant: Accountant
-) -> Run:
+def _largest_that_keeps(overlap: Overlap, image_class: ImageClass, run: Run, judge: Judge) -> Run:
     def fits(steps: int) -> bool:
-        return _keeps(overlap.with_run(with_allowed(run, steps)), image_class, accountant)
+        return _keeps(overlap.with_run(with_allowed(run, steps)), image_class, judge)
 
     return with_allowed(run, largest(run.position, run.allowed, fits))

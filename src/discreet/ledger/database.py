@@ -71,21 +71,11 @@ class Database:
             _make_file(Path(self.location), create=create)
         self._engine = self._make_engine()
         self._pid = os.getpid()
-        self._begin(create=create)
-        with self.transaction() as connection:
-            values = dict(connection.execute(select(meta.c.key, meta.c.value)).tuples().all())
-            if not self.is_sqlite:
-                self._refuse_forgetful_server(connection)
-        if values.get("schema") != str(SCHEMA):
-            raise LedgerError(
-                f"ledger of schema {values.get('schema')}, this version reads {SCHEMA}",
-                where=self.location,
-                do="use the version of discreet that wrote it",
-            )
         try:
-            self.key, self.ledger_id = bytes.fromhex(values["key"]), values["ledger_id"]
-        except (KeyError, ValueError):
-            raise damaged(self.location, "its key cannot be read") from None
+            self.key, self.ledger_id = self._identity(create=create)
+        except BaseException:
+            self.close()
+            raise
 
     def __repr__(self) -> str:
         return f"Database({self.location!r})"
@@ -95,7 +85,15 @@ class Database:
         """The file, or the URL without its password."""
         if self.is_sqlite:
             return str(self._url.database)
-        return self._url.set(password=None, drivername="postgresql").render_as_string()
+        # Without the query too: it may hold a password as well.
+        url = self._url
+        return URL.create(
+            "postgresql",
+            username=url.username,
+            host=url.host,
+            port=url.port,
+            database=url.database,
+        ).render_as_string()
 
     @contextlib.contextmanager
     def transaction(self, *, write: bool = False) -> Generator[Connection]:
@@ -115,9 +113,11 @@ class Database:
                     connection = connection.execution_options(isolation_level="REPEATABLE READ")
                 with connection.begin():
                     yield connection
+        except UnicodeDecodeError:  # of SQLite's own message, about a schema that is no text
+            raise damaged(self.location, "its tables cannot be read") from None
         except DBAPIError as error:
             # Without the cause: it may hold the URL, and what was to be written.
-            raise translate(error, location=self.location, password=self._url.password) from None
+            raise translate(error, location=self.location, secrets=_secrets_of(self._url)) from None
 
     def lock(self, connection: Connection) -> None:
         """Wait for all others that reserve, settle or change budgets, and keep them out.
@@ -154,6 +154,24 @@ class Database:
         )
         event.listen(engine, "connect", _prepare_postgres)
         return engine
+
+    def _identity(self, *, create: bool) -> tuple[bytes, str]:
+        """The ledger's key and name, once its tables are there and of this schema."""
+        self._begin(create=create)
+        with self.transaction() as connection:
+            values = dict(connection.execute(select(meta.c.key, meta.c.value)).tuples().all())
+            if not self.is_sqlite:
+                self._refuse_forgetful_server(connection)
+        if values.get("schema") != str(SCHEMA):
+            raise LedgerError(
+                f"ledger of schema {values.get('schema')}, this version reads {SCHEMA}",
+                where=self.location,
+                do="use the version of discreet that wrote it",
+            )
+        try:
+            return bytes.fromhex(values["key"]), values["ledger_id"]
+        except (KeyError, ValueError):
+            raise damaged(self.location, "its key cannot be read") from None
 
     def _begin(self, *, create: bool) -> None:
         """Make the tables and the key where there are none, in one transaction."""
@@ -216,6 +234,12 @@ def _parse(where: str | Path) -> URL:
             do='Install it with `pip install "discreet[postgres]"`.',
         )
     return url.set(drivername="postgresql+psycopg")
+
+
+def _secrets_of(url: URL) -> list[str]:
+    """What no message may repeat."""
+    queried = [value for key, value in url.query.items() if "password" in key]
+    return [text for text in (url.password, *queried) if isinstance(text, str) and text]
 
 
 def _no_ledger(location: str) -> LedgerError:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from sqlalchemy.exc import DBAPIError
 
 from discreet.errors import LedgerError
@@ -61,22 +63,25 @@ _SQLITE: tuple[tuple[str, str, str], ...] = (
 )
 
 
-def translate(error: DBAPIError, *, location: str, password: str | None) -> LedgerError:
+def translate(error: DBAPIError, *, location: str, secrets: Sequence[str]) -> LedgerError:
     """The error to raise in place of the database's own.
 
     Args:
         error: What SQLAlchemy raised.
         location: The ledger, without a password.
-        password: Left out of the message if it occurs there.
+        secrets: Left out of the message where they occur.
     """
     name = getattr(error.orig, "sqlite_errorname", None)
+    # Text that is none, or tables that are not as they were made.
+    if "Could not decode" in str(error.orig) or name == "SQLITE_ERROR":
+        name = "SQLITE_CORRUPT"
     if isinstance(name, str):
         for prefix, what, do in _SQLITE:
             if name.startswith(prefix):
                 return LedgerError(what, where=location, do=_NOT_APPLIED + do)
     text = " ".join(str(error.orig).split())
-    if password:
-        text = text.replace(password, "***")
+    for secret in secrets:
+        text = text.replace(secret, "***")
     if isinstance(name, str) or not location.startswith("postgresql"):
         what, do = f"the database refused ({text})", "Check the file, then start again."
     elif getattr(error.orig, "sqlstate", None) == "55P03":

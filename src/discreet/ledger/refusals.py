@@ -2,21 +2,54 @@
 
 from __future__ import annotations
 
-from discreet.accounting import Accountant
 from discreet.errors import BudgetError
-from discreet.ledger.limits import Crossing, accountant_for, charged, epsilon_of, is_unbounded
+from discreet.ledger.judging import Judge, allowed, charged, compose, is_unbounded
+from discreet.ledger.limits import Crossing, Overlap, first_crossing, fitting
 from discreet.ledger.rows import Run
 from discreet.terminal import format_delta, format_epsilon
 
+MANY = 20  # different mechanisms, from which on composing them takes a while
 
-def refusal(
-    crossing: Crossing, run: Run, accountant: Accountant, *, fits: int, location: str
-) -> BudgetError:
+
+class Crossed(Exception):  # noqa: N818  (becomes a BudgetError, outside of the transaction)
+    """A run would cross a budget."""
+
+    def __init__(self, crossing: Crossing, overlap: Overlap, run: Run) -> None:
+        super().__init__("a budget would be crossed")
+        self.crossing, self.overlap, self.run = crossing, overlap, run
+
+
+def refuse_crossing(overlap: Overlap, run: Run, judge: Judge) -> None:
+    """Refuse a run that would cross a budget of its data set, or of one that shares images.
+
+    Raises:
+        Crossed: If so.
+    """
+    crossing = first_crossing(overlap.with_run(run), judge, concerning=run.dataset)
+    if crossing is not None:
+        raise Crossed(crossing, overlap, run)
+
+
+def refusal(crossed: Crossed, judge: Judge, *, location: str) -> BudgetError:
+    """The error that says which budget is in the way, why, and what would fit.
+
+    Args:
+        crossed: What was found.
+        judge: Composes.
+        location: The ledger.
+    """
+    crossing, run = crossed.crossing, crossed.run
+    many = len(compose(crossing.runs, allowed)) > MANY
+    fits = fitting(
+        crossed.overlap,
+        run,
+        judge.rougher() if many else judge,
+        low=run.position,
+        high=run.allowed,
+    )
     budget, dataset = crossing.budget, crossing.dataset
     others = [other for other in crossing.runs if other.number != run.number]
-    spent = epsilon_of(
-        others, charged, delta=budget.delta, accountant=accountant_for(budget, accountant)
-    )
+    spent = judge.epsilon(others, charged, delta=budget.delta, relation=budget.relation)
     open_runs = [other for other in others if other.allowed > other.position]
     parts = [
         f"the run would cross the budget of data set {dataset.name} ({dataset.id[:8]}), "

@@ -228,9 +228,10 @@ class Rows:
                 )
         return found
 
-    def run(self, run_id: str) -> Run | None:
-        """A run by its id."""
-        found = self._runs(_RUNS.where(runs.c.id == run_id).with_for_update())
+    def run(self, run_id: str, *, lock: bool = False) -> Run | None:
+        """A run by its id; with `lock`, kept from being charged until the transaction ends."""
+        query = _RUNS.where(runs.c.id == run_id)
+        found = self._runs(query.with_for_update() if lock else query)
         return found[0] if found else None
 
     def next_run_number(self) -> int:
@@ -264,10 +265,12 @@ class Rows:
 
     def _runs(self, query: Any) -> list[Run]:
         found: list[Run] = []
-        for row in self.connection.execute(query).mappings():
+        for values in self.connection.execute(query):
+            row = dict(zip(_RUN_COLUMNS, values, strict=True))
             self._verify(runs, row)
-            self._verify(charges, row, checksum=row["charges_checksum"])
-            found.append(Run(**{name: row[name] for name in _RUN_FIELDS}))
+            self._verify(charges, row, checksum=row.pop("charges_checksum"))
+            del row["checksum"]
+            found.append(Run(**row))
         return found
 
     # ---- checksums ----
@@ -287,7 +290,9 @@ class Rows:
     def _seal(self, table: Table, values: RowMapping | Mapping[str, Any]) -> bytes:
         return seal(self._key, table.name, *(values[name] for name in _SEALED[table.name]))
 
-    def _verify(self, table: Table, row: RowMapping, *, checksum: bytes | None = None) -> None:
+    def _verify(
+        self, table: Table, row: RowMapping | Mapping[str, Any], *, checksum: bytes | None = None
+    ) -> None:
         try:
             whole = self._seal(table, row) == (row["checksum"] if checksum is None else checksum)
         except TypeError:
@@ -303,7 +308,7 @@ _SEALED: Mapping[str, Sequence[str]] = {
     for table in (datasets, membership, runs, charges)
 }
 _CHARGED = [name for name in _SEALED[charges.name] if name != "number"]
-_RUN_FIELDS = [*_SEALED[runs.name], *_CHARGED]
+_RUN_COLUMNS = [*_SEALED[runs.name], "checksum", *_CHARGED, "charges_checksum"]
 _RUNS = select(
     runs,
     *(column for column in charges.columns if column.name not in ("number", "checksum")),

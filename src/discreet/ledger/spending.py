@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from discreet.accounting import Accountant, Event
-from discreet.ledger.limits import Overlap, Steps, compose, epsilon_of, quick_bound
+from discreet.accounting import Event
+from discreet.ledger.judging import Judge, Steps, compose, quick_bound
+from discreet.ledger.limits import Overlap
 from discreet.ledger.rows import Run
 from discreet.privacy import NeighboringRelation
 
@@ -29,16 +30,16 @@ class Spent:
     events: tuple[Event, ...]
 
 
-def most_spent(overlap: Overlap, steps: Steps, *, delta: float, accountant: Accountant) -> Spent:
+def most_spent(overlap: Overlap, steps: Steps, *, delta: float, judge: Judge) -> Spent:
     """What was spent on the most charged image."""
     most: tuple[float, tuple[Run, ...]] = (-1.0, ())
-    quick = accountant.relation is NeighboringRelation.ADD_OR_REMOVE_ONE
+    quick = judge.relation is NeighboringRelation.ADD_OR_REMOVE_ONE
     for image_class in overlap.classes:
         runs = tuple(run for run in overlap.of(image_class) if steps(run) > 0)
         # A bound that does not reach the largest so far needs no closer look.
         if quick and most[1] and quick_bound(runs, steps, delta=delta) <= most[0]:
             continue
-        epsilon = epsilon_of(runs, steps, delta=delta, accountant=accountant)
+        epsilon = judge.epsilon(runs, steps, delta=delta)
         if epsilon > most[0]:
             most = (epsilon, runs)
     epsilon, runs = most

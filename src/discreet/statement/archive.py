@@ -40,9 +40,7 @@ _MODULE_CLASS = re.compile(
     r"(torch\.nn\.modules\.\w+|ultralytics\.nn\.modules\.\w+|ultralytics\.nn\.tasks) [A-Z]\w*"
 )
 _STORAGE = re.compile(r"torch (Half|Float|Double|BFloat16|Long|Int|Short|Char|Byte|Bool)Storage")
-_BYTES = dict(
-    Half=2, Float=4, Double=8, BFloat16=2, Long=8, Int=4, Short=2, Char=1, Byte=1, Bool=1
-)
+_BYTES = dict(Half=2, Float=4, Double=8, BFloat16=2, Long=8, Int=4, Short=2, Char=1, Byte=1, Bool=1)
 _MEMBER = re.compile(
     r"archive/(data\.pkl|byteorder|version|\.format_version|\.storage_alignment"
     r"|\.data/serialization_id|data/\d+)"

@@ -52,9 +52,7 @@ def examine(record: PrivacyRecord) -> Findings:
     epsilon = accountant.epsilon(events, delta=record.claim.delta)
     stated = _number(record.claim.epsilon)
     if not _close(stated, epsilon, tolerance):
-        found.faults.append(
-            f"claim.epsilon: states {stated:.6g}, the events give {epsilon:.6g}"
-        )
+        found.faults.append(f"claim.epsilon: states {stated:.6g}, the events give {epsilon:.6g}")
         return found  # all other figures hang on it
     expected = figures_of(mechanism, events, epsilon=stated).model_dump(mode="json")
     found.faults += _differences(
@@ -118,9 +116,7 @@ def _lifetime_faults(record: PrivacyRecord, tolerance: float) -> Iterator[str]:
         yield "lifetime.runs: fewer than this one, or than those without protection"
     if lifetime.delta != record.claim.delta:
         yield "lifetime.delta: it is another than the claim's"
-    accountant = make_accountant(
-        record.accountant.name, relation=record.unit.neighboring_relation
-    )
+    accountant = make_accountant(record.accountant.name, relation=record.unit.neighboring_relation)
     events = [event_from_json(event) for event in lifetime.events]
     epsilon = accountant.epsilon(events, delta=lifetime.delta)
     if lifetime.unprotected_runs:

@@ -8,15 +8,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from discreet import accounting
 from discreet.accounting import Accountant, Event
+from discreet.accounting.groups import group_epsilon
 from discreet.config import MechanismConfig, SamplingName
+from discreet.errors import AccountingError
+from discreet.privacy import NeighboringRelation
 from discreet.statement.schema import (
     AttackBounds,
     DeltaAtEpsilon,
     EpsilonAtDelta,
     Figures,
-    GaussianDp,
     GroupGuarantee,
     TruePositiveRate,
 )
@@ -28,9 +29,7 @@ _PROFILE_POINTS = 8
 _SAMPLINGS: tuple[SamplingName, ...] = ("poisson", "truncated_poisson", "shuffle")
 
 
-def figures_of(
-    mechanism: MechanismConfig, events: Sequence[Event], *, epsilon: float
-) -> Figures:
+def figures_of(mechanism: MechanismConfig, events: Sequence[Event], *, epsilon: float) -> Figures:
     """All figures of a run.
 
     Args:
@@ -45,22 +44,20 @@ def figures_of(
         epsilon_at_delta=tuple(
             EpsilonAtDelta(
                 delta=at,
-                epsilon=finite(accountant.epsilon(events, delta=at)) if bounded else None,
+                epsilon=_epsilon(events, accountant, delta=at) if bounded else None,
             )
             for at in DELTAS
         ),
         profile=profile,
         attack=attack_bounds(profile) if bounded else None,
-        gaussian_dp=_gaussian_dp(events, accountant) if bounded else None,
-        epsilon_without_amplification=finite(
-            accountant.epsilon(unamplified(mechanism, events), delta=delta)
+        gaussian_dp=None,
+        epsilon_without_amplification=_epsilon(
+            unamplified(mechanism, events), accountant, delta=delta
         ),
         groups=tuple(
             GroupGuarantee(
                 size=size,
-                epsilon=finite(_group_epsilon(events, accountant, size=size, delta=delta))
-                if bounded
-                else None,
+                epsilon=_group_epsilon(events, accountant, size=size, delta=delta, one=epsilon),
             )
             for size in GROUP_SIZES
         ),
@@ -78,7 +75,7 @@ def profile_of(
     """δ at eight steps from ε = 0 to the claim's ε."""
     points = [epsilon * i / _PROFILE_POINTS for i in range(_PROFILE_POINTS + 1)]
     return tuple(
-        DeltaAtEpsilon(epsilon=point, delta=min(1.0, accountant.delta(events, epsilon=point)))
+        DeltaAtEpsilon(epsilon=point, delta=_delta(events, accountant, epsilon=point))
         for point in dict.fromkeys(points)
     )
 
@@ -140,12 +137,33 @@ def assumed_sampling(mechanism: MechanismConfig, events: Sequence[Event]) -> Sam
     return None
 
 
-def _gaussian_dp(events: Sequence[Event], accountant: Accountant) -> GaussianDp | None:
-    fitted = accounting.gaussian_dp(events, accountant=accountant)
-    return GaussianDp(mu=fitted.mu, regret=fitted.regret) if math.isfinite(fitted.mu) else None
+def _epsilon(events: Sequence[Event], accountant: Accountant, *, delta: float) -> float | None:
+    """ε; None where there is no bound, or the accountant cannot say at this δ.
+
+    These figures are worked out when the budget is spent already: one that cannot be had is left
+    out, it does not keep the run from ending.
+    """
+    try:
+        return finite(accountant.epsilon(events, delta=delta))
+    except AccountingError:
+        return None
+
+
+def _delta(events: Sequence[Event], accountant: Accountant, *, epsilon: float) -> float:
+    try:
+        return min(1.0, accountant.delta(events, epsilon=epsilon))
+    except AccountingError:
+        return 1.0
 
 
 def _group_epsilon(
-    events: Sequence[Event], accountant: Accountant, *, size: int, delta: float
-) -> float:
-    return accounting.group_epsilon(events, size, delta=delta, accountant=accountant)
+    events: Sequence[Event], accountant: Accountant, *, size: int, delta: float, one: float
+) -> float | None:
+    # Replacing k units is removing k and adding k.
+    replaced = accountant.relation is NeighboringRelation.REPLACE_ONE
+    changed = 2 * size if replaced else size
+    try:
+        epsilon = group_epsilon(events, size=changed, delta=delta)
+    except AccountingError:
+        return None
+    return finite(max(one, epsilon))  # of a looser accountant, one unit's ε may be the larger

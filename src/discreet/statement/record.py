@@ -117,9 +117,7 @@ def make_record(
     return PrivacyRecord(
         claim_valid=not against,
         purpose="audit" if canaries else "release",
-        claim=Claim(
-            epsilon=finite(epsilon), delta=mechanism.delta, reasons_against=tuple(against)
-        ),
+        claim=Claim(epsilon=finite(epsilon), delta=mechanism.delta, reasons_against=tuple(against)),
         unit=Unit(
             kind=mechanism.unit,
             grouping_key=None,

@@ -164,9 +164,7 @@ def _checkpoint_faults(weights: WeightsFile) -> list[str]:
     if not isinstance(content, dict):
         return ["it is not a checkpoint"]
     faults = [f"it holds {key!r}" for key in content if key not in _CHECKPOINT_KEYS]
-    faults += [
-        f"{key!r} is not empty" for key in _EMPTY_KEYS if content.get(key) is not None
-    ]
+    faults += [f"{key!r} is not empty" for key in _EMPTY_KEYS if content.get(key) is not None]
     model = content.get("model")
     state: Any = getattr(model, "state", None)
     if not isinstance(model, Inert) or not isinstance(state, dict):

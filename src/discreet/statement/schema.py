@@ -200,7 +200,7 @@ class EpsilonAtDelta(_Part):
 
     delta: Delta
     epsilon: NonNegative | None
-    """Null where there is no bound."""
+    """Null where there is no bound, or the accountant has none at this δ."""
 
 
 class DeltaAtEpsilon(_Part):
@@ -252,7 +252,7 @@ class Figures(_Part):
     attack: AttackBounds | None
     """Null where there is no bound."""
     gaussian_dp: GaussianDp | None
-    """Null where there is no bound."""
+    """Null where there is no bound, or it was not worked out."""
     epsilon_without_amplification: NonNegative | None
     """ε of the same run if its units had been dealt out once an epoch, not drawn at random."""
     groups: tuple[GroupGuarantee, ...]

@@ -14,9 +14,7 @@ def loads(data: bytes) -> Any:
             not.
     """
     try:
-        return json.loads(
-            data.decode(), object_pairs_hook=_object, parse_constant=_no_such_number
-        )
+        return json.loads(data.decode(), object_pairs_hook=_object, parse_constant=_no_such_number)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
 

@@ -146,7 +146,9 @@ def _stated_digests(envelope: bytes) -> dict[str, str]:
     """What the statement says, whoever signed it; nothing where it cannot be read."""
     try:
         payload = base64.b64decode(json.loads(envelope)["payload"])
-        return {entry["name"]: entry["digest"]["sha256"] for entry in json.loads(payload)["subject"]}
+        return {
+            entry["name"]: entry["digest"]["sha256"] for entry in json.loads(payload)["subject"]
+        }
     except (ValueError, KeyError, TypeError):
         return {}
 
@@ -194,4 +196,3 @@ def _what_to_know(record: PrivacyRecord, *, known: bool | None) -> list[str]:
     if record.purpose == "audit":
         notices.append("the weights are for auditing only")
     return [*notices, *record.warnings]
-

@@ -239,9 +239,7 @@ class Checkpoint:
             "model": dict(self.model),
             "optimizer": dict(self.optimizer),
         }
-        write_sealed(
-            internal / CHECKPOINT, lambda stream: torch.save(content, stream), seal=seal
-        )
+        write_sealed(internal / CHECKPOINT, lambda stream: torch.save(content, stream), seal=seal)
 
     @classmethod
     def load(cls, internal: Path, *, seal: Seal) -> Self | None:
