@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
 from discreet.accounting import (
-    PoissonSampledGaussian,
     calibrate_noise_multiplier,
     default_delta,
-    epsilon_per_step_count,
-    make_accountant,
+    epsilon_per_prefix,
 )
 from discreet.arguments import DEFAULT_EPOCHS, PrivacyArguments
-from discreet.config import MechanismConfig, steps_for
+from discreet.config import MechanismConfig, SamplingName, steps_for
 from discreet.errors import ConfigurationError
-from discreet.privacy import PrivacySpent
+from discreet.privacy import NeighboringRelation, PrivacySpent
 from discreet.terminal import format_delta, format_epsilon
 
 _LARGEST_DEFAULT_BATCH = 1024
 # Above this an attacker's odds may grow more than 20,000-fold: no privacy to speak of.
 _MEANINGLESS_EPSILON = 10.0
+_DEFAULT_FINAL_NOISE = 0.5
+_SAMPLING: Mapping[SamplingName, str] = {
+    "poisson": "Poisson",
+    "truncated_poisson": "Poisson, truncated",
+    "shuffle": "shuffled: accounted without amplification",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,13 +70,11 @@ class TrainingPlan:
 
     def epsilon_by_epoch(self) -> dict[int, float]:
         """ε after each epoch, from 1; at the last one, the promise."""
-        mechanism = self.mechanism
         epochs = range(1, self.epochs + 1)
-        values = epsilon_per_step_count(
-            mechanism.step_event,
-            [self.last_step_of(epoch) for epoch in epochs],
-            delta=mechanism.delta,
-            accountant=mechanism.make_accountant(),
+        values = epsilon_per_prefix(
+            [self.mechanism.planned_events(self.last_step_of(epoch)) for epoch in epochs],
+            delta=self.mechanism.delta,
+            accountant=self.mechanism.make_accountant(),
         )
         return dict(zip(epochs, values, strict=True))
 
@@ -88,6 +91,12 @@ def plan_training(arguments: PrivacyArguments, *, population: int) -> TrainingPl
         AccountingError: If no noise multiplier reaches the target.
     """
     batch = arguments.batch or default_batch_size(population)
+    if arguments.largest_batch is not None and arguments.largest_batch < batch:
+        raise ConfigurationError(
+            f"the cap {arguments.largest_batch} is below the expected batch size {batch}",
+            where="largest_batch",
+            do=f"use largest_batch={math.ceil(1.2 * batch)} or more",
+        )
     if batch > population:
         raise ConfigurationError(
             f"the expected batch size {batch} is more than the {population} training images",
@@ -99,31 +108,35 @@ def plan_training(arguments: PrivacyArguments, *, population: int) -> TrainingPl
     steps = arguments.steps or steps_for(
         epochs=epochs, population=population, expected_batch_size=batch
     )
-    if arguments.noise_multiplier is not None:
-        noise_multiplier = arguments.noise_multiplier
-    else:
+    scheduled = arguments.noise_schedule != "constant"
+
+    def mechanism_with(noise_multiplier: float) -> MechanismConfig:
+        return MechanismConfig(
+            population=population,
+            expected_batch_size=batch,
+            steps=steps,
+            noise_multiplier=noise_multiplier,
+            max_grad_norm=arguments.max_grad_norm,
+            delta=delta,
+            clipping=arguments.clipping,
+            accountant=arguments.accountant,
+            relation=NeighboringRelation(arguments.relation),
+            sampling=arguments.sampling,
+            largest_batch=arguments.largest_batch,
+            noise_schedule=arguments.noise_schedule,
+            final_noise=(arguments.final_noise or _DEFAULT_FINAL_NOISE) if scheduled else 1.0,
+        )
+
+    noise_multiplier = arguments.noise_multiplier
+    if noise_multiplier is None:
         assert arguments.epsilon is not None
         noise_multiplier = calibrate_noise_multiplier(
             target_epsilon=arguments.epsilon,
             delta=delta,
-            events=lambda noise_multiplier: [
-                PoissonSampledGaussian(
-                    sample_rate=batch / population, noise_multiplier=noise_multiplier, steps=steps
-                )
-            ],
-            accountant=make_accountant(arguments.accountant),
+            events=lambda sigma: mechanism_with(sigma).planned_events(),
+            accountant=mechanism_with(1.0).make_accountant(),
         )
-    mechanism = MechanismConfig(
-        population=population,
-        expected_batch_size=batch,
-        steps=steps,
-        noise_multiplier=noise_multiplier,
-        max_grad_norm=arguments.max_grad_norm,
-        delta=delta,
-        clipping=arguments.clipping,
-        accountant=arguments.accountant,
-    )
-    return TrainingPlan.of(mechanism, target_epsilon=arguments.epsilon)
+    return TrainingPlan.of(mechanism_with(noise_multiplier), target_epsilon=arguments.epsilon)
 
 
 def default_batch_size(population: int) -> int:
@@ -136,16 +149,21 @@ def plan_rows(plan: TrainingPlan, *, trainable: str, parameters: int) -> list[tu
     mechanism = plan.mechanism
     epsilon = format_epsilon(plan.promised.epsilon)
     asked = "" if plan.target_epsilon is None else f" (asked: {plan.target_epsilon:g})"
+    noise = f"{mechanism.noise_multiplier:.4g}"
+    if mechanism.noise_schedule != "constant":
+        last = mechanism.noise_multiplier_at(mechanism.steps)
+        noise += f" to {last:.4g}, {mechanism.noise_schedule}"
+    change = "replace" if mechanism.relation is NeighboringRelation.REPLACE_ONE else "add or remove"
     return [
         ("training images n", f"{mechanism.population:,}"),
         ("expected batch size B", f"{mechanism.expected_batch_size:,}"),
-        ("sample rate q = B/n", f"{mechanism.sample_rate:.4g}, Poisson"),
+        ("sample rate q = B/n", f"{mechanism.sample_rate:.4g}, {_SAMPLING[mechanism.sampling]}"),
         ("steps", f"{mechanism.steps:,} ({plan.epochs} epochs)"),
-        ("noise multiplier σ", f"{mechanism.noise_multiplier:.4g}"),
+        ("noise multiplier σ", noise),
         ("max grad norm C", f"{mechanism.max_grad_norm:g}, {mechanism.clipping}"),
         ("trained", f"{trainable}: {parameters:,} parameters"),
         ("will end at ε", f"{epsilon}{asked} at δ = {format_delta(mechanism.delta)}"),
-        ("neighbours", f"add or remove one image, {mechanism.accountant.upper()} accountant"),
+        ("neighbours", f"{change} one image, {mechanism.accountant.upper()} accountant"),
     ]
 
 
