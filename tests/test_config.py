@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -35,7 +36,7 @@ def test_noise_falls_in_plateaus_to_its_last_value(schedule: str, plateaus: int)
     assert len(set(values)) == plateaus
     assert values[0] == 2.0
     assert values[-1] == pytest.approx(1.0)
-    ratios = {round(b / a, 9) for a, b in zip(values, values[1:], strict=False) if a != b}
+    ratios = {round(b / a, 9) for a, b in pairwise(values) if a != b}
     assert len(ratios) == 1  # a geometric series
 
 

@@ -71,5 +71,5 @@ def test_what_is_not_a_record_is_refused(record: PrivacyRecord, path: tuple[Any]
      b"[" * 100_000],
 )  # fmt: skip
 def test_json_that_could_mean_two_things_is_refused(data: bytes):
-    with pytest.raises(ValueError):  # noqa: PT011
+    with pytest.raises(ValueError):
         strict_json.loads(data)

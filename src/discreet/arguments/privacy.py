@@ -241,15 +241,15 @@ def _misplaced(given: Mapping[str, object]) -> list[Problem]:
                 do="Give noise_schedule=exponential or step with it.",
             )
         )
-    if _text(given.get("relation")) == "replace_one" and not _is_none(given.get("accountant")):
-        if (accountant := _text(given["accountant"])) in ("rdp", "prv"):
-            problems.append(
-                Problem(
-                    where=shown("accountant", accountant),
-                    what="has no sound bound under relation=replace_one",
-                    do="Leave accountant out: pld has one.",
-                )
+    accountant = _text(given.get("accountant"))
+    if _text(given.get("relation")) == "replace_one" and accountant in ("rdp", "prv"):
+        problems.append(
+            Problem(
+                where=shown("accountant", accountant),
+                what="has no sound bound under relation=replace_one",
+                do="Leave accountant out: pld has one.",
             )
+        )
     return problems
 
 

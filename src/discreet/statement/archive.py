@@ -19,11 +19,11 @@ from typing import Any, BinaryIO
 
 # All that torch.save writes for tensors, containers and modules (pickle protocol 2).
 _OPCODES = frozenset(
-    "PROTO STOP MARK GLOBAL REDUCE NEWOBJ BUILD BINPERSID "
-    "BINPUT LONG_BINPUT BINGET LONG_BINGET "
-    "NONE NEWTRUE NEWFALSE BININT BININT1 BININT2 LONG1 BINFLOAT BINUNICODE "
-    "EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_LIST APPEND APPENDS "
-    "EMPTY_DICT SETITEM SETITEMS".split()
+    """
+    PROTO STOP MARK GLOBAL REDUCE NEWOBJ BUILD BINPERSID BINPUT LONG_BINPUT BINGET LONG_BINGET
+    NONE NEWTRUE NEWFALSE BININT BININT1 BININT2 LONG1 BINFLOAT BINUNICODE
+    EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_LIST APPEND APPENDS EMPTY_DICT SETITEM SETITEMS
+    """.split()  # noqa: SIM905 - four lines instead of thirty
 )
 _GLOBALS = frozenset(
     {
@@ -40,7 +40,10 @@ _MODULE_CLASS = re.compile(
     r"(torch\.nn\.modules\.\w+|ultralytics\.nn\.modules\.\w+|ultralytics\.nn\.tasks) [A-Z]\w*"
 )
 _STORAGE = re.compile(r"torch (Half|Float|Double|BFloat16|Long|Int|Short|Char|Byte|Bool)Storage")
-_BYTES = dict(Half=2, Float=4, Double=8, BFloat16=2, Long=8, Int=4, Short=2, Char=1, Byte=1, Bool=1)
+_BYTES = {
+    **{"Half": 2, "BFloat16": 2, "Short": 2, "Float": 4, "Int": 4, "Double": 8, "Long": 8},
+    **{"Char": 1, "Byte": 1, "Bool": 1},
+}
 _MEMBER = re.compile(
     r"archive/(data\.pkl|byteorder|version|\.format_version|\.storage_alignment"
     r"|\.data/serialization_id|data/\d+)"

@@ -127,7 +127,8 @@ def assumed_sampling(mechanism: MechanismConfig, events: Sequence[Event]) -> Sam
         events: What was charged.
     """
     steps = sum(event.steps for event in events)
-    for name in dict.fromkeys([mechanism.sampling, *_SAMPLINGS]):
+    names: tuple[SamplingName, ...] = (mechanism.sampling, *_SAMPLINGS)
+    for name in names:
         cap = mechanism.largest_batch if name == "truncated_poisson" else None
         if name == "truncated_poisson" and cap is None:
             continue

@@ -22,10 +22,14 @@ _SAMPLING_ZH = {
 }
 # The reasons that a run can have against itself, in the words of the Chinese page.
 _REASONS_ZH = {
-    "noise and sampling are seeded: anyone can repeat them": "噪声与采样使用了固定种子，任何人都能重现",
+    "noise and sampling are seeded: anyone can repeat them": (
+        "噪声与采样使用了固定种子，任何人都能重现"
+    ),
     "no noise was added": "没有加入噪声",
     "the noise does not bound ε": "噪声不足以给出 ε 的上界",
-    "the sampling that ran is not the sampling that was accounted": "实际采样方式与核算所假定的不一致",
+    "the sampling that ran is not the sampling that was accounted": (
+        "实际采样方式与核算所假定的不一致"
+    ),
 }
 
 

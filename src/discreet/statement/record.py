@@ -149,7 +149,7 @@ def make_record(
             resumes=resumes,
         ),
         events=tuple(_as_json(event) for event in events),
-        accountant=AccountantFacts(name=accountant.name, version=accountant.version),
+        accountant=AccountantFacts(name=mechanism.accountant, version=accountant.version),
         figures=figures_of(mechanism, events, epsilon=epsilon),
         lifetime=Lifetime(
             epsilon=finite(total.epsilon),

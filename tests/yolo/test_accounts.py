@@ -1,0 +1,223 @@
+"""Runs and the ledger of their data set: what is refused, where a run stops, what is told."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from discreet import PrivateYOLO
+from discreet.accounting import event_from_json, make_accountant
+from discreet.api import train
+from discreet.errors import BudgetError, DiscreetError, LedgerError
+from discreet.ledger import BudgetLedger
+from discreet.result import TrainingResult
+from discreet.terminal import SilentReporter
+
+from .conftest import ARCHITECTURE, IMGSZ
+
+Run = Callable[..., TrainingResult]
+DELTA = 1e-5
+
+
+@pytest.fixture
+def run(scenes: Path, tmp_path: Path) -> Run:
+    def start(reporter: Any = None, **arguments: Any) -> TrainingResult:
+        given = {
+            "data": str(scenes), "model": ARCHITECTURE, "noise_multiplier": 2.0, "delta": DELTA,
+            "batch": 8, "steps": 4, "imgsz": IMGSZ, "val": False, "project": str(tmp_path / "runs"),
+        }  # fmt: skip
+        return train({**given, **arguments}, reporter=reporter)
+
+    return start
+
+
+@pytest.fixture
+def ledger() -> BudgetLedger:
+    return BudgetLedger.open(os.environ["DISCREET_LEDGER"])
+
+
+def set_budget(ledger: BudgetLedger, epsilon: float) -> None:
+    ledger.set_budget(ledger.datasets()[0].id, epsilon, DELTA)
+
+
+def test_the_total_is_over_all_runs_composed_at_once(run: Run):
+    first, second = run(), run(noise_multiplier=3.0, steps=6)
+    spent = second.record.spent
+    assert spent["run"] == pytest.approx(second.spent.epsilon)
+    events = [event_from_json(dict(e)) for r in (first, second) for e in r.record.events]
+    together = make_accountant("pld").epsilon(events, delta=DELTA)
+    assert spent["total"] == pytest.approx(together, rel=1e-3)
+    assert spent["total"] < first.spent.epsilon + second.spent.epsilon
+    assert spent["runs"] == 2
+
+
+def test_a_copy_of_the_data_set_is_charged_too(run: Run, scenes: Path, tmp_path: Path):
+    run()
+    copy = tmp_path / "renamed"
+    shutil.copytree(scenes.parent, copy)
+    images = sorted((copy / "images" / "train").iterdir())
+    for number, image in enumerate(images):  # other names, one image less
+        label = copy / "labels" / "train" / image.with_suffix(".txt").name
+        if number == 0:
+            image.unlink()
+            label.unlink()
+            continue
+        image.rename(image.with_stem(f"x{number}"))
+        label.rename(label.with_stem(f"x{number}"))
+    assert run(data=str(copy / "data.yaml")).record.spent["runs"] == 2
+
+
+def test_a_run_that_would_cross_the_budget_is_refused_before_it_starts(
+    run: Run, ledger: BudgetLedger, tmp_path: Path
+):
+    spent = run().spent.epsilon
+    set_budget(ledger, spent * 1.2)
+    folders = sorted((tmp_path / "runs").iterdir())
+    with pytest.raises(BudgetError) as caught:
+        run()
+    assert caught.value.do
+    assert sorted((tmp_path / "runs").iterdir()) == folders
+    assert sum(r.position for r in ledger.runs()) == 4
+    assert run(steps=1).record.spent["total"] <= spent * 1.2  # what fits may run
+
+
+class LowerAt(SilentReporter):
+    """Lowers the budget of the data set after a step, as a colleague would."""
+
+    def __init__(self, step: int, ledger: BudgetLedger, epsilon: float) -> None:
+        self.at, self.ledger, self.epsilon = step, ledger, epsilon
+        self.warnings: list[str] = []
+
+    def step(self, done: int, epsilon: float | None = None) -> None:
+        if done == self.at:
+            set_budget(self.ledger, self.epsilon)
+
+    def warning(self, text: str) -> None:
+        self.warnings.append(text)
+
+
+def test_a_run_stops_exactly_at_a_budget_that_was_lowered_meanwhile(run: Run, ledger: BudgetLedger):
+    three = run(steps=3, insecure_seed=None)
+    budget = make_accountant("pld").epsilon(
+        [event_from_json(dict(three.record.events[0])).with_steps(3 + 5)], delta=DELTA
+    )
+    reporter = LowerAt(2, ledger, budget)
+    result = run(reporter, steps=20)
+    assert result.record.steps == {"planned": 20, "charged": 5, "executed": 5}
+    assert result.record.spent["total"] <= budget * (1 + 1e-9)
+    assert result.claim_valid
+    assert any("budget" in text for text in reporter.warnings)
+
+
+def test_a_run_that_ends_early_gives_back_what_it_did_not_use(
+    scenes: Path, tmp_path: Path, ledger: BudgetLedger
+):
+    yolo = PrivateYOLO(ARCHITECTURE)
+    yolo.add_callback("on_train_batch_end", lambda trainer: setattr(trainer, "stop", True))
+    result = yolo.train(
+        data=str(scenes), epsilon=8, batch=8, steps=5, imgsz=IMGSZ, val=False,
+        project=str(tmp_path / "runs"),
+    )  # fmt: skip
+    assert result.record.steps == {"planned": 5, "charged": 1, "executed": 1}
+    assert [(run.position, run.allowed) for run in ledger.runs()] == [(1, 1)]
+
+
+def test_a_run_without_protection_is_told_by_all_later_ones(run: Run, ledger: BudgetLedger):
+    run(noise_multiplier=0)
+    later = run()
+    assert later.claim_valid
+    assert later.record.spent["total"] is None
+    assert later.record.spent["unprotected_runs"] == 1
+    assert any("no protection" in text for text in later.record.warnings)
+    set_budget(ledger, 1e6)
+    with pytest.raises(BudgetError):
+        run(insecure_seed=1)
+
+
+def test_a_run_is_resumed_with_the_ledger_it_was_charged_in(run: Run, tmp_path: Path):
+    class InterruptAt(SilentReporter):
+        def step(self, done: int, epsilon: float | None = None) -> None:
+            if done == 2:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(InterruptAt(), ledger=str(tmp_path / "mine.sqlite"))
+    folder = tmp_path / "runs" / "train"
+    with pytest.raises(LedgerError, match="not on record"):
+        train({"resume": str(folder)})
+    done = train({"resume": str(folder), "ledger": str(tmp_path / "mine.sqlite")})
+    assert done.record.steps["charged"] == 4
+
+
+def test_a_ledger_password_is_never_written(run: Run, tmp_path: Path):
+    address = "postgresql://user:hunter2@localhost:1/x"
+    with pytest.raises(DiscreetError) as caught:
+        run(ledger=address)
+    assert "hunter2" not in str(caught.value)
+    assert not any(b"hunter2" in p.read_bytes() for p in tmp_path.rglob("*") if p.is_file())
+
+
+def test_an_unwritable_ledger_stops_a_run_before_it_starts(run: Run, tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(LedgerError, match="file"):
+        run(ledger=str(tmp_path / "file" / "ledger.sqlite"))
+    assert not list((tmp_path / "runs").glob("*"))
+
+
+# ---- samplers and schedules, through whole runs ----
+
+
+def test_a_shuffled_run_uses_every_image_once_an_epoch_and_says_what_is_proven(
+    run: Run, tmp_path: Path
+):
+    result = run(sampling="shuffle", steps=7)
+    drawn = np.loadtxt(tmp_path / "runs/train/internal/steps.csv", delimiter=",", skiprows=1)[:, 1]
+    assert drawn[:3].sum() == drawn[3:6].sum() == 24
+    unamplified = make_accountant("pld").epsilon(
+        [event_from_json({"kind": "shuffled_gaussian", "noise_multiplier": 2.0,
+                          "steps_per_epoch": 1, "steps": 3})], delta=DELTA
+    )  # fmt: skip
+    assert result.spent.epsilon == pytest.approx(unamplified, rel=1e-6)
+    assert result.record.sampling["used"] == "shuffle"
+    assert "without amplification" in result.record.sampling["accounted"]
+
+
+def test_a_shuffled_run_that_is_resumed_deals_anew_and_charges_the_rest(run: Run, tmp_path: Path):
+    class InterruptAt(SilentReporter):
+        def step(self, done: int, epsilon: float | None = None) -> None:
+            if done == 2:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(InterruptAt(), sampling="shuffle", steps=6)
+    result = train({"resume": str(tmp_path / "runs" / "train")})
+    assert result.record.steps == {"planned": 6, "charged": 6, "executed": 5}
+    drawn = np.loadtxt(tmp_path / "runs/train/internal/steps.csv", delimiter=",", skiprows=1)[:, 1]
+    assert drawn[-3:].sum() == 24  # the second epoch has all images
+
+
+def test_a_truncated_draw_is_never_above_its_cap(run: Run, tmp_path: Path):
+    result = run(sampling="truncated_poisson", batch=8, largest_batch=9, steps=12)
+    drawn = np.loadtxt(tmp_path / "runs/train/internal/steps.csv", delimiter=",", skiprows=1)[:, 1]
+    assert drawn.max() <= 9
+    assert result.record.sampling["largest_batch"] == 9
+
+
+def test_a_noise_schedule_is_charged_as_what_ran(run: Run):
+    result = run(noise_schedule="step", final_noise=0.5, steps=8)
+    sigmas = [event["noise_multiplier"] for event in result.record.events]
+    assert sigmas[0] == 2.0
+    assert sigmas[-1] == pytest.approx(1.0)
+    assert result.record.mechanism["noise_multiplier_of_last_step"] == pytest.approx(1.0)
+
+
+def test_replacing_neighbours_cost_more_and_are_named(run: Run):
+    replaced = run(relation="replace_one")
+    assert replaced.spent.epsilon > 1.5 * run().spent.epsilon
+    assert replaced.record.claim.neighboring_relation == "replace_one"
