@@ -8,6 +8,7 @@ DiscreetError                 base; the command line exits with status 2
 │   └── UnsupportedLayerError a layer without a per-example gradient rule
 ├── AccountingError           an event or target that cannot be accounted
 ├── CheckError                the step does not keep images apart; carries every finding
+├── ReleaseError              a release that must not leave, or is not what it says
 ├── LedgerError               the record of what was spent
 │   └── BudgetError           a data set's budget would be crossed
 └── StorageError              the disk: unwritable, full, torn
@@ -15,7 +16,8 @@ DiscreetError                 base; the command line exits with status 2
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 MAX_PROBLEMS_SHOWN = 20
 
@@ -100,6 +102,16 @@ class UnsupportedLayerError(ModelError):
 
 class AccountingError(DiscreetError, ValueError):
     """An event has no accounting, or a target cannot be reached."""
+
+
+class ReleaseError(_ListingError, ValueError):
+    """A release holds what it must not, or is not what it says; all of it is reported.
+
+    Attributes:
+        facts: What else `--json` tells.
+    """
+
+    facts: Mapping[str, object] = MappingProxyType({})
 
 
 class LedgerError(DiscreetError, RuntimeError):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from discreet.privacy import PrivacySpent
+from discreet.statement.files import WEIGHTS
 from discreet.statement.record import PrivacyRecord
 
 
@@ -40,7 +41,7 @@ class TrainingResult:
     @property
     def weights(self) -> Path:
         """The released weights, which stock `YOLO(...)` loads."""
-        return self.release / self.record.weights["file"]
+        return self.release / WEIGHTS
 
     def to_json(self) -> dict[str, Any]:
         """The same facts as one JSON object. Paths are this machine's: not for publication."""

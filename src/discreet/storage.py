@@ -104,12 +104,17 @@ def is_sealed(path: Path, *, seal: Seal) -> bool:
 def write_json(path: Path, value: Any) -> None:
     """Write JSON, indented, sorted by nothing: the order given is the order read."""
     data = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False).encode() + b"\n"
-    write_atomically(path, lambda stream: _write_all(stream, data))
+    write_bytes(path, data)
 
 
 def write_text(path: Path, text: str) -> None:
     """Write text, whole or not at all."""
-    write_atomically(path, lambda stream: _write_all(stream, text.encode()))
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write bytes, whole or not at all."""
+    write_atomically(path, lambda stream: _write_all(stream, data))
 
 
 def _write_all(stream: BinaryIO, data: bytes) -> None:

@@ -18,7 +18,7 @@ from discreet.errors import ConfigurationError
 from discreet.noise import DrawnAhead
 from discreet.randomness import RandomSource
 from discreet.yolo._compat import load_weights
-from discreet.yolo.audit import AUDIT_ONLY, AuditedRun, audit_run
+from discreet.yolo.audit import AuditedRun, audit_run
 from discreet.yolo.membership import compare_membership
 
 from .conftest import ARCHITECTURE, IMGSZ
@@ -60,17 +60,17 @@ def test_a_correct_run_is_not_refuted(white_box: AuditedRun):
 
 def test_every_canary_counts_in_the_population(white_box: AuditedRun):
     record = white_box.training.record
-    assert record.sampling["population"] == IMAGES + 1000
-    assert record.steps["executed"] == record.steps["charged"] == 4
+    assert record.data.training.units == IMAGES + 1000
+    assert record.steps.executed == record.steps.charged == 4
     assert record.claim.epsilon == white_box.result.claimed_epsilon
 
 
 def test_the_run_says_that_it_has_canaries(white_box: AuditedRun):
     record = json.loads((white_box.training.release / "privacy.json").read_text(encoding="utf-8"))
-    assert record["training"]["audit_only"] is True
-    assert record["training"]["canaries"] == 1000
-    assert record["training"]["audit"]["refuted"] is False
-    assert AUDIT_ONLY in record["warnings"]
+    assert record["purpose"] == "audit"
+    assert record["audit"]["canaries"] == 1000
+    assert record["audit"]["refuted"] is False
+    assert any("for auditing only" in warning for warning in record["warnings"])
     assert load_weights(white_box.training.weights).audit_only is True
 
 
@@ -121,8 +121,8 @@ def test_image_canaries(audit: Audit):
     run = audit(attack="image", canaries=40, batch=32)
     assert not run.result.refuted
     assert run.result.canaries == 40 and 5 < run.result.included < 35
-    assert run.training.record.sampling["population"] == IMAGES + 40
-    assert run.training.record.training["audit_only"] is True
+    assert run.training.record.data.training.units == IMAGES + 40
+    assert run.training.record.purpose == "audit"
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from discreet.arguments.values import (
     Expected,
     Gain,
     OpenFraction,
+    PathOrFlag,
     PositiveNumber,
     Text,
     Verbatim,
@@ -121,6 +122,11 @@ class PrivacyArguments(BaseModel):
         default=None,
         description="file or postgresql:// address of the ledger of all runs; if left out, "
         "DISCREET_LEDGER, or one of this user's",
+    )
+    sign: PathOrFlag = Field(
+        default=True,
+        description="key file that signs the release (Ed25519, PEM); True: a key of this user's, "
+        "made on first use; False: not signed",
     )
     val_data: Literal["public", "private"] = Field(
         default="private",

@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import cyclopts
 
-from discreet.cli import audit, check, demo, helping, ledger, plan, train, version
+from discreet.cli import audit, check, demo, helping, ledger, plan, train, verify, version
 from discreet.cli.output import (
     INTERRUPTED,
     MENDABLE,
@@ -120,9 +120,9 @@ def _run(words: Sequence[str], *, as_json: bool) -> Facts:
         mode, rest = "help", [mode]
     if mode in ("train", "check", "audit", "plan", "demo"):
         rest = _options(mode, rest)
-    elif mode == "ledger":
-        actions = 1 if rest and _is_bare(rest[0]) else 0  # the second bare word is the action
-        rest = [*rest[:actions], *_options(mode, rest[actions:])]
+    elif mode in ("ledger", "verify"):
+        bare = 1 if rest and _is_bare(rest[0]) else 0  # the action, or the folder
+        rest = [*rest[:bare], *_options(mode, rest[bare:])]
     # Facts for a program go to standard output alone; a person reads the story there.
     reporter = RichReporter(sys.stderr if as_json else sys.stdout)
     application = _application(reporter, show=_say_nothing if as_json else _say)
@@ -155,6 +155,7 @@ def _options(mode: str, words: Sequence[str]) -> list[str]:
         "demo": demo.is_flag,
         "ledger": lambda _: False,
         "plan": arguments.is_plan_flag,
+        "verify": lambda _: False,
     }
     return to_options(words, is_flag=flags.get(mode, arguments.is_flag))
 
@@ -191,6 +192,10 @@ def _application(reporter: Reporter, *, show: Callable[[str], None]) -> cyclopts
     @app.command(name="audit")
     def _audit(**given: str) -> Facts:
         return audit.run(given, reporter=reporter)
+
+    @app.command(name="verify")
+    def _verify(folder: str | None = None, /, **given: str) -> Facts:
+        return verify.run(folder, given, show=show)
 
     @app.command(name="version")
     def _version() -> Facts:

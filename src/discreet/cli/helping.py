@@ -9,7 +9,7 @@ from typing import Any, get_args, get_type_hints
 
 from cyclopts import Parameter
 
-from discreet.cli import audit, check, demo, ledger, plan, train, version
+from discreet.cli import audit, check, demo, ledger, plan, train, verify, version
 
 SUMMARY = "print this page, or the page of a mode: discreet help train"
 MODES: Mapping[str, str] = {
@@ -17,6 +17,7 @@ MODES: Mapping[str, str] = {
     "check": check.SUMMARY,
     "train": train.SUMMARY,
     "audit": audit.SUMMARY,
+    "verify": verify.SUMMARY,
     "demo": demo.SUMMARY,
     "ledger": ledger.SUMMARY,
     "version": version.SUMMARY,
@@ -72,6 +73,9 @@ def page(mode: str) -> str:
     if mode == "ledger":
         text = _page(ledger.USAGE, ledger.ABOUT, ledger_rows())
         return "\n".join([text, "", "Example", ledger.EXAMPLE])
+    if mode == "verify":
+        text = _page(verify.USAGE, verify.ABOUT, verify_rows())
+        return "\n".join([text, "", "Example", verify.EXAMPLE])
     usage = f"discreet {mode} [MODE]" if mode == "help" else f"discreet {mode}"
     return _page(usage, MODES[mode], {})
 
@@ -87,6 +91,7 @@ def facts(mode: str | None) -> dict[str, object]:
         "audit": lambda: {"Arguments": list(audit.ROWS)},
         "demo": lambda: {"Arguments": rows_of(demo.run)},
         "ledger": ledger_rows,
+        "verify": verify_rows,
     }
     rows = sections[mode]() if mode in sections else {}
     told = [
@@ -142,6 +147,11 @@ def plan_rows() -> dict[str, list[Row]]:
         for name in names()
     ]
     return {"Arguments": rows}
+
+
+def verify_rows() -> dict[str, list[Row]]:
+    """Arguments of `discreet verify`."""
+    return {"Arguments": [(name, None, text) for name, text in verify.ARGUMENTS.items()]}
 
 
 def rows_of(function: Callable[..., object]) -> list[Row]:

@@ -85,7 +85,7 @@ def error_facts(error: BaseException) -> dict[str, object]:
             facts["problems"] = list(problems)
     else:
         facts |= {"message": str(error), "where": None, "do": hint_of(error)}
-    return {"error": facts}
+    return {"error": facts, **getattr(error, "facts", {})}
 
 
 def hint_of(error: BaseException) -> str | None:

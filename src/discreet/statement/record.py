@@ -1,8 +1,4 @@
-"""`privacy.json`: what ran and what it guarantees, for machines.
-
-Every field is either public by configuration or an output of the mechanism. No path, no file
-name, no seed, no training loss, no drawn batch size.
-"""
+"""`privacy.json`: what ran and what it guarantees, filled in from a run."""
 
 from __future__ import annotations
 
@@ -12,75 +8,63 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
-
 from discreet.accounting import Event
-from discreet.config import MechanismConfig, SamplingName
+from discreet.config import MechanismConfig
 from discreet.ledger import Spent
-
-SCHEMA_VERSION = "1.0"
-_SOFTWARE = ("discreet", "torch", "ultralytics", "dp-accounting", "opacus", "numpy", "randomgen")
-
-COVERED = ("model weights of every step, if all were published",)
-NOT_COVERED = (
-    "the number of training images n, which is disclosed: it sets the sample rate",
-    "class names, image size and all settings listed in `configuration`",
-    "everything in the run's `internal` folder",
-    "`spent.total`, which tells whether earlier runs used some of the same images",
+from discreet.randomness import RandomSource
+from discreet.statement import schema
+from discreet.statement.figures import assumed_sampling, figures_of, finite
+from discreet.statement.schema import (
+    AccountantFacts,
+    Adversary,
+    Claim,
+    DataAccesses,
+    Hardware,
+    Mechanism,
+    Outputs,
+    PretrainingData,
+    PrivacyRecord,
+    Sampling,
+    Software,
+    Spending,
+    Steps,
+    Training,
+    TrainingData,
+    Unit,
+    ValidationData,
 )
 
+__all__ = ["PrivacyRecord", "make_record", "mechanism_of"]
 
-class Claim(BaseModel):
-    """The guarantee in one place.
+_PACKAGES = ("discreet", "torch", "ultralytics", "dp-accounting", "opacus", "numpy", "randomgen")
 
-    Attributes:
-        valid: Whether the run was private at all.
-        epsilon: ε over all executed steps; None where there is no bound.
-        delta: δ.
-        unit: What one record is.
-        neighboring_relation: Which data sets are told apart with difficulty.
-        reasons: Why the claim is not valid; empty where it is.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    valid: bool
-    epsilon: float | None
-    delta: float
-    unit: str
-    neighboring_relation: str
-    reasons: tuple[str, ...] = ()
-
-
-class PrivacyRecord(BaseModel):
-    """Everything that a stranger needs to recompute the claim."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    schema_version: str = SCHEMA_VERSION
-    claim: Claim
-    spent: dict[str, float | int | None]
-    mechanism: dict[str, Any]
-    sampling: dict[str, Any]
-    steps: dict[str, int]
-    events: tuple[dict[str, Any], ...]
-    accountant: dict[str, str]
-    random_source: str
-    training: dict[str, Any]
-    configuration: dict[str, Any]
-    outputs: dict[str, tuple[str, ...]]
-    metrics: dict[str, Any] | None
-    weights: dict[str, str]
-    warnings: tuple[str, ...]
-    software: dict[str, str]
-
-
-# What the accountant takes the sampling for.
-_ACCOUNTED: Mapping[SamplingName, str] = {
-    "poisson": "poisson",
-    "truncated_poisson": "truncated_poisson",
-    "shuffle": "every unit once an epoch, without amplification",
-}
+ADVERSARY = Adversary(
+    sees=(
+        "the weights after every step, not only those released",
+        "all other images and labels of the training set",
+        "the code, all settings, the starting weights and the number of training images",
+    ),
+    does_not_see=(
+        "the random numbers of the noise and of the sampling, and the memory of the machine "
+        "while it trained",
+        "the run's `internal` folder",
+    ),
+)
+OUTPUTS = Outputs(
+    covered=("the weights of every step, if all were published",),
+    not_covered=(
+        "the number of training images n, which is disclosed: it sets the sample rate",
+        "class names, image size and all settings listed in `configuration`",
+        "everything in the run's `internal` folder",
+        "`spent.total`, which tells whether earlier runs used some of the same images",
+    ),
+)
+FLOATING_POINT = (
+    "The guarantee is proven for real numbers. Noise is drawn in double precision, as a sum of "
+    "four Gaussians, against attacks on floating-point noise (Holohan and Braghin 2021); "
+    "gradients, clipping and sums are single precision, whose rounding the proof leaves out. "
+    "ε itself is rounded towards more loss."
+)
 
 
 def make_record(
@@ -89,94 +73,165 @@ def make_record(
     events: Sequence[Event],
     total: Spent,
     executed_steps: int,
-    random_source: str,
+    resumes: int,
+    source: RandomSource,
     reasons: Sequence[str],
-    training: Mapping[str, Any],
+    training: Training,
+    validation: ValidationData,
+    pretraining: PretrainingData,
     configuration: Mapping[str, Any],
-    public_metrics: Mapping[str, Any] | None,
-    weights_name: str,
-    weights_sha256: str,
+    metrics: Mapping[str, float] | None,
+    accelerator: str | None = None,
+    check: Mapping[str, Any] | None = None,
+    audit: Mapping[str, Any] | None = None,
+    canaries: bool = False,
 ) -> PrivacyRecord:
-    """Put a run on record.
+    """Put a run on record. The release adds the weights' digest and the signer.
 
     Args:
         mechanism: What was planned.
         events: What was charged; ε is computed from these, not from the plan.
         total: What all runs together have spent of the data set, by its ledger.
         executed_steps: Steps whose update is in the weights.
-        random_source: Description of the source of noise and sampling.
+        resumes: How often the run went on after an interruption.
+        source: Source of noise and sampling.
         reasons: Why the run is not private, if it is not.
-        training: What was trained, from what, by which engine.
+        training: What was trained, by which engine.
+        validation: How the validation images were treated.
+        pretraining: What the run started from.
         configuration: The remaining public settings, scrubbed of paths and seeds.
-        public_metrics: Metrics on public validation data; None where there are none.
-        weights_name: File name of the weights, beside the record.
-        weights_sha256: Their digest.
+        metrics: Metrics on public validation data; None where there are none.
+        accelerator: Model of the GPU, if one was used.
+        check: Result of the check of the wiring, as JSON.
+        audit: Result of an audit, as JSON.
+        canaries: Whether planted canaries are among the training images.
     """
     accountant = mechanism.make_accountant()
     epsilon = accountant.epsilon(events, delta=mechanism.delta)
-    reasons = list(reasons)
+    assumed = assumed_sampling(mechanism, events)
+    against = list(reasons)
     if math.isinf(epsilon):
-        reasons.append("the noise does not bound ε")
+        against.append("the noise does not bound ε")
+    if assumed != mechanism.sampling:
+        against.append("the sampling that ran is not the sampling that was accounted")
     return PrivacyRecord(
-        claim=Claim(
-            valid=not reasons,
-            epsilon=_finite(epsilon),
-            delta=mechanism.delta,
-            unit=mechanism.unit.value,
-            neighboring_relation=mechanism.relation.value,
-            reasons=tuple(reasons),
+        claim_valid=not against,
+        purpose="audit" if canaries else "release",
+        claim=Claim(epsilon=finite(epsilon), delta=mechanism.delta, reasons_against=tuple(against)),
+        unit=Unit(
+            kind=mechanism.unit,
+            grouping_key=None,
+            max_images_per_unit=None,
+            neighboring_relation=mechanism.relation,
         ),
-        spent={
-            "run": _finite(epsilon),
-            "total": _finite(total.epsilon),
-            "delta": mechanism.delta,
-            "runs": total.runs,
-            "unprotected_runs": total.unprotected_runs,
-        },
-        mechanism={
-            "name": "DP-SGD",
-            "noise": "gaussian",
-            "noise_multiplier": mechanism.noise_multiplier,
-            "noise_schedule": mechanism.noise_schedule,
-            "noise_multiplier_of_last_step": mechanism.noise_multiplier_at(mechanism.steps),
-            "clipping": mechanism.clipping,
-            "max_grad_norm": mechanism.max_grad_norm,
-            "sensitivity": mechanism.make_clipping().sensitivity,
-            "noise_standard_deviation": mechanism.noise_multiplier
-            * mechanism.make_clipping().sensitivity,
-            "normaliser": mechanism.expected_batch_size,
-        },
-        sampling={
-            "used": mechanism.sampling,
-            "accounted": _ACCOUNTED[mechanism.sampling],
-            "population": mechanism.population,
-            "population_disclosed": True,
-            "expected_batch_size": mechanism.expected_batch_size,
-            "sample_rate": mechanism.sample_rate,
-            "largest_batch": mechanism.largest_batch,
-        },
-        steps={
-            "planned": mechanism.steps,
-            "charged": sum(event.steps for event in events),
-            "executed": executed_steps,
-        },
-        events=tuple(event.to_json() for event in events),
-        accountant={"name": accountant.name, "version": accountant.version},
-        random_source=random_source,
-        training=dict(training),
-        configuration=dict(configuration),
-        outputs={"covered": COVERED, "not_covered": NOT_COVERED},
-        metrics=None if public_metrics is None else dict(public_metrics),
-        weights={"file": weights_name, "sha256": weights_sha256},
-        warnings=tuple(_warnings(mechanism, events, total, executed_steps)),
-        software={"python": platform.python_version(), **_versions()},
+        adversary=ADVERSARY,
+        outputs=OUTPUTS,
+        data=DataAccesses(
+            training=TrainingData(
+                access="private", units=mechanism.population, units_are_disclosed=True
+            ),
+            validation=validation,
+            pretraining=pretraining,
+        ),
+        mechanism=_mechanism(mechanism),
+        sampling=Sampling(
+            used=mechanism.sampling,
+            assumed=assumed,
+            match=assumed == mechanism.sampling,
+            sample_rate=mechanism.sample_rate,
+            expected_batch_size=mechanism.expected_batch_size,
+            largest_batch=mechanism.largest_batch,
+        ),
+        steps=Steps(
+            planned=mechanism.steps,
+            charged=sum(event.steps for event in events),
+            executed=executed_steps,
+            resumes=resumes,
+        ),
+        events=tuple(_as_json(event) for event in events),
+        accountant=AccountantFacts(name=mechanism.accountant, version=accountant.version),
+        figures=figures_of(mechanism, events, epsilon=epsilon),
+        spent=Spending(
+            run=finite(epsilon),
+            total=finite(total.epsilon),
+            delta=total.delta,
+            runs=total.runs,
+            unprotected_runs=total.unprotected_runs,
+            events=tuple(_as_json(event) for event in total.events),
+        ),
+        random_source=schema.RandomSource(description=source.description, secure=source.secure),
+        floating_point=FLOATING_POINT,
+        training=training,
+        configuration={key: _setting(value) for key, value in configuration.items()},
+        metrics=None if metrics is None else dict(metrics),
+        check=None if check is None else dict(check),
+        audit=None if audit is None else dict(audit),
+        weights=None,
+        signer=None,
+        warnings=tuple(_warnings(mechanism, events, total, executed_steps, canaries=canaries)),
+        software=Software(python=platform.python_version(), packages=_versions()),
+        hardware=Hardware(
+            system=platform.system(), machine=platform.machine(), accelerator=accelerator
+        ),
+    )
+
+
+def mechanism_of(record: PrivacyRecord) -> MechanismConfig:
+    """The configuration of the mechanism that a record describes.
+
+    Raises:
+        ValueError: If the record's numbers are not those of any configuration.
+    """
+    return MechanismConfig(
+        population=record.data.training.units,
+        expected_batch_size=record.sampling.expected_batch_size,
+        steps=record.steps.planned,
+        noise_multiplier=record.mechanism.noise_multiplier,
+        noise_schedule=record.mechanism.noise_schedule,
+        final_noise=record.mechanism.final_noise,
+        max_grad_norm=record.mechanism.max_grad_norm,
+        delta=record.claim.delta,
+        clipping=record.mechanism.clipping,
+        accountant=record.accountant.name,
+        unit=record.unit.kind,
+        relation=record.unit.neighboring_relation,
+        sampling=record.sampling.used,
+        largest_batch=record.sampling.largest_batch,
+    )
+
+
+def _mechanism(mechanism: MechanismConfig) -> Mechanism:
+    sensitivity = mechanism.make_clipping().sensitivity
+    last = mechanism.noise_multiplier_at(mechanism.steps)
+    return Mechanism(
+        name="DP-SGD",
+        noise="gaussian",
+        clipping=mechanism.clipping,
+        max_grad_norm=mechanism.max_grad_norm,
+        sensitivity=sensitivity,
+        noise_multiplier=mechanism.noise_multiplier,
+        noise_schedule=mechanism.noise_schedule,
+        final_noise=mechanism.final_noise,
+        noise_multiplier_of_last_step=last,
+        noise_standard_deviation=mechanism.noise_multiplier * sensitivity,
+        noise_standard_deviation_of_last_step=last * sensitivity,
+        normaliser=mechanism.expected_batch_size,
     )
 
 
 def _warnings(
-    mechanism: MechanismConfig, events: Sequence[Event], total: Spent, executed: int
+    mechanism: MechanismConfig,
+    events: Sequence[Event],
+    total: Spent,
+    executed: int,
+    *,
+    canaries: bool,
 ) -> list[str]:
     warnings: list[str] = []
+    if canaries:
+        warnings.append(
+            "planted canaries are among the training images: these weights are for auditing only"
+        )
     if total.unprotected_runs:
         warnings.append(
             f"{total.unprotected_runs} earlier or present runs on these images had no protection "
@@ -193,13 +248,17 @@ def _warnings(
     return warnings
 
 
-def _finite(epsilon: float) -> float | None:
-    return None if math.isinf(epsilon) else epsilon
+def _as_json(event: Event) -> dict[str, Any]:
+    return dict(event.to_json())
+
+
+def _setting(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _versions() -> dict[str, str]:
     found: dict[str, str] = {}
-    for name in _SOFTWARE:
+    for name in _PACKAGES:
         try:
             found[name] = version(name)
         except PackageNotFoundError:

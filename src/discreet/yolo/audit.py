@@ -39,7 +39,6 @@ from discreet.yolo.train import PrivateDetectionTrainer, default_callbacks
 
 Attack = Literal["gradient", "image"]
 DEFAULT_CANARIES: Mapping[Attack, int] = {"gradient": 5000, "image": 500}
-AUDIT_ONLY = "the run has canaries among its training records: its weights are for the audit only"
 _IMAGE_ADVERSARY = "sees the weights before and after the run; knows every canary, not its coin"
 _CANARIES = "canaries"  # key of a part that holds canaries instead of images
 
@@ -110,6 +109,8 @@ class AuditedTrainer(PrivateDetectionTrainer):
     Attributes:
         audit: What the attack proved, once the run is over.
     """
+
+    has_canaries = True
 
     def __init__(
         self,
@@ -252,8 +253,8 @@ class AuditedTrainer(PrivateDetectionTrainer):
         learnt = np.nan_to_num(self._losses_before - self._canary_losses())
         return CanaryScores(scores=learnt, included=self._included)
 
-    def _record(self, digest: str, metrics: Mapping[str, float]) -> PrivacyRecord:
-        record = super()._record(digest, metrics)
+    def _record(self, metrics: Mapping[str, float]) -> PrivacyRecord:
+        record = super()._record(metrics)
         claim = record.claim
         self.audit = judge(
             self._scores(),
@@ -266,17 +267,7 @@ class AuditedTrainer(PrivateDetectionTrainer):
         )
         write_json(self.internal / "audit.json", self.audit.to_json())
         (self.reporter.warning if self.audit.refuted else self.reporter.notice)(self.audit.verdict)
-        return record.model_copy(
-            update={
-                "training": {
-                    **record.training,
-                    "audit_only": True,
-                    "canaries": self._count,
-                    "audit": self.audit.to_json(),
-                },
-                "warnings": (AUDIT_ONLY, *record.warnings),
-            }
-        )
+        return record.model_copy(update={"audit": self.audit.to_json()})
 
 
 class _WithCanaries:

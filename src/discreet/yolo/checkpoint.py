@@ -23,7 +23,7 @@ SCHEMA = 2
 RUN = "run.json"
 CHECKPOINT = "checkpoint.pt"
 # What may differ when a run goes on: nothing that the guarantee or the model depends on.
-_MAY_CHANGE = frozenset({"device", "workers", "micro_batch", "verbose", "resume", "ledger"})
+_MAY_CHANGE = frozenset({"device", "workers", "micro_batch", "verbose", "resume", "ledger", "sign"})
 _PATHS = frozenset({"data", "model", "pretrained", "project", "cfg"})
 
 

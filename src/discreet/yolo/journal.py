@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from datetime import UTC, datetime
 from pathlib import Path
 
 from torch import Tensor
@@ -10,6 +11,22 @@ from torch import Tensor
 from discreet.step import StepReport
 
 _COLUMNS = ("step", "drawn", "clipped", "non_finite", "box", "cls", "dfl", "rate", "seconds")
+
+_RESUMES = "resumes.txt"
+
+
+def count_resumes(internal: Path, *, resumed: bool) -> int:
+    """How often the run of this folder went on after an interruption.
+
+    Args:
+        internal: The run's internal folder.
+        resumed: Whether it does so now, which is counted.
+    """
+    path = internal / _RESUMES
+    if resumed:
+        with path.open("a", encoding="utf-8") as stream:
+            stream.write(f"{datetime.now(UTC).isoformat(timespec='seconds')}\n")
+    return len(path.read_text(encoding="utf-8").splitlines()) if path.exists() else 0
 
 
 class StepJournal:

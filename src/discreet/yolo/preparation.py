@@ -75,6 +75,13 @@ class PreparedRun:
         return str(self.settings.get("name") or "train")
 
     @property
+    def starting_weights(self) -> str | None:
+        """sha256 of the file of weights that the run starts from; None if there is none."""
+        pretrained = self.settings.get("pretrained")
+        path = pretrained if isinstance(pretrained, str) else self.settings["model"]
+        return file_digest(Path(str(path))) or None
+
+    @property
     def reasons_against(self) -> list[str]:
         """Why the run is not private, if it is not."""
         reasons: list[str] = []

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
@@ -15,13 +14,24 @@ import ultralytics
 from torch import nn
 
 from discreet.arguments import PUBLIC_SETTINGS
-from discreet.statement.record import PrivacyRecord
-from discreet.storage import make_folder, sync_folder, write_atomically, write_json
+from discreet.data import DetectionDataset
+from discreet.statement.files import WEIGHTS
+from discreet.statement.scan import TRAVELLING_SETTINGS, PrivateWords
+from discreet.statement.schema import PrivacyRecord
+from discreet.statement.sealing import seal
+from discreet.statement.signing import ReleaseKey
+from discreet.statement.summary import KEY, as_model_name, summarise
+from discreet.storage import make_folder, sync_folder, write_atomically
 
-WEIGHTS = "weights.pt"
-RECORD = "privacy.json"
-# The only settings that travel inside the weights: what stock predict, val and export read.
-_TRAVELS = ("imgsz", "task", "single_cls")
+__all__ = [
+    "WEIGHTS",
+    "accelerator",
+    "private_words",
+    "public_settings",
+    "publish",
+    "releasable",
+    "write_weights",
+]
 
 
 def releasable(model: nn.Module, *, args: Mapping[str, Any]) -> nn.Module:
@@ -44,7 +54,7 @@ def releasable(model: nn.Module, *, args: Mapping[str, Any]) -> nn.Module:
             block.conv = nn.Sequential(block.conv, block.bn)
             del block.bn
             block.forward = block.forward_fuse
-    kept = {key: args[key] for key in _TRAVELS if key in args}
+    kept = {key: args[key] for key in TRAVELLING_SETTINGS if key in args}
     anything = cast(Any, released)
     anything.args = kept
     anything.task = "detect"
@@ -63,12 +73,48 @@ def public_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {key: settings[key] for key in PUBLIC_SETTINGS if key in settings}
 
 
-def write_weights(path: Path, released: nn.Module) -> str:
-    """Write a checkpoint that stock `YOLO(...)` loads; return its sha256.
+def private_words(
+    dataset: DetectionDataset, *, run: Path, settings: Mapping[str, Any], public: Iterable[str]
+) -> PrivateWords:
+    """Words that must not be in the release: of the data set, the run and this machine.
+
+    Args:
+        dataset: The data set.
+        run: The run's folder.
+        settings: All settings of the run; those that are published tell nothing private.
+        public: Other words that are published.
+    """
+    records = (*dataset.train, *dataset.val, *dataset.test)
+    files = [path for record in records for path in (record.image, record.label) if path]
+    source = Path(str(settings["model"])).resolve()
+    published = map(str, public_settings(settings).values())
+    return PrivateWords.of(
+        files=[*files, dataset.yaml],
+        folders={*(path.parent for path in files), dataset.yaml.parent, run, run.parent, source},
+        public=[*dataset.names, *published, *public],
+    )
+
+
+def accelerator(device: torch.device) -> str | None:
+    """Model of the GPU, or None on the CPU."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return None if device.type == "cpu" else device.type
+
+
+def write_weights(path: Path, released: nn.Module, *, record: PrivacyRecord) -> None:
+    """Write a checkpoint that stock `YOLO(...)` loads, with the claim beside the model.
+
+    Args:
+        path: The file.
+        released: What `releasable` returned. Takes the claim for its architecture's name, which
+            stock exporters copy into the metadata of ONNX and other formats.
+        record: The run's record.
 
     Raises:
         StorageError: If the disk refuses.
     """
+    cast(Any, released).yaml["yaml_file"] = as_model_name(record)
     checkpoint = {
         "model": released,
         "ema": None,
@@ -78,24 +124,44 @@ def write_weights(path: Path, released: nn.Module) -> str:
         "date": datetime.now(UTC).date().isoformat(),
         "version": ultralytics.__version__,
         "license": "AGPL-3.0-or-later",
+        KEY: summarise(record),
     }
     # The archive's root folder is named after the file: a fixed name, not the temporary one.
     write_atomically(path, lambda stream: torch.save(checkpoint, stream))
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def publish(folder: Path, *, staging: Path, fill: Callable[[Path], PrivacyRecord]) -> PrivacyRecord:
+def publish(
+    folder: Path,
+    *,
+    staging: Path,
+    released: nn.Module,
+    record: PrivacyRecord,
+    key: ReleaseKey | None,
+    words: PrivateWords,
+    more: Mapping[str, bytes] | None = None,
+) -> PrivacyRecord:
     """Make the release folder whole, or not at all.
 
     Args:
         folder: The release folder; replaced if it exists.
         staging: A folder of the run's own on the same disk, to build it in.
-        fill: Writes the weights into the folder it is given and returns their record.
+        released: What `releasable` returned.
+        record: The run's record, before the weights are written.
+        key: Signs the release; None leaves it unsigned.
+        words: What must not be in it.
+        more: Further released files by name, such as the report.
+
+    Returns:
+        The record as published.
+
+    Raises:
+        ReleaseError: Something private, or unknown, is in it; nothing is published.
+        StorageError: The disk refuses.
     """
     shutil.rmtree(staging, ignore_errors=True)
     make_folder(staging)
-    record = fill(staging)
-    write_json(staging / RECORD, record.model_dump(mode="json"))
+    write_weights(staging / WEIGHTS, released, record=record)
+    record = seal(staging, record=record, key=key, words=words, more=more)
     sync_folder(staging)
     shutil.rmtree(folder, ignore_errors=True)
     staging.replace(folder)

@@ -11,8 +11,8 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from copy import deepcopy
 from functools import partial
-from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -31,6 +31,8 @@ from discreet.privacy import PrivacySpent
 from discreet.randomness import make_source
 from discreet.result import TrainingResult
 from discreet.statement.record import PrivacyRecord, make_record
+from discreet.statement.schema import PretrainingData, Training, ValidationData
+from discreet.statement.signing import open_key
 from discreet.step import StepReport, private_step
 from discreet.storage import check_space, lock_folder, make_folder, write_json, write_text
 from discreet.terminal import Reporter, SilentReporter
@@ -38,7 +40,7 @@ from discreet.yolo import _compat, release
 from discreet.yolo.checkpoint import CHECKPOINT, Checkpoint, claim_run_folder
 from discreet.yolo.dataset import MicroBatches, RecordDataset, StepParts, describe
 from discreet.yolo.evaluate import evaluate
-from discreet.yolo.journal import StepJournal
+from discreet.yolo.journal import StepJournal, count_resumes
 from discreet.yolo.loss import PerImageLoss
 from discreet.yolo.microbatch import automatic_size, halves
 from discreet.yolo.model import (
@@ -81,6 +83,9 @@ class PrivateDetectionTrainer(DetectionTrainer):
             anything is spent or written.
     """
 
+    has_canaries = False
+    """Whether an audit's canaries are among the training records."""
+
     def __init__(
         self,
         cfg: Any = DEFAULT_CFG,
@@ -98,6 +103,7 @@ class PrivateDetectionTrainer(DetectionTrainer):
         self.dataset = self.prepared.dataset
         self._source = self.prepared.source
         self._data = describe(self.dataset)
+        self._key = open_key(self.prepared.privacy.sign)  # before anything is spent
         self._begin_folder()
         known = {k: v for k, v in self.prepared.settings.items() if k not in {"project", "name"}}
         known |= {"save_dir": str(self.internal), "epochs": self.plan.epochs}
@@ -133,6 +139,7 @@ class PrivateDetectionTrainer(DetectionTrainer):
         self.internal, self.release = self.run_dir / "internal", self.run_dir / "release"
         make_folder(self.internal)
         self._lock = lock_folder(self.internal)
+        self._resumes = count_resumes(self.internal, resumed=prepared.resumed is not None)
         self.accounts: RunAccounts | None = None
         self.executed = 0
         if prepared.resumed is None:
@@ -453,41 +460,36 @@ class PrivateDetectionTrainer(DetectionTrainer):
 
     def _finish(self, started: float) -> None:
         assert self.accounts is not None
-        settings = vars(self.args)
-        metrics: dict[str, float] = {}
-
-        def fill(folder: Path) -> PrivacyRecord:
-            released = release.releasable(self.model, args=settings)
-            digest = release.write_weights(folder / release.WEIGHTS, released)
-            if self.args.val:
-                self.reporter.stage(f"validating on {len(self.dataset.val)} images")
-                public = self.prepared.privacy.val_data == "public"
-                self.validator, found = evaluate(
-                    released.float().to(self.device),
-                    self.build_dataset(mode="val"),
-                    args=self.args,
-                    data=self._data,
-                    folder=self.internal,
-                    callbacks=self.callbacks if public else None,
-                )
-                metrics.update(found)
-            return self._record(digest, metrics)
-
-        record = release.publish(self.release, staging=self.internal / "release.part", fill=fill)
+        prepared = self.prepared
+        released = release.releasable(self.model, args=vars(self.args))
+        metrics = self._validate(released) if self.args.val else {}
+        record = release.publish(
+            self.release,
+            staging=self.internal / "release.part",
+            released=released,
+            record=self._record(metrics),
+            key=self._key,
+            words=release.private_words(
+                self.dataset,
+                run=self.run_dir,
+                settings=vars(self.args),
+                public=(prepared.trainable, prepared.norm, prepared.performance.engine),
+            ),
+        )
         epsilon = float("inf") if record.claim.epsilon is None else record.claim.epsilon
         self.result = TrainingResult(
             spent=PrivacySpent(epsilon=epsilon, delta=record.claim.delta),
-            claim_valid=record.claim.valid,
+            claim_valid=record.claim_valid,
             release=self.release,
             internal=self.internal,
             metrics=metrics or None,
-            validation_data=self.prepared.privacy.val_data,
+            validation_data=prepared.privacy.val_data,
             record=record,
             seconds=time.monotonic() - started,
         )
         self.accounts.settle()
         write_json(self.internal / "metrics.json", metrics)
-        if self.prepared.privacy.val_data == "public":
+        if prepared.privacy.val_data == "public":
             self.metrics = dict(metrics)
         self.run_callbacks("on_model_save")
         self.run_callbacks("on_train_end")
@@ -495,28 +497,50 @@ class PrivateDetectionTrainer(DetectionTrainer):
             self.reporter.warning(warning)
         self.reporter.finish(epsilon=epsilon, delta=record.claim.delta, release=str(self.release))
 
-    def _record(self, digest: str, metrics: Mapping[str, float]) -> PrivacyRecord:
-        assert self.accounts is not None
+    def _validate(self, released: nn.Module) -> dict[str, float]:
+        """Metrics of what is released, on the validation images."""
+        self.reporter.stage(f"validating on {len(self.dataset.val)} images")
         public = self.prepared.privacy.val_data == "public"
+        self.validator, metrics = evaluate(
+            deepcopy(released).float().to(self.device),
+            self.build_dataset(mode="val"),
+            args=self.args,
+            data=self._data,
+            folder=self.internal,
+            callbacks=self.callbacks if public else None,
+        )
+        return metrics
+
+    def _record(self, metrics: Mapping[str, float]) -> PrivacyRecord:
+        assert self.accounts is not None
+        prepared, access = self.prepared, self.prepared.privacy.val_data
+        public = access == "public" and bool(metrics)
         return make_record(
             mechanism=self.plan.mechanism,
             events=self.accounts.events,
             total=self.accounts.total(self._digests, mechanism=self.plan.mechanism),
             executed_steps=self.executed,
-            random_source=self.source.description,
-            reasons=self.prepared.reasons_against,
-            training={
-                "trainable": self.prepared.trainable,
-                "trained_parameters": sum(p.numel() for p in self.parameters.values()),
-                "norm": self.prepared.norm,
-                "engine": self.prepared.performance.engine,
-                "pretrained": not self.prepared.from_scratch,
-                "validation_data": self.prepared.privacy.val_data,
-            },
+            resumes=self._resumes,
+            source=self.source,
+            reasons=prepared.reasons_against,
+            training=Training(
+                trainable=prepared.trainable,
+                trained_parameters=sum(p.numel() for p in self.parameters.values()),
+                norm=prepared.norm,
+                engine=prepared.performance.engine,
+            ),
+            validation=ValidationData(
+                access=access if self.args.val else "none", metrics_are_released=public
+            ),
+            pretraining=PretrainingData(
+                access="none" if prepared.from_scratch else "public",
+                sha256=None if prepared.from_scratch else prepared.starting_weights,
+            ),
             configuration=release.public_settings(vars(self.args)),
-            public_metrics=metrics if public and metrics else None,
-            weights_name=release.WEIGHTS,
-            weights_sha256=digest,
+            metrics=metrics if public else None,
+            accelerator=release.accelerator(self.device),
+            check=self.check.summary(),
+            canaries=self.has_canaries,
         )
 
 

@@ -1,0 +1,76 @@
+"""`PRIVACY.md`: the record in plain words, on one page, in English and Chinese.
+
+It tells what NIST SP 800-226 (2025) and "How to DP-fy ML" (Ponomareva et al. 2023, section 5.3)
+ask to be reported. Figures are rounded towards less privacy.
+"""
+
+from __future__ import annotations
+
+import math
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from discreet.statement.files import ENVELOPE, PAGES
+from discreet.statement.schema import PrivacyRecord
+from discreet.terminal import format_delta, format_epsilon
+
+_SAMPLING_ZH = {
+    "poisson": "泊松采样",
+    "truncated_poisson": "截断泊松采样",
+    "shuffle": "打乱顺序",
+    None: "未知",
+}
+# The reasons that a run can have against itself, in the words of the Chinese page.
+_REASONS_ZH = {
+    "noise and sampling are seeded: anyone can repeat them": (
+        "噪声与采样使用了固定种子，任何人都能重现"
+    ),
+    "no noise was added": "没有加入噪声",
+    "the noise does not bound ε": "噪声不足以给出 ε 的上界",
+    "the sampling that ran is not the sampling that was accounted": (
+        "实际采样方式与核算所假定的不一致"
+    ),
+}
+
+
+def render(record: PrivacyRecord) -> dict[str, str]:
+    """The pages, by file name."""
+    return {file: _render(record, language) for language, file in PAGES.items()}
+
+
+def _render(record: PrivacyRecord, language: str) -> str:
+    environment = Environment(
+        loader=PackageLoader("discreet.statement"),
+        undefined=StrictUndefined,
+        keep_trailing_newline=True,
+        autoescape=False,  # Markdown, from a record whose strings are this program's own
+    )
+    attack = record.figures.attack
+    reasons = record.claim.reasons_against
+    return environment.get_template(f"{PAGES[language]}.jinja").render(
+        r=record,
+        reasons=[_REASONS_ZH.get(why, why) for why in reasons] if language == "zh-CN" else reasons,
+        balanced="" if attack is None else percent(attack.balanced_accuracy),
+        rates=[]
+        if attack is None
+        else [
+            (percent(rate.false_positive_rate), percent(rate.at_most))
+            for rate in attack.true_positive_rates
+        ],
+        epsilon=_epsilon,
+        delta=format_delta,
+        number=lambda value: f"{value:.5g}",
+        sampling=lambda name: _SAMPLING_ZH[name],
+        envelope=ENVELOPE,
+    )
+
+
+def _epsilon(epsilon: float | None) -> str:
+    return format_epsilon(math.inf if epsilon is None else epsilon)
+
+
+def percent(share: float) -> str:
+    """A share as per cent with one digit after the point, rounded up to at most 100."""
+    tenths = min(1000, math.ceil(share * 1000 - 1e-9))
+    text = f"{tenths / 10:.1f}"
+    return f"{text.removesuffix('.0')} %"
