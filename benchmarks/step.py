@@ -2,6 +2,7 @@
 
     python -m benchmarks.step                 every size of the table on this machine's CPU
     python -m benchmarks.step --quick         stock and this engine, YOLOv8n, 320 px, batch 8
+    python -m benchmarks.step --imgsz 160 --batch 16 --model yolov8n.yaml     one size
     python -m benchmarks.step --device cuda   the GPU's sizes, bfloat16
     python -m benchmarks.step --json FILE     the rows, for machines
 
@@ -38,9 +39,10 @@ CPU = (
 )
 GPU = (("yolov8n.yaml", 640, 64), ("yolov8x.yaml", 640, 16))
 QUICK = (("yolov8n.yaml", 320, 8),)
-ROUNDS, QUICK_ROUNDS = 8, 6
-WARM_UP = 2  # after a first step each: the third of the engine's passes knows the fastest methods
-MEMORY_STEPS = 3
+ROUNDS = 8
+# After a first step each: the engine's second pass measures which methods are fastest.
+WARM_UP, QUICK_WARM_UP = 2, 1
+MEMORY_STEPS = 2  # from the second on, the engine holds the gradients that it can
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,16 +62,16 @@ class Row:
     peak_ratio: float
 
 
-def timed(steps: Sequence[Step], *, rounds: int, device: str) -> list[list[float]]:
+def timed(steps: Sequence[Step], *, rounds: int, warm_up: int, device: str) -> list[list[float]]:
     """Seconds of each contestant in each round, after warm-up rounds that do not count."""
     seconds: list[list[float]] = [[] for _ in steps]
-    for number in range(rounds + WARM_UP):
+    for number in range(rounds + warm_up):
         for own, step in zip(seconds, steps, strict=True):
             began = time.perf_counter()
             step()
             if device == "cuda":
                 torch.cuda.synchronize()
-            if number >= WARM_UP:
+            if number >= warm_up:
                 own.append(time.perf_counter() - began)
     return seconds
 
@@ -78,7 +80,10 @@ def peak_memory(chosen: Sequence[int], case: Case) -> list[float]:
     """Peak memory in MiB of contestants' first steps, each in a process of its own."""
     tasks = [(index, case) for index in chosen]
     together = 1 if case.device == "cuda" else 2
-    with multiprocessing.get_context("spawn").Pool(together, maxtasksperchild=1) as pool:
+    # Forked from a process that has only imported: each would take seconds to import again.
+    context = multiprocessing.get_context("spawn" if case.device == "cuda" else "forkserver")
+    context.set_forkserver_preload(["benchmarks.contestants"])
+    with context.Pool(together, maxtasksperchild=1) as pool:
         return pool.map(_peak_here, tasks, chunksize=1)
 
 
@@ -93,7 +98,9 @@ def _peak_here(task: tuple[int, Case]) -> float:
     return resident_peak()
 
 
-def measure(case: Case, chosen: Sequence[int], *, rounds: int, memory: bool) -> list[Row]:
+def measure(
+    case: Case, chosen: Sequence[int], *, rounds: int, memory: bool, warm_up: int = WARM_UP
+) -> list[Row]:
     """All contestants at one size; one that fails is left out with a line on why."""
     steps: list[Step] = []
     running: list[int] = []
@@ -107,7 +114,8 @@ def measure(case: Case, chosen: Sequence[int], *, rounds: int, memory: bool) -> 
             continue
         steps.append(step)
         running.append(index)
-    seconds = timed(steps, rounds=rounds, device=case.device)
+    seconds = timed(steps, rounds=rounds, warm_up=warm_up, device=case.device)
+    steps.clear()
     peaks = peak_memory(running, case) if memory else [float("nan")] * len(running)
     rows: list[Row] = []
     for index, own, peak in zip(running, seconds, peaks, strict=True):
@@ -149,17 +157,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--quick", action="store_true", help="YOLOv8n at 320 px, batch 8 only")
+    parser.add_argument("--model", help="architecture or weights of a single size")
+    parser.add_argument("--imgsz", type=int, help="side of a single size's images, pixels")
+    parser.add_argument("--batch", type=int, help="images in a step of a single size")
     parser.add_argument("--own", action="store_true", help="leave other libraries out")
-    parser.add_argument("--rounds", type=int, help=f"default {ROUNDS}, quick {QUICK_ROUNDS}")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"default {ROUNDS}")
     parser.add_argument("--no-memory", action="store_true")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows to a file")
     arguments = parser.parse_args(argv)
     logging.getLogger("ultralytics").setLevel(logging.WARNING)
     device = torch.device(arguments.device)
     sizes: tuple[Any, ...] = QUICK if arguments.quick else GPU if device.type == "cuda" else CPU
+    single = (arguments.model, arguments.imgsz, arguments.batch)
+    if any(single):
+        sizes = (tuple(own or other for own, other in zip(single, QUICK[0], strict=True)),)
     names = OWN if arguments.own else QUICKEST if arguments.quick else ALL
     chosen = [i for i, (name, _, _) in enumerate(CONTESTANTS) if name in names]
-    rounds = arguments.rounds or (QUICK_ROUNDS if arguments.quick else ROUNDS)
     machine = describe(device)
     console = Console(width=100)
     console.print("  ".join(f"{name} {value}" for name, value in machine.items()))
@@ -168,7 +181,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         case = Case(
             model=model, imgsz=imgsz, batch=batch, device=device.type, bf16=device.type == "cuda"
         )
-        found = measure(case, chosen, rounds=rounds, memory=not arguments.no_memory)
+        found = measure(
+            case,
+            chosen,
+            rounds=arguments.rounds,
+            memory=not arguments.no_memory,
+            warm_up=QUICK_WARM_UP if arguments.quick else WARM_UP,
+        )
         show(found, console)
         rows += found
     if arguments.json:

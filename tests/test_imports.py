@@ -14,7 +14,8 @@ import discreet
 PACKAGE = Path(discreet.__file__).parent
 CORE = (
     "errors", "_validate", "privacy", "config", "performance", "randomness", "sampling",
-    "clipping", "noise", "ledger", "step", "storage", "accounting",
+    "clipping", "noise", "ledger", "step", "storage", "accounting", "planning", "recipe",
+    "checking",
 )  # fmt: skip
 
 

@@ -16,24 +16,34 @@ from discreet.errors import DiscreetError
 from discreet.privacy import NeighboringRelation, PrivacySpent, PrivacyUnit
 
 if TYPE_CHECKING:
-    from discreet.api import PrivateYOLO
+    from discreet.api import PrivateYOLO, check, plan
+    from discreet.checking import CheckReport
+    from discreet.planning import Plan
     from discreet.result import TrainingResult
     from discreet.yolo.train import PrivateDetectionTrainer
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "CheckReport",
     "DiscreetError",
     "NeighboringRelation",
+    "Plan",
     "PrivacySpent",
     "PrivacyUnit",
     "PrivateDetectionTrainer",
     "PrivateYOLO",
     "TrainingResult",
     "__version__",
+    "check",
+    "plan",
 ]
 
 _LATE = {
+    "CheckReport": "discreet.checking",
+    "Plan": "discreet.planning",
+    "check": "discreet.api",
+    "plan": "discreet.api",
     "PrivateYOLO": "discreet.api",
     "PrivateDetectionTrainer": "discreet.yolo.train",
     "TrainingResult": "discreet.result",

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from discreet.arguments.plan import PlanArguments, read_plan_arguments
+from discreet.data import DetectionDataset, load_dataset
+from discreet.errors import ConfigurationError
+from discreet.planning import Plan, make_plan
+from discreet.recipe import DEFAULT_IMGSZ
 from discreet.result import TrainingResult
-from discreet.terminal import Reporter
+from discreet.terminal import Reporter, SilentReporter
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from discreet.checking import CheckReport
 
 
 def train(given: Mapping[str, Any], *, reporter: Reporter | None = None) -> TrainingResult:
@@ -21,6 +31,172 @@ def train(given: Mapping[str, Any], *, reporter: Reporter | None = None) -> Trai
         DiscreetError: Anything that is wrong, before anything is spent or written.
     """
     return _train(given, callbacks={}, reporter=reporter)
+
+
+def plan(
+    *,
+    data: str | Path | None = None,
+    n: int | None = None,
+    epsilon: float | None = None,
+    noise_multiplier: float | None = None,
+    delta: float | None = None,
+    batch: int | None = None,
+    epochs: int | None = None,
+    steps: int | None = None,
+    max_grad_norm: float = 1.0,
+    accountant: str = "pld",
+    trainable: str | None = None,
+    model: str | Path | None = None,
+    imgsz: int = DEFAULT_IMGSZ,
+    plot: str | Path | None = None,
+    reporter: Reporter | None = None,
+) -> Plan:
+    """Work out what a run will do and cost. Nothing is spent, and the data set is only read.
+
+    Args:
+        data: The data set, of which the training images are counted; this or `n`.
+        n: Number of training images.
+        epsilon: ε that the run ends at or under; this or `noise_multiplier`.
+        noise_multiplier: Standard deviation of the noise over `max_grad_norm`.
+        delta: δ; below 1/n if not given.
+        batch: Expected number of images in a step; chosen if not given.
+        epochs: Expected passes over the images; this or `steps`.
+        steps: Noisy updates.
+        max_grad_norm: L2 bound that each image's gradient is clipped to.
+        accountant: Which accountant promises the ε: "pld" or "rdp".
+        trainable: Parts of the model that train.
+        model: Weights or architecture whose speed is measured here; without it, no times.
+        imgsz: Side of the images in pixels, for the time.
+        plot: File for two charts, ending in .svg or .png.
+        reporter: Who is told of the progress; silent if not given.
+
+    Returns:
+        The plan; `to_text()` is for people, `to_json()` for programs.
+
+    Raises:
+        DiscreetError: Anything that is wrong with arguments, data, model or disk.
+
+    Examples:
+        >>> plan(n=4, noise_multiplier=1.2, batch=4, steps=100, delta=1e-5).verdict
+        ... # doctest: +SKIP
+        '4 images, σ = 1.2, 100 full-batch steps spend ε = 69.5: no privacy to speak of; …'
+    """
+    asked = read_plan_arguments(
+        {
+            "data": data,
+            "n": n,
+            "epsilon": epsilon,
+            "noise_multiplier": noise_multiplier,
+            "delta": delta,
+            "batch": batch,
+            "epochs": epochs,
+            "steps": steps,
+            "max_grad_norm": max_grad_norm,
+            "accountant": accountant,
+            "trainable": trainable,
+            "model": model,
+            "imgsz": imgsz,
+            "plot": plot,
+        }
+    )
+    return plan_as_asked(asked, timed=model is not None, reporter=reporter)
+
+
+def plan_as_asked(asked: PlanArguments, *, timed: bool, reporter: Reporter | None = None) -> Plan:
+    """The same from arguments that are checked already.
+
+    Args:
+        asked: The request.
+        timed: Whether to measure what a step takes.
+        reporter: Who is told of the progress.
+
+    Raises:
+        DiscreetError: See `plan`.
+    """
+    reporter = reporter or SilentReporter()
+    population = asked.n
+    if asked.data is not None:
+        reporter.stage(f"reading {asked.data}")
+        dataset = load_dataset(asked.data, progress=reporter.stage_progress, splits=("train",))
+        for notice in dataset.notices:
+            reporter.notice(notice)
+        _keep_apart(asked.plot, dataset)
+        population = dataset.n
+    assert population is not None
+    measure = None
+    if timed:
+        from discreet.yolo.timing import measure_step  # late: seconds of imports
+
+        measure = measure_step
+    made = make_plan(
+        asked.privacy,
+        population=population,
+        model=asked.model,
+        imgsz=asked.imgsz,
+        measure=measure,
+        reporter=reporter,
+    )
+    if asked.plot is not None:
+        from discreet.planning.plot import write_plot
+
+        write_plot(made, asked.plot)
+    return made
+
+
+def _keep_apart(plot: Path | None, dataset: DetectionDataset) -> None:
+    """Refuse a plot among the images: it would replace one, or become one."""
+    if plot is None:
+        return
+    folders = {record.image.parent.resolve() for record in dataset.train}
+    if plot.resolve().parent in folders:
+        raise ConfigurationError(
+            "lies among the training images", where=f"plot={plot}", do="Choose another folder."
+        )
+
+
+def check(
+    model: nn.Module,
+    loss_fn: Callable[[nn.Module, Any], Tensor],
+    batch_fn: Callable[[Sequence[int]], Any],
+    *,
+    engine: str = "discreet",
+    **options: Any,
+) -> CheckReport:
+    """Check that a step of DP-SGD on any torch model and loss keeps units apart.
+
+    Runs the step with frozen randomness on neighbouring batches and compares: losses and
+    gradients of untouched units, norms, the clipped sum, the noise on every parameter, its
+    divisor, and what else changes. Model and optimizer are left as they were.
+
+    Args:
+        model: Any module, in the mode in which it trains.
+        loss_fn: `loss_fn(model, batch)` gives the loss of each unit, (B,), or by term, (B, T).
+        batch_fn: `batch_fn([0, 2])` gives the batch of these units; the same each time.
+        engine: Name of the engine for per-unit gradients.
+        **options: See `discreet.checking.check_step`: `parameters`, `max_grad_norm`,
+            `noise_multiplier`, `expected_batch_size`, `optimizer`, `units`, `terms`, `full`,
+            `strict`, `without`.
+
+    Raises:
+        CheckError: A probe failed, and `strict=True`.
+        ConfigurationError: Fewer than two units, nothing that trains, or an unknown engine.
+
+    Examples:
+        >>> import torch
+        >>> data = torch.randn(4, 3), torch.randn(4)
+        >>> def loss(model, batch):
+        ...     return (model(batch[0]).squeeze(1) - batch[1]) ** 2
+        >>> check(torch.nn.Linear(3, 1), loss, lambda u: (data[0][u], data[1][u])).passed
+        True
+    """
+    from discreet.checking import check_step
+    from discreet.gradients import ENGINES, make_engine
+
+    def factory(name: str) -> Any:
+        return lambda m, parameters: make_engine(name, m, parameters).per_example_gradients
+
+    others = {name: factory(name) for name in ENGINES if name != engine}
+    return check_step(model, loss_fn, batch_fn, engine=factory(engine), engines=others, **options)
 
 
 class PrivateYOLO:

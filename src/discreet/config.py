@@ -97,6 +97,10 @@ class MechanismConfig(BaseModel):
         """Steps of one expected pass over the data: ceil(n / B)."""
         return math.ceil(self.population / self.expected_batch_size)
 
+    def with_noise(self, noise_multiplier: float) -> Self:
+        """The same with another noise multiplier of the first step."""
+        return self.model_copy(update={"noise_multiplier": noise_multiplier})
+
     def noise_multiplier_at(self, step: int) -> float:
         """σ of the `step`-th step, from 1."""
         return self._noise_of_plateau((step - 1) // self._period * self._plateaus // self._periods)

@@ -7,6 +7,7 @@ DiscreetError                 base; the command line exits with status 2
 ├── ModelError                weights, architecture, layers
 │   └── UnsupportedLayerError a layer without a per-example gradient rule
 ├── AccountingError           an event or target that cannot be accounted
+├── CheckError                the step does not keep images apart; carries every finding
 ├── ReleaseError              a release that must not leave, or is not what it says
 ├── LedgerError               the record of what was spent
 │   └── BudgetError           a data set's budget would be crossed
@@ -47,13 +48,13 @@ class UnsafeArgumentError(ConfigurationError):
     """An argument would void the guarantee and is refused."""
 
 
-class _ListingError(DiscreetError, ValueError):
-    """An error that lists what was found.
+class _ListingError(DiscreetError):
+    """An error that carries several problems.
 
     Args:
         what: Summary in one sentence.
-        problems: One line each, `file:line: what is wrong`.
-        where: The file or folder.
+        problems: One line each.
+        where: The file, or the part of the model.
         do: What to do about it.
     """
 
@@ -77,8 +78,18 @@ class _ListingError(DiscreetError, ValueError):
         return "\n".join([head, *shown, *([f"  {self.do}"] if self.do else [])])
 
 
-class DatasetError(_ListingError):
-    """The data set cannot be trained on; all problems are reported together."""
+class DatasetError(_ListingError, ValueError):
+    """The data set cannot be trained on; all problems are reported together.
+
+    Its problems read `file:line: what is wrong`, and `where` is the data set file.
+    """
+
+
+class CheckError(_ListingError, RuntimeError):
+    """The step couples privacy units, or leaves something without noise.
+
+    Its problems name the module, loss term or parameter.
+    """
 
 
 class ModelError(DiscreetError, ValueError):
@@ -93,7 +104,7 @@ class AccountingError(DiscreetError, ValueError):
     """An event has no accounting, or a target cannot be reached."""
 
 
-class ReleaseError(_ListingError):
+class ReleaseError(_ListingError, ValueError):
     """A release holds what it must not, or is not what it says; all of it is reported.
 
     Attributes:

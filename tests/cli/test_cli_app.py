@@ -280,7 +280,7 @@ def test_unknown_modes_are_guessed(capsys: pytest.CaptureFixture[str], word: str
     assert main([word, "data=d.yaml"]) == 2
     assert capsys.readouterr().err == (
         f"error: {word}: unknown mode; did you mean train?\n"
-        "  The modes are train, demo, ledger, version, help.\n"
+        "  The modes are plan, check, train, audit, verify, demo, ledger, version, help.\n"
     )
 
 
@@ -346,7 +346,8 @@ def test_help_and_wrong_arguments_import_nothing_heavy() -> None:
         "import sys\n"
         "from discreet.cli import main\n"
         "for words in (['--help'], ['train', '--help'], ['help', 'demo', '--json'],\n"
-        "              ['version'], ['train', 'data=d', 'model=m', 'mosaic=1']):\n"
+        "              ['version'], ['plan', '--help'], ['plan', 'n=4', 'batch=5'],\n"
+        "              ['train', 'data=d', 'model=m', 'mosaic=1']):\n"
         "    main(words)\n"
         "heavy = {'torch', 'ultralytics', 'numpy', 'scipy', 'cv2', 'opacus'} & set(sys.modules)\n"
         "sys.exit(f'imported {heavy}' if heavy else 0)\n"

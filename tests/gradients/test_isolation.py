@@ -4,9 +4,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from discreet.errors import ModelError
 from discreet.gradients import ENGINES, make_engine
 from discreet.gradients.isolation import sound_norm
-from tests.gradients.oracle import trainable
+from tests.gradients.oracle import assert_same, one_by_one, per_image_loss, trainable
 from tests.gradients.rules.test_norms import randomise
 
 SHAPE = (1, 4, 5, 5)
@@ -36,7 +37,7 @@ def test_gradients_of_a_norm_do_not_depend_on_layout(x_layout: str, grad_layout:
     given = layouts(x)[x_layout].detach().requires_grad_()
     assert torch.equal(given, leaf)
     # A node in between, so that the gradient's layout is the one asked for.
-    output = sound_norm(norm.forward)(given)
+    output = sound_norm(norm)(given)
     torch.autograd.backward(output, layouts(grad)[grad_layout])
     torch.testing.assert_close(given.grad.double(), wide.grad, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(norm.weight.grad.double(), precise.weight.grad, rtol=1e-5, atol=1e-5)
@@ -71,3 +72,68 @@ def test_one_image_has_the_gradient_it_has_among_others(name: str, frozen: bool)
     together, alone = norms(x), norms(x[:1])
     for parameter in trainable(model):
         torch.testing.assert_close(alone[parameter][0], together[parameter][0], rtol=1e-4, atol=0)
+
+
+class Outer(nn.Module):
+    """Owns a parameter, so that the norm inside is vectorised with it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(1))
+        self.norm = randomise(nn.BatchNorm2d(8)).eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(x) * self.scale
+
+
+@pytest.mark.parametrize("images", [1, 2])
+@pytest.mark.parametrize("frozen", [True, False])
+def test_a_norm_inside_a_vectorised_layer_is_right_for_one_image(images: int, frozen: bool) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), Outer(), nn.Conv2d(8, 4, 3))
+    model[1].norm.requires_grad_(not frozen)
+    for x in (torch.randn(images, 3, 8, 8), torch.randn(images, 8, 8, 3).permute(0, 3, 1, 2)):
+        engine = make_engine("discreet", model, trainable(model))
+        for _ in range(2):
+            found = engine.per_example_gradients(lambda x=x: per_image_loss(model, x))
+            assert_same(found, one_by_one(model, x), trainable(model), images=images)
+
+
+@pytest.mark.parametrize("name", list(ENGINES))
+def test_one_tensor_under_two_names_is_refused(name: str) -> None:
+    model = nn.Sequential(nn.Linear(3, 3, bias=False), nn.Linear(3, 3, bias=False))
+    model[1].weight = model[0].weight
+    with pytest.raises(ModelError, match=r"1\.weight: the same tensor as 0\.weight"):
+        make_engine(name, model, dict(model.named_parameters(remove_duplicate=False)))
+
+
+@pytest.mark.parametrize("what", ["layer", "parameter", "block"])
+def test_a_layer_replaced_later_is_an_error_that_names_it(what: str) -> None:
+    model = nn.Sequential(nn.Linear(3, 3), nn.Sequential(nn.Linear(3, 3)))
+    engine = make_engine("discreet", model, trainable(model))
+    x = torch.randn(4, 3)
+    engine.per_example_gradients(lambda: per_image_loss(model, x))
+    if what == "layer":
+        model[1][0] = nn.Linear(3, 3)
+    elif what == "parameter":
+        model[1][0].weight = nn.Parameter(torch.randn(3, 3))
+    else:
+        model[1] = nn.Linear(3, 3)
+    with pytest.raises(ModelError, match=r"1\.0\.weight: no parameter of the model any more"):
+        engine.per_example_gradients(lambda: per_image_loss(model, x))
+
+
+def test_a_norm_added_later_is_sound() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.SiLU(), nn.Conv2d(8, 2, 1))
+    parameters = trainable(model)
+    engine = make_engine("discreet", model, parameters)
+    x = torch.randn(1, 8, 8, 3).permute(0, 3, 1, 2)
+    engine.per_example_gradients(lambda: per_image_loss(model, x))
+    norm = randomise(nn.BatchNorm2d(8)).eval().requires_grad_(False)
+    model[1] = nn.Sequential(norm, TokensBack())
+    found = engine.per_example_gradients(lambda: per_image_loss(model, x))
+    assert_same(found, one_by_one(model, x), parameters, images=1)
+
+
+class TokensBack(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flatten(2).transpose(1, 2).contiguous().transpose(1, 2).reshape(x.shape)

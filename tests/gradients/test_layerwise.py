@@ -142,6 +142,47 @@ def test_an_empty_batch_has_no_gradients(name: str) -> None:
         assert not sums[parameter_name].any()
 
 
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (nn.Conv2d(3, 4, 3, padding=1, padding_mode="circular"), (3, 8, 8)),
+        (nn.ConvTranspose2d(3, 4, 2), (3, 8, 8)),
+        (nn.Linear(3, 4), (5, 3)),
+        (nn.GroupNorm(2, 4), (4, 8, 8)),
+        (nn.LayerNorm(3), (5, 3)),
+        (nn.BatchNorm2d(4).eval(), (4, 8, 8)),
+        (nn.PReLU(), (4, 8, 8)),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_layers_run_on_an_empty_batch(layer: nn.Module, shape: tuple[int, ...]) -> None:
+    engine = LayerwiseEngine(layer, trainable(layer))
+    for _ in range(2):
+        found = engine.per_example_gradients(
+            lambda: layer(torch.randn(0, *shape)).flatten(1).sum(1)
+        )
+        assert all(norms.shape == (0,) for norms in found.squared_norms.values())
+
+
+@pytest.mark.parametrize("layer", [nn.Linear(3, 3), nn.LayerNorm(3), nn.BatchNorm1d(3).eval()])
+def test_the_input_may_be_given_by_name(layer: nn.Module) -> None:
+    engine = LayerwiseEngine(layer, trainable(layer))
+    found = engine.per_example_gradients(lambda: layer(input=torch.randn(4, 3)).sum(1))
+    assert all(bool(norms.any()) for norms in found.squared_norms.values())
+
+
+def test_a_norm_put_in_training_mode_by_the_losses_is_refused() -> None:
+    model = small()
+    engine = LayerwiseEngine(model, trainable(model))
+
+    def losses() -> Tensor:
+        model[1].train()
+        return per_image_loss(model, torch.randn(2, 3, 8, 8))
+
+    with pytest.raises(ModelError, match="1: batch normalisation by the statistics"):
+        engine.per_example_gradients(losses)
+
+
 @EXACT
 def test_batches_of_any_size_follow_each_other(name: str) -> None:
     model = small()

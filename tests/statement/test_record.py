@@ -80,5 +80,5 @@ def test_spent_is_composed_not_added():
     twice = FULL_BATCH.planned_events() + FULL_BATCH.planned_events()
     total = Spent(epsilon=1.0, delta=1e-3, runs=2, unprotected_runs=0, events=twice)
     record = record_of(total=replace(total, epsilon=2.0))
-    assert record.lifetime.runs == 2
-    assert len(record.lifetime.events) == 2
+    assert record.spent.runs == 2
+    assert len(record.spent.events) == 2

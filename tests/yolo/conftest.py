@@ -13,6 +13,7 @@ from ultralytics.utils import DEFAULT_CFG_DICT
 from discreet.demo.dataset import write_dataset
 from discreet.demo.scenes import PRIVATE
 from discreet.gradients import make_engine
+from discreet.result import TrainingResult
 from discreet.yolo.loss import PerImageLoss
 from discreet.yolo.model import (
     attach_settings,
@@ -98,6 +99,12 @@ def contributions(model: nn.Module, batch: dict[str, Tensor], engine: str = "dis
         sums = gradients.weighted_sum(dict.fromkeys(parameters, weight))
         rows.append(torch.cat([sums[name].flatten() for name in parameters]))
     return torch.stack(rows)
+
+
+def counts(result: TrainingResult) -> tuple[int, int, int]:
+    """Steps planned, charged and executed, as the statement has them."""
+    steps = result.record.steps
+    return steps.planned, steps.charged, steps.executed
 
 
 def relative(a: Tensor, b: Tensor) -> float:

@@ -19,7 +19,7 @@ from discreet.ledger import BudgetLedger
 from discreet.result import TrainingResult
 from discreet.terminal import SilentReporter
 
-from .conftest import ARCHITECTURE, IMGSZ
+from .conftest import ARCHITECTURE, IMGSZ, counts
 
 Run = Callable[..., TrainingResult]
 DELTA = 1e-5
@@ -49,12 +49,12 @@ def set_budget(ledger: BudgetLedger, epsilon: float) -> None:
 def test_the_total_is_over_all_runs_composed_at_once(run: Run):
     first, second = run(), run(noise_multiplier=3.0, steps=6)
     spent = second.record.spent
-    assert spent["run"] == pytest.approx(second.spent.epsilon)
+    assert spent.run == pytest.approx(second.spent.epsilon)
     events = [event_from_json(dict(e)) for r in (first, second) for e in r.record.events]
     together = make_accountant("pld").epsilon(events, delta=DELTA)
-    assert spent["total"] == pytest.approx(together, rel=1e-3)
-    assert spent["total"] < first.spent.epsilon + second.spent.epsilon
-    assert spent["runs"] == 2
+    assert spent.total == pytest.approx(together, rel=1e-3)
+    assert spent.total < first.spent.epsilon + second.spent.epsilon
+    assert spent.runs == 2
 
 
 def test_a_copy_of_the_data_set_is_charged_too(run: Run, scenes: Path, tmp_path: Path):
@@ -70,7 +70,7 @@ def test_a_copy_of_the_data_set_is_charged_too(run: Run, scenes: Path, tmp_path:
             continue
         image.rename(image.with_stem(f"x{number}"))
         label.rename(label.with_stem(f"x{number}"))
-    assert run(data=str(copy / "data.yaml")).record.spent["runs"] == 2
+    assert run(data=str(copy / "data.yaml")).record.spent.runs == 2
 
 
 def test_a_run_that_would_cross_the_budget_is_refused_before_it_starts(
@@ -84,7 +84,7 @@ def test_a_run_that_would_cross_the_budget_is_refused_before_it_starts(
     assert caught.value.do
     assert sorted((tmp_path / "runs").iterdir()) == folders
     assert sum(r.position for r in ledger.runs()) == 4
-    assert run(steps=1).record.spent["total"] <= spent * 1.2  # what fits may run
+    assert run(steps=1).record.spent.total <= spent * 1.2  # what fits may run
 
 
 class LowerAt(SilentReporter):
@@ -109,8 +109,8 @@ def test_a_run_stops_exactly_at_a_budget_that_was_lowered_meanwhile(run: Run, le
     )
     reporter = LowerAt(2, ledger, budget)
     result = run(reporter, steps=20)
-    assert result.record.steps == {"planned": 20, "charged": 5, "executed": 5}
-    assert result.record.spent["total"] <= budget * (1 + 1e-9)
+    assert counts(result) == (20, 5, 5)
+    assert result.record.spent.total <= budget * (1 + 1e-9)
     assert result.claim_valid
     assert any("budget" in text for text in reporter.warnings)
 
@@ -124,7 +124,7 @@ def test_a_run_that_ends_early_gives_back_what_it_did_not_use(
         data=str(scenes), epsilon=8, batch=8, steps=5, imgsz=IMGSZ, val=False,
         project=str(tmp_path / "runs"),
     )  # fmt: skip
-    assert result.record.steps == {"planned": 5, "charged": 1, "executed": 1}
+    assert counts(result) == (5, 1, 1)
     assert [(run.position, run.allowed) for run in ledger.runs()] == [(1, 1)]
 
 
@@ -132,8 +132,8 @@ def test_a_run_without_protection_is_told_by_all_later_ones(run: Run, ledger: Bu
     run(noise_multiplier=0)
     later = run()
     assert later.claim_valid
-    assert later.record.spent["total"] is None
-    assert later.record.spent["unprotected_runs"] == 1
+    assert later.record.spent.total is None
+    assert later.record.spent.unprotected_runs == 1
     assert any("no protection" in text for text in later.record.warnings)
     set_budget(ledger, 1e6)
     with pytest.raises(BudgetError):
@@ -152,7 +152,7 @@ def test_a_run_is_resumed_with_the_ledger_it_was_charged_in(run: Run, tmp_path: 
     with pytest.raises(LedgerError, match="not on record"):
         train({"resume": str(folder)})
     done = train({"resume": str(folder), "ledger": str(tmp_path / "mine.sqlite")})
-    assert done.record.steps["charged"] == 4
+    assert done.record.steps.charged == 4
 
 
 def test_a_ledger_password_is_never_written(run: Run, tmp_path: Path):
@@ -184,8 +184,8 @@ def test_a_shuffled_run_uses_every_image_once_an_epoch_and_says_what_is_proven(
                           "steps_per_epoch": 1, "steps": 3})], delta=DELTA
     )  # fmt: skip
     assert result.spent.epsilon == pytest.approx(unamplified, rel=1e-6)
-    assert result.record.sampling["used"] == "shuffle"
-    assert "without amplification" in result.record.sampling["accounted"]
+    assert result.record.sampling.used == "shuffle"
+    assert result.record.figures.epsilon_without_amplification == pytest.approx(unamplified)
 
 
 def test_a_shuffled_run_that_is_resumed_deals_anew_and_charges_the_rest(run: Run, tmp_path: Path):
@@ -197,7 +197,7 @@ def test_a_shuffled_run_that_is_resumed_deals_anew_and_charges_the_rest(run: Run
     with pytest.raises(KeyboardInterrupt):
         run(InterruptAt(), sampling="shuffle", steps=6)
     result = train({"resume": str(tmp_path / "runs" / "train")})
-    assert result.record.steps == {"planned": 6, "charged": 6, "executed": 5}
+    assert counts(result) == (6, 6, 5)
     drawn = np.loadtxt(tmp_path / "runs/train/internal/steps.csv", delimiter=",", skiprows=1)[:, 1]
     assert drawn[-3:].sum() == 24  # the second epoch has all images
 
@@ -206,7 +206,7 @@ def test_a_truncated_draw_is_never_above_its_cap(run: Run, tmp_path: Path):
     result = run(sampling="truncated_poisson", batch=8, largest_batch=9, steps=12)
     drawn = np.loadtxt(tmp_path / "runs/train/internal/steps.csv", delimiter=",", skiprows=1)[:, 1]
     assert drawn.max() <= 9
-    assert result.record.sampling["largest_batch"] == 9
+    assert result.record.sampling.largest_batch == 9
 
 
 def test_a_noise_schedule_is_charged_as_what_ran(run: Run):
@@ -214,10 +214,10 @@ def test_a_noise_schedule_is_charged_as_what_ran(run: Run):
     sigmas = [event["noise_multiplier"] for event in result.record.events]
     assert sigmas[0] == 2.0
     assert sigmas[-1] == pytest.approx(1.0)
-    assert result.record.mechanism["noise_multiplier_of_last_step"] == pytest.approx(1.0)
+    assert result.record.mechanism.noise_multiplier_of_last_step == pytest.approx(1.0)
 
 
 def test_replacing_neighbours_cost_more_and_are_named(run: Run):
     replaced = run(relation="replace_one")
     assert replaced.spent.epsilon > 1.5 * run().spent.epsilon
-    assert replaced.record.claim.neighboring_relation == "replace_one"
+    assert replaced.record.unit.neighboring_relation == "replace_one"

@@ -5,12 +5,13 @@ from __future__ import annotations
 import mmap
 import multiprocessing
 import random
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from discreet import PrivateYOLO
+from discreet import PrivateDetectionTrainer, PrivateYOLO
 from discreet.ledger import BudgetLedger, RunLedger
 from tests.yolo.conftest import ARCHITECTURE, IMGSZ
 
@@ -39,6 +40,7 @@ class Visible:
 def train_counting(arguments: dict[str, Any], visible: Visible) -> None:
     """Train, counting each update of the weights the moment that it is made."""
     yolo = PrivateYOLO(ARCHITECTURE)
+    PrivateDetectionTrainer._check_step = lambda _: None  # seconds that are not killed in
 
     def watch(trainer: Any) -> None:
         trainer.optimizer.register_step_post_hook(lambda *_: visible.count_up())
@@ -55,6 +57,13 @@ def charged(project: Path, ledger: Path) -> tuple[int, int]:
         sum(event.steps for record in own for event in record.events),
         sum(run.position for run in runs if run.label.startswith(str(project))),
     )
+
+
+def wait_for(visible: Visible, process: Any, *, more: int) -> None:
+    """Wait until the process has made that many more updates, or ended."""
+    goal = int(visible) + more
+    while process.is_alive() and int(visible) < goal:
+        time.sleep(0.002)
 
 
 @pytest.mark.slow
@@ -74,7 +83,8 @@ def test_kill_at_random_moments_never_undercharges(scenes: Path, tmp_path: Path)
         while not done and kills < KILLS:
             process = FORKED.Process(target=train_counting, args=(arguments, visible))
             process.start()
-            process.join(chance.uniform(0.5, 3.0))
+            wait_for(visible, process, more=chance.choice([0, 0, 1, 2, 3, 5]))
+            process.join(chance.uniform(0.0, 0.1) if int(visible) else chance.uniform(0.0, 3.0))
             done = process.exitcode is not None
             if done:
                 assert process.exitcode == 0

@@ -21,6 +21,7 @@ import numpy as np
 from dp_accounting.pld import privacy_loss_distribution
 from dp_accounting.pld.pld_pmf import PLDPmf
 from dp_accounting.pld.privacy_loss_distribution import PrivacyLossDistribution
+from numpy.typing import NDArray
 
 from discreet.accounting._gaussian import GaussianTerm, Truncation, sensitivity_factor
 from discreet.errors import AccountingError
@@ -99,6 +100,14 @@ class ComposedLoss:
     def delta(self, *, epsilon: float) -> float:
         """Smallest δ on record for ε, at most 1."""
         return min(1.0, float(self.distribution.get_delta_for_epsilon(epsilon)) + self.slack)
+
+    def deltas(self, epsilons: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The same for several ε, ascending."""
+        with np.errstate(all="ignore"):
+            found = np.asarray(self.distribution.get_delta_for_epsilon(epsilons.tolist()))
+        # e^ε may overflow; δ falls, so what holds at a smaller ε holds there.
+        falling = np.minimum.accumulate(np.nan_to_num(found, nan=1.0))
+        return np.minimum(1.0, falling + self.slack)
 
 
 def compose(

@@ -2,6 +2,7 @@
 
     values.py       what a value may be, and its wording
     privacy.py      arguments that set the guarantee
+    plan.py         those of a plan
     policy.py       how an Ultralytics argument can stand to the guarantee
     accepted.py     those that are harmless
     refused.py      those that are refused or fixed, with the reason
@@ -11,6 +12,8 @@ Imports neither torch nor Ultralytics: a wrong argument is told in a fraction of
 """
 
 from discreet.arguments.accepted import PUBLIC_SETTINGS
+from discreet.arguments.plan import PlanArguments, read_plan_arguments
+from discreet.arguments.plan import is_flag as is_plan_flag
 from discreet.arguments.policy import UNSET, Argument, Kind
 from discreet.arguments.privacy import (
     DEFAULT_EPOCHS,
@@ -35,11 +38,14 @@ __all__ = [
     "UNSET",
     "Argument",
     "Kind",
+    "PlanArguments",
     "PrivacyArguments",
     "is_flag",
+    "is_plan_flag",
     "known_names",
     "neutral_values",
     "parse_value",
+    "read_plan_arguments",
     "split_arguments",
     "with_file",
 ]

@@ -59,12 +59,17 @@ def closest(name: str, known: Iterable[str], *, preferred: Iterable[str] = ()) -
 
 
 def unknown_argument(
-    name: str, value: object, known: Iterable[str], *, preferred: Iterable[str] = ()
+    name: str,
+    value: object,
+    known: Iterable[str],
+    *,
+    preferred: Iterable[str] = (),
+    mode: str = "train",
 ) -> Problem:
-    """The problem of an argument that nobody knows."""
+    """The problem of an argument that nobody knows in a mode."""
     guess = closest(name, known, preferred=preferred)
     return Problem(
         where=shown(name, value),
         what=f"unknown argument{f'; did you mean {guess}?' if guess else ''}",
-        do="" if guess else "`discreet train --help` lists all arguments.",
+        do="" if guess else f"`discreet {mode} --help` lists all arguments.",
     )

@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import cyclopts
 
-from discreet.cli import demo, helping, ledger, train, verify, version
+from discreet.cli import audit, check, demo, helping, ledger, plan, train, verify, version
 from discreet.cli.output import (
     INTERRUPTED,
     MENDABLE,
@@ -118,7 +118,7 @@ def _run(words: Sequence[str], *, as_json: bool) -> Facts:
         raise _unknown_mode(mode)
     if "--help" in rest or "-h" in rest:
         mode, rest = "help", [mode]
-    if mode in ("train", "demo"):
+    if mode in ("train", "check", "audit", "plan", "demo"):
         rest = _options(mode, rest)
     elif mode in ("ledger", "verify"):
         bare = 1 if rest and _is_bare(rest[0]) else 0  # the action, or the folder
@@ -147,11 +147,17 @@ def _say_nothing(text: str) -> None:
 
 
 def _options(mode: str, words: Sequence[str]) -> list[str]:
-    from discreet.arguments import is_flag  # late: help does not need the tables' checks
+    from discreet import arguments  # late: help does not need the tables' checks
     from discreet.cli.grammar import to_options
 
-    flags = {"demo": demo.is_flag, "ledger": lambda _: False, "verify": lambda _: False}
-    return to_options(words, is_flag=flags.get(mode, is_flag))
+    flags = {
+        "check": lambda name: name == "full" or arguments.is_flag(name),
+        "demo": demo.is_flag,
+        "ledger": lambda _: False,
+        "plan": arguments.is_plan_flag,
+        "verify": lambda _: False,
+    }
+    return to_options(words, is_flag=flags.get(mode, arguments.is_flag))
 
 
 def _is_bare(word: str) -> bool:
@@ -174,6 +180,18 @@ def _application(reporter: Reporter, *, show: Callable[[str], None]) -> cyclopts
     @app.command(name="ledger")
     def _ledger(action: str | None = None, /, **given: str) -> Facts:
         return ledger.run(action, given, show=show)
+
+    @app.command(name="plan")
+    def _plan(**given: str) -> Facts:
+        return plan.run(given, reporter=reporter, show=show)
+
+    @app.command(name="check")
+    def _check(**given: str) -> Facts:
+        return check.run(given, reporter=reporter, show=show)
+
+    @app.command(name="audit")
+    def _audit(**given: str) -> Facts:
+        return audit.run(given, reporter=reporter)
 
     @app.command(name="verify")
     def _verify(folder: str | None = None, /, **given: str) -> Facts:

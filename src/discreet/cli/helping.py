@@ -9,23 +9,27 @@ from typing import Any, get_args, get_type_hints
 
 from cyclopts import Parameter
 
-from discreet.cli import demo, ledger, train, verify, version
+from discreet.cli import audit, check, demo, ledger, plan, train, verify, version
 
 SUMMARY = "print this page, or the page of a mode: discreet help train"
 MODES: Mapping[str, str] = {
+    "plan": plan.SUMMARY,
+    "check": check.SUMMARY,
     "train": train.SUMMARY,
+    "audit": audit.SUMMARY,
+    "verify": verify.SUMMARY,
     "demo": demo.SUMMARY,
     "ledger": ledger.SUMMARY,
-    "verify": verify.SUMMARY,
     "version": version.SUMMARY,
     "help": SUMMARY,
 }
 
+Row = tuple[str, object, str]  # name, default (None is not shown), what it does
+_CHECK_ROWS: list[Row] = [("full", False, "go through all variants, engines and statistics")]
+
 WIDTH = 80
 NAME_COLUMNS = 20
 DEFAULT_COLUMNS = 10
-
-Row = tuple[str, object, str]  # name, default (None is not shown), what it does
 
 
 def overview() -> str:
@@ -52,6 +56,18 @@ def page(mode: str) -> str:
     """The page of one mode."""
     if mode == "train":
         return _train_page()
+    if mode == "plan":
+        return "\n".join([_page(plan.USAGE, plan.ABOUT, plan_rows()), "", "Examples", plan.EXAMPLE])
+    if mode == "check":
+        return _page(
+            "discreet check data=DATA.yaml model=WEIGHTS.pt epsilon=8 [--full] …",
+            check.ABOUT,
+            {"Arguments": [*_CHECK_ROWS, ("…", None, "those of `discreet train --help`")]},
+        )
+    if mode == "audit":
+        usage = "discreet audit data=DATA.yaml model=WEIGHTS.pt epsilon=8 [key=value …]"
+        text = _page(usage, audit.ABOUT, {"Arguments": audit.ROWS})
+        return "\n".join([text, "", "Examples", audit.EXAMPLE])
     if mode == "demo":
         return _page("discreet demo [key=value …]", demo.ABOUT, {"Arguments": rows_of(demo.run)})
     if mode == "ledger":
@@ -69,7 +85,10 @@ def facts(mode: str | None) -> dict[str, object]:
     if mode is None:
         return {"modes": dict(MODES)}
     sections = {
+        "plan": plan_rows,
+        "check": lambda: {"Check": _CHECK_ROWS, **train_rows()},
         "train": train_rows,
+        "audit": lambda: {"Arguments": list(audit.ROWS)},
         "demo": lambda: {"Arguments": rows_of(demo.run)},
         "ledger": ledger_rows,
         "verify": verify_rows,
@@ -113,6 +132,21 @@ def ledger_rows() -> dict[str, list[Row]]:
         "Actions": [(name, None, text) for name, text in ledger.ACTIONS.items()],
         "Arguments": [(name, None, text) for name, text in ledger.ARGUMENTS.items()],
     }
+
+
+def plan_rows() -> dict[str, list[Row]]:
+    """Arguments of `discreet plan`."""
+    from discreet.arguments.plan import OWN, names
+    from discreet.arguments.privacy import PrivacyArguments
+
+    shared = PrivacyArguments.model_fields
+    rows: list[Row] = [
+        (name, OWN[name].default, OWN[name].help)
+        if name in OWN
+        else (name, shared[name].default, shared[name].description or "")
+        for name in names()
+    ]
+    return {"Arguments": rows}
 
 
 def verify_rows() -> dict[str, list[Row]]:

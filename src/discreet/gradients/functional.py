@@ -78,6 +78,8 @@ class Vectorised:
         where = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
         tensors = [leaves[i] for i in where]
         (images,) = {t.shape[d] for t, d in zip(tensors, dims, strict=True) if d is not None}
+        if not images:
+            return call(self.original, arguments)
         copies = {
             name: p.detach().expand(images, *p.shape).requires_grad_()
             for name, p in self._wanted.items()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,12 +18,13 @@ Losses = Callable[[], Tensor]
 
 
 def check_parameters(model: nn.Module, parameters: Mapping[str, nn.Parameter]) -> None:
-    """Refuse names that are not this model's parameters.
+    """Refuse names that are not this model's parameters, each under one name.
 
     Raises:
-        ModelError: A name is unknown, or belongs to another tensor.
+        ModelError: A name is unknown, or belongs to another tensor, or two are of one tensor.
     """
     own = dict(model.named_parameters(remove_duplicate=False))
+    names: dict[int, str] = {}
     for name, parameter in parameters.items():
         if own.get(name) is not parameter:
             raise ModelError(
@@ -31,21 +32,98 @@ def check_parameters(model: nn.Module, parameters: Mapping[str, nn.Parameter]) -
                 where=name,
                 do="take names and parameters from model.named_parameters()",
             )
+        first = names.setdefault(id(parameter), name)
+        if first != name:
+            raise ModelError(
+                f"the same tensor as {first}",
+                where=name,
+                do="name it once, as model.named_parameters() does",
+            )
 
 
-def refuse_mixing(model: nn.Module) -> None:
+class Watched:
+    """Notices when modules or parameters of a model are replaced.
+
+    Args:
+        model: The model.
+        parameters: Dotted name to parameter.
+    """
+
+    def __init__(self, model: nn.Module, parameters: Mapping[str, nn.Parameter]) -> None:
+        self._model, self._parameters = model, parameters
+        self._modules: tuple[nn.Module, ...] = ()
+        self._owners: list[tuple[dict[str, Any], str, str, nn.Parameter]] = []
+
+    @property
+    def modules(self) -> tuple[nn.Module, ...]:
+        """The model's modules when it was last looked at."""
+        return self._modules
+
+    def changed(self) -> bool:
+        """Whether the model has other modules than the last time.
+
+        Raises:
+            ModelError: A parameter is the model's no more.
+        """
+        modules = tuple(self._model.modules())
+        other = modules != self._modules
+        if other:
+            self._modules = modules
+            self._owners = list(self._find())
+        for own, key, name, parameter in self._owners:
+            if own.get(key) is not parameter:
+                raise _replaced(name)
+        return other
+
+    def _find(self) -> Iterator[tuple[dict[str, Any], str, str, nn.Parameter]]:
+        modules = dict(self._model.named_modules(remove_duplicate=False))
+        for name, parameter in self._parameters.items():
+            path, _, key = name.rpartition(".")
+            if path not in modules:
+                raise _replaced(name)
+            own = vars(modules[path]).get("_parameters")
+            if isinstance(own, dict):  # TorchScript keeps its own, which nobody can replace
+                yield own, key, name, parameter
+
+
+def _replaced(name: str) -> ModelError:
+    return ModelError(
+        "no parameter of the model any more: it, or its layer, was replaced",
+        where=name,
+        do="make a new engine from the model's present parameters",
+    )
+
+
+def refuse_mixing(model: nn.Module, modules: Iterable[nn.Module] | None = None) -> None:
     """Refuse layers that let one image reach another image's gradient, trained or not.
+
+    Args:
+        model: The model.
+        modules: Its modules, if they are known already.
 
     Raises:
         ModelError: A layer normalises by statistics of the batch, keeps such statistics, or
             rewrites its weights while it runs.
     """
-    for module in model.modules():
-        problem = _mixing(module)
-        if problem is not None:
-            what, do = problem
+    for module in model.modules() if modules is None else modules:
+        if isinstance(module, _SUSPECTS) and _mixing(module) is not None:
             name = next(name for name, other in model.named_modules() if other is module)
-            raise ModelError(what, where=name, do=do)
+            refuse_mixing_layer(name, module)
+
+
+def refuse_mixing_layer(layer: str, module: nn.Module) -> None:
+    """The same for one layer.
+
+    Raises:
+        ModelError: It does.
+    """
+    problem = _mixing(module)
+    if problem is not None:
+        what, do = problem
+        raise ModelError(what, where=layer, do=do)
+
+
+_SUSPECTS = (_BatchNorm, _InstanceNorm, nn.Embedding, nn.EmbeddingBag)
 
 
 def _mixing(module: nn.Module) -> tuple[str, str] | None:
@@ -182,22 +260,30 @@ def check_units(units: Units | None, images: int) -> None:
         )
 
 
-def sound_norm(plain: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+def sound_norm(module: _BatchNorm) -> Callable[[Tensor], Tensor]:
     """The forward pass of a batch normalisation, such that PyTorch gets its gradients right.
 
     In a batch of one image the stride between images may be anything. PyTorch 2.15's backward
     pass on CPUs takes input and gradient for having one layout when only one of the two is
-    channels last with such a stride, and then all three gradients are wrong. Here both are
-    plainly contiguous. Detectors with transformer heads meet this.
+    channels last with such a stride, and then all three gradients are wrong. Detectors with
+    transformer heads meet this, and layers that are vectorised over images. So one image alone is
+    normalised by the formula, whose operations know their strides.
     """
+    plain = module.forward
 
-    def forward(x: Tensor) -> Tensor:
-        if len(x) != 1:
-            return plain(x)
-        output = plain(x.contiguous())
-        if output.requires_grad:
-            output.register_hook(lambda grad: grad.contiguous())
-        return output
+    def forward(input: Tensor) -> Tensor:
+        mean, variance = module.running_mean, module.running_var
+        if len(input) != 1 or module.training or mean is None or variance is None:
+            return plain(input)
+        shape = (1, -1, *[1] * (input.dim() - 2))
+        weight, bias = cast(tuple[Tensor | None, Tensor | None], (module.weight, module.bias))
+        factor = torch.rsqrt(variance + module.eps)
+        if weight is not None:
+            factor = factor * weight
+        output = (input - mean.view(shape)) * factor.view(shape)
+        if bias is not None:
+            output = output + bias.view(shape)
+        return output.to(input.dtype)
 
     return forward
 
@@ -206,5 +292,5 @@ def sound_norm(plain: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
 def sound_norms(model: nn.Module) -> Generator[None, None, None]:
     """Run every batch normalisation as `sound_norm`."""
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
-    with rerouted(lambda: ((norm, sound_norm(norm.forward)) for norm in norms)):
+    with rerouted(lambda: ((norm, sound_norm(norm)) for norm in norms)):
         yield

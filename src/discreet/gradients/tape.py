@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from discreet.errors import UnsupportedLayerError
+from discreet.errors import DiscreetError, UnsupportedLayerError
 from discreet.gradients.arena import Arena, Lease, Wish
-from discreet.gradients.folding import Folding
+from discreet.gradients.folding import Folding, deferred
 from discreet.gradients.records import Held, Record, RecordedGradients, SideBySide, Units
 from discreet.gradients.selection import Selection
 
@@ -41,6 +42,9 @@ class Tape:
         folding: The engine's memory of which convolutions take in the BatchNorm behind them.
         units: Which images belong together; None where every image is a unit.
         leaves: Extra leaves of the graph, which the backward pass must reach.
+        calls: Layers in the order of their calls.
+        recording: Whether the backward pass that runs is the one that gives the gradients: not
+            one inside the losses, nor a probe.
     """
 
     def __init__(
@@ -61,16 +65,17 @@ class Tape:
         self._names = {id(parameter): name for name, parameter in parameters.items()}
         self._uses: Counter[str] = Counter()
         self._images: dict[str, int] = {}
+        self.calls: list[str] = []
+        self.recording = False
         self._silenced: Tensor | None = None
         self._mixed: list[str] = []
-        self._handed: dict[int, tuple[Tensor, nn.Module]] = {}
         self._arena = arena
         self._lease: Lease | None = None
         self._wishes: dict[str, Wish] = {}
         self._kept = 0
 
     def start(self, images: int) -> None:
-        """The backward pass begins, with so many losses.
+        """The losses are there, so many of them.
 
         Raises:
             UnsupportedLayerError: A layer saw another number of rows.
@@ -79,6 +84,15 @@ class Tape:
         small = {name: p for name, p in self.parameters.items() if p.numel() <= SMALL}
         examples = self._examples(images)
         self._small, self._lease = SideBySide(small, examples), self._arena.lease(examples)
+
+    @contextmanager
+    def record(self) -> Generator[None, None, None]:
+        """The backward pass that runs meanwhile gives the gradients."""
+        self.recording = True
+        try:
+            yield
+        finally:
+            self.recording = False
 
     def release(self, images: int) -> RecordedGradients:
         """Hand over the gradients; layers that still know this tape keep nothing alive."""
@@ -95,18 +109,23 @@ class Tape:
         return images if self.units is None else self.units.count
 
     def wants(self, parameter: Tensor | None) -> bool:
-        """Whether this parameter's per-image gradients are asked for; a probe asks for none."""
-        return not self.probing and parameter is not None and id(parameter) in self._names
+        """Whether this parameter's per-image gradients are asked for."""
+        return parameter is not None and id(parameter) in self._names
 
     @property
-    def probing(self) -> bool:
-        """Whether this backward pass only shows where gradients go."""
-        return self._silenced is not None
+    def running(self) -> bool:
+        """Whether a backward pass of the engine's own runs, not one inside the losses."""
+        return self.recording or self._silenced is not None
+
+    def collects(self, parameter: Tensor | None) -> bool:
+        """Whether they are to be added to the tape now."""
+        return self.recording and self.wants(parameter)
 
     def enter(self, layer: str, images: int, *parameters: Tensor | None) -> None:
         """A layer runs forward, with `images` rows in dimension 0."""
         if not torch.is_grad_enabled():
             return
+        self.calls.append(layer)
         self._images.setdefault(layer, images)
         if self._images[layer] != images:
             self._images[layer] = -1
@@ -115,22 +134,6 @@ class Tape:
     def used_once(self, parameter: Tensor) -> bool:
         """Whether only one layer call contributes to this parameter."""
         return self._uses[self._names[id(parameter)]] == 1
-
-    def hand_over(self, output: Tensor, norm: nn.Module) -> None:
-        """This output of a convolution is already normalised."""
-        self._handed[id(output)] = (output, norm)
-
-    def claim(self, x: Tensor, norm: nn.Module) -> bool:
-        """Whether a BatchNorm's input is already normalised by this very BatchNorm."""
-        if id(x) in self._handed and self._handed[id(x)][1] is norm:
-            del self._handed[id(x)]
-            return True
-        return False
-
-    @property
-    def unclaimed(self) -> bool:
-        """Whether something other than its BatchNorm received a normalised output."""
-        return bool(self._handed)
 
     def _check_images(self, images: int) -> None:
         """Every layer saw as many rows as there are losses.
@@ -147,17 +150,22 @@ class Tape:
                     do="freeze the layer, or keep images in dimension 0 of its input",
                 )
 
-    def start_probe(self, silenced: Tensor) -> None:
-        """The next backward pass leaves out the losses of `silenced` images, bool (B,)."""
-        self._silenced, self._mixed = silenced, []
+    @contextmanager
+    def probe(self, silenced: Tensor) -> Generator[None, None, None]:
+        """The backward pass that runs meanwhile leaves out the losses of some images.
 
-    def end_probe(self) -> None:
-        """No gradient reached a silenced image.
+        Args:
+            silenced: Which ones, bool (B,).
 
         Raises:
-            UnsupportedLayerError: One did, so a row is not an image, or images are mixed.
+            UnsupportedLayerError: A gradient reached the row of such an image, so a row is not
+                an image, or images are mixed.
         """
-        self._silenced = None
+        self._silenced, self._mixed = silenced, []
+        try:
+            yield
+        finally:
+            self._silenced = None
         if self._mixed:
             raise UnsupportedLayerError(
                 "the loss of one image depends on another image's rows here",
@@ -195,7 +203,7 @@ class Tape:
             record: Gradients of the images.
             otherwise: What to keep instead if the gradients are not to be held.
         """
-        if self.probing:
+        if not self.recording:
             return
         name = self._names[id(parameter)]
         if self._small is not None and name in self._small:
@@ -248,7 +256,7 @@ class _Node(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, call: LayerCall, x: Tensor, *parameters: Tensor) -> Tensor:
-        ctx.call, ctx.parameters = call, len(parameters)
+        ctx.call, ctx.parameters = call, parameters
         output, saved = call.forward(x)
         ctx.save_for_backward(*saved)
         # The input, and what the activation behind the layer keeps of the output.
@@ -259,29 +267,80 @@ class _Node(torch.autograd.Function):
     def backward(ctx: Any, *grads: Any) -> Any:
         (grad,) = grads
         call: LayerCall = ctx.call
+        if torch.is_grad_enabled():
+            raise UnsupportedLayerError(
+                "gradients of gradients (create_graph=True) are not known here",
+                where=call.layer,
+                do="freeze the layer, or leave such terms out of the losses",
+            )
         call.tape.observe(call.layer, grad)
         # Detached: a record that kept a tensor of the graph would keep the graph, and the graph
         # keeps the record. Python cannot see that circle, and would never free it.
         saved = tuple(t if t.grad_fn is None else t.detach() for t in ctx.saved_tensors)
-        grad_input = call.backward(grad, saved, ctx.needs_input_grad[1])
-        return None, grad_input, *[None] * ctx.parameters
+        with _named(call.layer):
+            grad_input = call.backward(grad, saved, ctx.needs_input_grad[1])
+        if call.tape.running:
+            return None, grad_input, *[None] * len(ctx.parameters)
+        return None, grad_input, *[_refused(call.layer, like) for like in ctx.parameters]
 
 
-def run(
-    call: LayerCall, x: Tensor, *parameters: Tensor | None, module: nn.Module | None = None
-) -> Tensor:
+def _refused(layer: str, like: Tensor) -> Tensor:
+    """What a gradient taken inside the losses gets of a parameter: an error, if it is used."""
+
+    def resolve(_by: nn.Module | None) -> Tensor:
+        raise UnsupportedLayerError(
+            "the losses ask for the gradient of its parameters",
+            where=layer,
+            do="inside the losses, take gradients of inputs only, by torch.autograd.grad",
+        )
+
+    return deferred(like.shape, like, resolve)
+
+
+@contextmanager
+def _named(layer: str) -> Generator[None, None, None]:
+    """Errors of PyTorch say which layer met them."""
+    try:
+        yield
+    except Exception as error:
+        if not isinstance(error, DiscreetError):
+            error.add_note(f"in layer {layer}")
+        raise
+
+
+def run(call: LayerCall, x: Tensor, *parameters: Tensor | None) -> Tensor:
     """Run one layer call as one node of autograd's graph.
 
     Args:
         call: The rule's work.
         x: The layer's input, images in dimension 0.
         parameters: The layer's parameters, so that the node is part of the graph.
-        module: The layer, if the search for foldable pairs should know it.
+
+    Raises:
+        UnsupportedLayerError: The layer runs where such a node cannot be.
     """
-    with call.tape.folding.layer(x, module):
-        wanted = [p for p in parameters if p is not None and call.tape.wants(p)]
+    where = (
+        "inside a torch.func transform (vmap, grad, …)"
+        if _transformed()
+        else "inside torch.compile"
+        if torch.compiler.is_compiling()
+        else None
+    )
+    if where is not None:
+        raise UnsupportedLayerError(
+            f"it runs {where}, where gradients per image cannot be recorded",
+            where=call.layer,
+            do="call the layer directly, or freeze it",
+        )
+    wanted = [p for p in parameters if p is not None and call.tape.wants(p)]
+    with _named(call.layer):
         call.tape.enter(call.layer, len(x), *wanted)
         return _Node.apply(call, x, *wanted)  # pyright: ignore[reportReturnType]
+
+
+def _transformed() -> bool:
+    functorch: Any = torch._C._functorch  # pyright: ignore
+    return functorch.peek_interpreter_stack() is not None
 
 
 def as_float(tensor: Tensor) -> Tensor:

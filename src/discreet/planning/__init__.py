@@ -1,16 +1,31 @@
-"""What a run will do and cost, worked out before anything is spent."""
+"""What a run will do and cost, worked out before anything is spent.
 
+training.py   a run as the trainer plans it: noise, promise, warnings
+figures.py    its ε by three accountants, without sampling, for groups, by epoch
+cost.py       its time, from what a step takes
+table.py      the same with other batch sizes and epochs
+verdict.py    what it amounts to
+advice.py     what to change, and why
+report.py     all of that: `Plan`
+text.py plot.py   a plan as plain text, as two charts
+"""
+
+from discreet.planning.report import Plan, make_plan
 from discreet.planning.training import (
     TrainingPlan,
     default_batch_size,
+    noise_to_signal,
     plan_rows,
     plan_training,
     plan_warnings,
 )
 
 __all__ = [
+    "Plan",
     "TrainingPlan",
     "default_batch_size",
+    "make_plan",
+    "noise_to_signal",
     "plan_rows",
     "plan_training",
     "plan_warnings",

@@ -20,7 +20,7 @@ from discreet.terminal import format_delta, format_epsilon
 
 _LARGEST_DEFAULT_BATCH = 1024
 # Above this an attacker's odds may grow more than 20,000-fold: no privacy to speak of.
-_MEANINGLESS_EPSILON = 10.0
+MEANINGLESS_EPSILON = 10.0
 _DEFAULT_FINAL_NOISE = 0.5
 _SAMPLING: Mapping[SamplingName, str] = {
     "poisson": "Poisson",
@@ -167,11 +167,24 @@ def plan_rows(plan: TrainingPlan, *, trainable: str, parameters: int) -> list[tu
     ]
 
 
+def noise_to_signal(mechanism: MechanismConfig, *, parameters: int) -> float:
+    """σ √P / (B √T): how far the noise drowns what the images can say; above 1, altogether.
+
+    Over the whole run, the norm of the noise in the mean gradient, σ C √P / (B √T), is compared
+    with the largest signal that clipping lets through, C.
+
+    Args:
+        mechanism: The run.
+        parameters: Number P of trained coordinates.
+    """
+    noise = mechanism.noise_multiplier * math.sqrt(parameters)
+    return noise / (mechanism.expected_batch_size * math.sqrt(mechanism.steps))
+
+
 def plan_warnings(plan: TrainingPlan, *, parameters: int, secure: bool) -> list[str]:
     """Plain words on what makes this plan useless or not private.
 
-    The usefulness rule compares, over the whole run, the norm of the noise in the mean gradient,
-    σ C √P / (B √T), with the largest signal that clipping lets through, C.
+    Useless is a run whose `noise_to_signal` is above 1.
 
     Args:
         plan: The plan.
@@ -184,7 +197,7 @@ def plan_warnings(plan: TrainingPlan, *, parameters: int, secure: bool) -> list[
         warnings.append("insecure_seed is set: anyone can subtract the noise. NOT PRIVATE.")
     if mechanism.noise_multiplier == 0:
         warnings.append("noise_multiplier=0 adds no noise. NOT PRIVATE.")
-    elif epsilon > _MEANINGLESS_EPSILON:
+    elif epsilon > MEANINGLESS_EPSILON:
         warnings.append(
             f"ε = {epsilon:.1f} is no privacy to speak of: {mechanism.population:,} images, "
             f"σ = {mechanism.noise_multiplier:g}, {mechanism.steps:,} steps at q = "
@@ -195,15 +208,11 @@ def plan_warnings(plan: TrainingPlan, *, parameters: int, secure: bool) -> list[
             f"δ = {mechanism.delta:g} is not below 1/n: publishing one image in the open would "
             "satisfy it."
         )
-    noise_to_signal = (
-        mechanism.noise_multiplier
-        * math.sqrt(parameters)
-        / (mechanism.expected_batch_size * math.sqrt(mechanism.steps))
-    )
-    if noise_to_signal > 1:
+    ratio = noise_to_signal(mechanism, parameters=parameters)
+    if ratio > 1:
         warnings.append(
             f"{mechanism.population:,} images are too few for this request: over the whole run "
-            f"the noise is {noise_to_signal:.1f} times larger than anything the images can say. "
+            f"the noise is {ratio:.1f} times larger than anything the images can say. "
             "Expect a detector worse than the one you start from. Use more images, a larger "
             "batch, or train fewer parameters."
         )

@@ -58,7 +58,7 @@ def examine(record: PrivacyRecord) -> Findings:
     found.faults += _differences(
         record.figures.model_dump(mode="json"), expected, "figures", tolerance
     )
-    found.faults += _lifetime_faults(record, tolerance)
+    found.faults += _spending_faults(record, tolerance)
     return found
 
 
@@ -109,22 +109,24 @@ def _plain_faults(
         yield "adversary, outputs, floating_point: not in the words of this program"
 
 
-def _lifetime_faults(record: PrivacyRecord, tolerance: float) -> Iterator[str]:
-    lifetime = record.lifetime
-    stated = _number(lifetime.epsilon)
-    if lifetime.unprotected_runs > lifetime.runs or lifetime.runs < 1:
-        yield "lifetime.runs: fewer than this one, or than those without protection"
-    if lifetime.delta != record.claim.delta:
-        yield "lifetime.delta: it is another than the claim's"
+def _spending_faults(record: PrivacyRecord, tolerance: float) -> Iterator[str]:
+    spent = record.spent
+    stated = _number(spent.total)
+    if spent.unprotected_runs > spent.runs or spent.runs < 1:
+        yield "spent.runs: fewer than this one, or than those without protection"
+    if spent.run != record.claim.epsilon:
+        yield "spent.run: it is another than the claim's"
+    if spent.delta != record.claim.delta:
+        yield "spent.delta: it is another than the claim's"
     accountant = make_accountant(record.accountant.name, relation=record.unit.neighboring_relation)
-    events = [event_from_json(event) for event in lifetime.events]
-    epsilon = accountant.epsilon(events, delta=lifetime.delta)
-    if lifetime.unprotected_runs:
+    events = [event_from_json(event) for event in spent.events]
+    epsilon = accountant.epsilon(events, delta=spent.delta)
+    if spent.unprotected_runs:
         epsilon = math.inf
     if not _close(stated, epsilon, tolerance):
-        yield f"lifetime.epsilon: states {stated:.6g}, its events give {epsilon:.6g}"
+        yield f"spent.total: states {stated:.6g}, its events give {epsilon:.6g}"
     if record.claim_valid and stated < _number(record.claim.epsilon) * (1 - tolerance):
-        yield "lifetime.epsilon: it is less than this run's alone"
+        yield "spent.total: it is less than this run's alone"
 
 
 def _differences(stated: object, true: object, where: str, tolerance: float) -> Iterator[str]:

@@ -20,13 +20,13 @@ from discreet.statement.schema import (
     Claim,
     DataAccesses,
     Hardware,
-    Lifetime,
     Mechanism,
     Outputs,
     PretrainingData,
     PrivacyRecord,
     Sampling,
     Software,
+    Spending,
     Steps,
     Training,
     TrainingData,
@@ -56,7 +56,7 @@ OUTPUTS = Outputs(
         "the number of training images n, which is disclosed: it sets the sample rate",
         "class names, image size and all settings listed in `configuration`",
         "everything in the run's `internal` folder",
-        "`lifetime`, which tells whether earlier runs used some of the same images",
+        "`spent.total`, which tells whether earlier runs used some of the same images",
     ),
 )
 FLOATING_POINT = (
@@ -151,8 +151,9 @@ def make_record(
         events=tuple(_as_json(event) for event in events),
         accountant=AccountantFacts(name=mechanism.accountant, version=accountant.version),
         figures=figures_of(mechanism, events, epsilon=epsilon),
-        lifetime=Lifetime(
-            epsilon=finite(total.epsilon),
+        spent=Spending(
+            run=finite(epsilon),
+            total=finite(total.epsilon),
             delta=total.delta,
             runs=total.runs,
             unprotected_runs=total.unprotected_runs,

@@ -258,11 +258,13 @@ class Figures(_Part):
     groups: tuple[GroupGuarantee, ...]
 
 
-class Lifetime(_Part):
-    """What all runs together spent of the most charged image, by the ledger of its data set."""
+class Spending(_Part):
+    """What was spent of the most charged image, by the ledger of its data set."""
 
-    epsilon: NonNegative | None
-    """Composed over all runs at once; null where there is no bound."""
+    run: NonNegative | None
+    """ε of this run alone."""
+    total: NonNegative | None
+    """ε of all runs on it, composed at once; null where there is no bound."""
     delta: Delta
     runs: Count
     """Runs that charged that image, this one among them: tuning runs count like any other."""
@@ -346,7 +348,7 @@ class PrivacyRecord(_Part):
     """All that ran, as it was charged: ε follows from these."""
     accountant: AccountantFacts
     figures: Figures
-    lifetime: Lifetime
+    spent: Spending
     random_source: RandomSource
     floating_point: str
     """What holds of exact numbers and is only nearly true of a computer's."""

@@ -11,7 +11,7 @@ import random
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import cv2
 import numpy as np
@@ -207,6 +207,14 @@ def _seeded(*entropy: int) -> Generator[None]:
     finally:
         random.setstate(python)
         np.random.set_state(numpy_state)
+
+
+class StepParts(Protocol):
+    """Gives the parts of one step after the other."""
+
+    def next_step(self) -> Iterator[dict[str, Any]]:
+        """The parts of the next step; none for an empty draw."""
+        ...
 
 
 class MicroBatches:

@@ -10,19 +10,8 @@ from torch import nn
 
 from discreet.errors import ConfigurationError
 
-# Adam rescales each coordinate by its noise, so one learning rate serves any clip bound.
-AUTO_OPTIMIZER = "Adam"
-AUTO_FINAL_FACTOR = 0.1
-AUTO_MOMENTUM = 0.9
-_AUTO_RATES = {"all": 0.002, "whole_head": 0.005}
-_AUTO_RATE = 0.02
 _ADAM_FAMILY = ("Adam", "AdamW", "Adamax", "NAdam", "RAdam")
 _WITH_MOMENTUM = ("SGD", "RMSprop")
-
-
-def automatic_rate(trainable: str) -> float:
-    """Initial learning rate for the automatic optimizer: smaller the more is trained."""
-    return min(_AUTO_RATES.get(part, _AUTO_RATE) for part in trainable.split("+"))
 
 
 def build_optimizer(

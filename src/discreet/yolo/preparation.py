@@ -18,19 +18,19 @@ from discreet.data import DetectionDataset, load_dataset
 from discreet.errors import ConfigurationError
 from discreet.performance import PerformanceConfig
 from discreet.planning import TrainingPlan, plan_training
-from discreet.terminal import Reporter
-from discreet.yolo.checkpoint import RunState, dataset_digest, file_digest, find_run
-from discreet.yolo.model import Norm, open_source
-from discreet.yolo.optimizer import (
+from discreet.recipe import (
     AUTO_FINAL_FACTOR,
     AUTO_MOMENTUM,
     AUTO_OPTIMIZER,
+    DEFAULT_IMGSZ,
+    DEFAULT_TRAINABLE,
     automatic_rate,
 )
+from discreet.terminal import Reporter
+from discreet.yolo.checkpoint import RunState, dataset_digest, file_digest, find_run
+from discreet.yolo.model import Norm, open_source
 
 DEFAULT_PROJECT = Path("runs/private")
-DEFAULT_TRAINABLE = "film+head"
-DEFAULT_IMGSZ = 640
 _CELL = 32
 
 
@@ -92,12 +92,15 @@ class PreparedRun:
         return reasons
 
 
-def prepare(arguments: Mapping[str, Any], *, reporter: Reporter) -> PreparedRun:
+def prepare(
+    arguments: Mapping[str, Any], *, reporter: Reporter, extra_units: int = 0
+) -> PreparedRun:
     """Check arguments, data and model, and plan the run. Writes nothing.
 
     Args:
         arguments: All arguments by name; with `resume`, those of the interrupted run are taken.
         reporter: Who is told of the progress.
+        extra_units: Units beside the images: an audit's canaries.
 
     Raises:
         DiscreetError: Anything that is wrong.
@@ -120,7 +123,7 @@ def prepare(arguments: Mapping[str, Any], *, reporter: Reporter) -> PreparedRun:
         reporter.notice(notice)
     _check_classes(settings.get("classes"), dataset)
     _check_device(settings.get("device"))
-    plan = _plan(privacy, dataset, resumed=state)
+    plan = _plan(privacy, dataset.n + extra_units, resumed=state)
     fresh = RunState(
         given=given,
         mechanism=plan.mechanism,
@@ -147,10 +150,8 @@ def prepare(arguments: Mapping[str, Any], *, reporter: Reporter) -> PreparedRun:
     )
 
 
-def _plan(
-    privacy: PrivacyArguments, dataset: DetectionDataset, *, resumed: RunState | None
-) -> TrainingPlan:
-    plan = plan_training(privacy, population=dataset.n)
+def _plan(privacy: PrivacyArguments, population: int, *, resumed: RunState | None) -> TrainingPlan:
+    plan = plan_training(privacy, population=population)
     if resumed is None:
         return plan
     # As calibrated when the run began: a newer accountant may find another noise multiplier.

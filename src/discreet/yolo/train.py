@@ -21,6 +21,7 @@ from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.utils import DEFAULT_CFG, callbacks
 
 from discreet.accounting import Event
+from discreet.checking import CheckReport
 from discreet.errors import BudgetError, LedgerError
 from discreet.gradients import GradientEngine, make_engine
 from discreet.ledger import BudgetLedger, RunAccounts
@@ -37,7 +38,7 @@ from discreet.storage import check_space, lock_folder, make_folder, write_json, 
 from discreet.terminal import Reporter, SilentReporter
 from discreet.yolo import _compat, release
 from discreet.yolo.checkpoint import CHECKPOINT, Checkpoint, claim_run_folder
-from discreet.yolo.dataset import MicroBatches, RecordDataset, describe
+from discreet.yolo.dataset import MicroBatches, RecordDataset, StepParts, describe
 from discreet.yolo.evaluate import evaluate
 from discreet.yolo.journal import StepJournal, count_resumes
 from discreet.yolo.loss import PerImageLoss
@@ -52,7 +53,7 @@ from discreet.yolo.model import (
     train_mode,
 )
 from discreet.yolo.optimizer import build_optimizer, learning_rate_factor
-from discreet.yolo.preparation import prepare
+from discreet.yolo.preparation import PreparedRun, prepare
 
 # The optimizer's state is still empty in the first one, and a new one is written beside the old.
 _CHECKPOINTS_OF_SPACE = 8
@@ -82,6 +83,9 @@ class PrivateDetectionTrainer(DetectionTrainer):
             anything is spent or written.
     """
 
+    has_canaries = False
+    """Whether an audit's canaries are among the training records."""
+
     def __init__(
         self,
         cfg: Any = DEFAULT_CFG,
@@ -94,7 +98,7 @@ class PrivateDetectionTrainer(DetectionTrainer):
         self.reporter: Reporter = reporter or SilentReporter()
         threads = torch.get_num_threads()
         given = {**(overrides or {}), **(privacy or {})}
-        self.prepared = prepare(given, reporter=self.reporter)
+        self.prepared = self._prepare(given)
         self.plan = self.prepared.plan
         self.dataset = self.prepared.dataset
         self._source = self.prepared.source
@@ -117,6 +121,9 @@ class PrivateDetectionTrainer(DetectionTrainer):
         self.best = self.release / "best.pt"  # never written: choosing it would look at data
         self.result: TrainingResult | None = None
         self.stop = False
+
+    def _prepare(self, given: Mapping[str, Any]) -> PreparedRun:
+        return prepare(given, reporter=self.reporter)
 
     def _begin_folder(self) -> None:
         prepared = self.prepared
@@ -192,6 +199,7 @@ class PrivateDetectionTrainer(DetectionTrainer):
         started = time.monotonic()
         try:
             self._setup_train()
+            self.check = self._check_step()
             self._train_steps()
             self._finish(started)
         except KeyboardInterrupt as interrupt:
@@ -201,6 +209,11 @@ class PrivateDetectionTrainer(DetectionTrainer):
             raise
         finally:
             self._leave_folder()
+
+    def _check_step(self) -> CheckReport:
+        from discreet.yolo.checking import require_passed  # it imports this module
+
+        return require_passed(self)
 
     def _setup_train(self) -> None:
         if not isinstance(cast(Any, self.model), nn.Module):  # still the name of a file
@@ -331,20 +344,19 @@ class PrivateDetectionTrainer(DetectionTrainer):
 
     # ---- the path of one image ----
 
-    def _load_ahead(self, *, first_step: int) -> MicroBatches:
+    def _draws(self, *, first_step: int) -> Iterator[Sequence[int]]:
         sampler = self.plan.mechanism.make_sampler()
+        for _ in range(first_step, self.plan.mechanism.steps + 1):
+            yield cast(Sequence[int], sampler.draw(self.source.stream()))
+
+    def _load_ahead(self, *, first_step: int) -> StepParts:
         dataset = self.build_dataset(mode="train")
-        steps = self.plan.mechanism.steps
-        draws: Iterator[Sequence[int]] = (
-            cast(Sequence[int], sampler.draw(self.source.stream()))
-            for _ in range(first_step, steps + 1)
-        )
         size = self.prepared.performance.micro_batch_size or automatic_size(
             self.model, self.parameters, imgsz=self.args.imgsz, device=self.device
         )
         return MicroBatches(
             dataset,
-            draws,
+            self._draws(first_step=first_step),
             first_step=first_step,
             micro_batch_size=size,
             workers=self.prepared.performance.workers,
@@ -527,6 +539,8 @@ class PrivateDetectionTrainer(DetectionTrainer):
             configuration=release.public_settings(vars(self.args)),
             metrics=metrics if public else None,
             accelerator=release.accelerator(self.device),
+            check=self.check.summary(),
+            canaries=self.has_canaries,
         )
 
 

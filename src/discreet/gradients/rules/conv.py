@@ -18,7 +18,7 @@ from discreet.gradients.rules.conv_methods import (
     held_methods,
 )
 from discreet.gradients.rules.conv_record import ConvPass, Recomputed
-from discreet.gradients.rules.folded import FoldedCall, folding_pays
+from discreet.gradients.rules.folded import folded_later, folding_pays
 from discreet.gradients.rules.geometry import (
     Convolution,
     Geometry,
@@ -58,9 +58,9 @@ class ConvCall(LayerCall):
         if need_input:
             grad_input = self.geometry.input_gradient(grad, x, weight.to(grad.dtype))
         x, grad = as_float(x), as_float(grad)
-        if self.tape.wants(self.weight):
+        if self.tape.collects(self.weight):
             self._add_weight(x, grad, weight)
-        if self.bias is not None and self.tape.wants(self.bias):
+        if self.bias is not None and self.tape.collects(self.bias):
             self.tape.add(self.bias, Held(bias_gradient(grad)))
         return grad_input
 
@@ -128,23 +128,20 @@ def batched(layer: str, x: Tensor, dims: int) -> None:
 def convolution(tape: Tape, layer: str, module: Convolution) -> Callable[[Tensor], Tensor]:
     """Replacement of the forward pass of `nn.Conv1d`, `nn.Conv2d` and `nn.Conv3d`."""
 
-    def forward(x: Tensor) -> Tensor:
-        batched(layer, x, module.weight.dim())
-        x, geometry = explicit_padding(module, x)
+    def forward(input: Tensor) -> Tensor:
+        batched(layer, input, module.weight.dim())
+        x, geometry = explicit_padding(module, input)
         norm = tape.folding.norm_of(module)
         if (
             norm is not None
+            and tape.wants(module.weight)
             and folding_pays(geometry.positions(x, module.weight), module.weight, geometry)
             and foldable(x, module.weight, norm.weight, norm.running_mean)
+            and not x.is_inference()  # nobody could tell whether it changed
         ):
-            folded = FoldedCall(tape, layer, module, norm, geometry)
-            output = run(folded, x, module.weight, module.bias, norm.weight, norm.bias)
-            tape.hand_over(output, norm)
-            return output
+            return folded_later(tape, layer, module, norm, geometry, x)
         output = run(ConvCall(tape, layer, module, geometry), x, module.weight, module.bias)
-        if tape.folding.trace is not None:
-            tape.folding.trace.produced(module, output)
-        return output
+        return tape.folding.show(module, output) if tape.folding.watching else output
 
     return forward
 
@@ -152,15 +149,15 @@ def convolution(tape: Tape, layer: str, module: Convolution) -> Callable[[Tensor
 def transposed(tape: Tape, layer: str, module: Transposed) -> Callable[..., Tensor]:
     """Replacement of the forward pass of the transposed convolutions."""
 
-    def forward(x: Tensor, output_size: list[int] | None = None) -> Tensor:
-        batched(layer, x, module.weight.dim())
+    def forward(input: Tensor, output_size: list[int] | None = None) -> Tensor:
+        batched(layer, input, module.weight.dim())
         padding = module._output_padding(  # pyright: ignore[reportPrivateUsage]
-            x,
+            input,
             output_size,
             list(module.stride),
             list(module.padding),  # pyright: ignore[reportArgumentType]
             list(module.kernel_size),
-            x.dim() - 2,
+            input.dim() - 2,
             list(module.dilation),
         )
         geometry = Geometry(
@@ -171,6 +168,6 @@ def transposed(tape: Tape, layer: str, module: Transposed) -> Callable[..., Tens
             transposed=True,
             output_padding=tuple(padding),
         )
-        return run(ConvCall(tape, layer, module, geometry), x, module.weight, module.bias)
+        return run(ConvCall(tape, layer, module, geometry), input, module.weight, module.bias)
 
     return forward

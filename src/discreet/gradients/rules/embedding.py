@@ -26,6 +26,8 @@ class EmbeddingCall(LayerCall):
     def backward(self, grad: Tensor, saved: tuple[Tensor, ...], need_input: bool) -> Tensor | None:
         """See `LayerCall`."""
         assert not need_input  # indices have no gradient
+        if not self.tape.collects(self.weight):
+            return None
         indices = saved[0].flatten(1) if saved[0].dim() > 1 else saved[0][:, None]  # (B, T)
         images, entries, width = len(indices), *self.weight.shape
         rows = as_float(grad).reshape(images * indices.shape[1], width)
@@ -42,7 +44,7 @@ class EmbeddingCall(LayerCall):
 def embedding(tape: Tape, layer: str, module: nn.Embedding) -> Callable[[Tensor], Tensor]:
     """Replacement of the forward pass of `nn.Embedding`."""
 
-    def forward(x: Tensor) -> Tensor:
-        return run(EmbeddingCall(tape, layer, module), x, module.weight)
+    def forward(input: Tensor) -> Tensor:
+        return run(EmbeddingCall(tape, layer, module), input, module.weight)
 
     return forward

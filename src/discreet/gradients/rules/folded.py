@@ -19,15 +19,16 @@ from collections.abc import Callable
 from typing import cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]
 
+from discreet.gradients.folding import Deferred, deferred, foldable
 from discreet.gradients.records import Held, row_products
 from discreet.gradients.rules.conv_methods import bias_gradient, ghost_fits, held_methods
 from discreet.gradients.rules.conv_record import ConvPass
 from discreet.gradients.rules.geometry import Convolution, Geometry, layout_of
 from discreet.gradients.selection import alike
-from discreet.gradients.tape import LayerCall, Tape
+from discreet.gradients.tape import LayerCall, Tape, run
 
 
 def folding_pays(positions: int, weight: Tensor, geometry: Geometry) -> bool:
@@ -36,6 +37,42 @@ def folding_pays(positions: int, weight: Tensor, geometry: Geometry) -> bool:
     Nor does it where the ghost norm may be faster, which gives no G for γ's gradient.
     """
     return 4 * positions >= weight[0].numel() and not ghost_fits(positions, weight, geometry)
+
+
+def folded_later(
+    tape: Tape, layer: str, conv: Convolution, norm: _BatchNorm, geometry: Geometry, x: Tensor
+) -> Deferred:
+    """Output of a convolution, which only its BatchNorm may have, normalised.
+
+    Args:
+        tape: Where gradients go.
+        layer: Dotted name of the convolution.
+        conv: The convolution.
+        norm: The BatchNorm that is expected next.
+        geometry: How the convolution runs.
+        x: Its input.
+    """
+
+    def versions(x: Tensor) -> list[int]:
+        return [t._version for t in (x, conv.weight, conv.bias) if t is not None]
+
+    held, before = [x], versions(x)  # given away once
+
+    def resolve(by: nn.Module | None) -> Tensor:
+        if (
+            by is not norm
+            or not held
+            # Both layers would have run as they would now.
+            or versions(held[0]) != before
+            or not torch.is_grad_enabled()
+            or not foldable(held[0], conv.weight, norm.weight, norm.running_mean)
+        ):
+            raise tape.folding.part(layer, conv)
+        call = FoldedCall(tape, layer, conv, norm, geometry)
+        return run(call, held.pop(), conv.weight, conv.bias, norm.weight, norm.bias)
+
+    shape = (len(x), len(conv.weight), *geometry.maps(x, conv.weight))
+    return deferred(shape, x, resolve, folded=True)
 
 
 class FoldedCall(LayerCall):
@@ -69,7 +106,7 @@ class FoldedCall(LayerCall):
         x, folded, weight, scale, centre, rsigma = saved
         x, grad = (t.contiguous(memory_format=self.layout) for t in (x, grad))
         grad_input = self.geometry.input_gradient(grad, x, folded) if need_input else None
-        if self.tape.probing:
+        if not self.tape.recording:
             return grad_input
         into = self.tape.place(self.conv.weight, x.dtype)
 
@@ -89,13 +126,13 @@ class FoldedCall(LayerCall):
             units=self.tape.units,
             scale=scale.float(),
         )
-        self.tape.add(weight, Held(by_weight, again.scale), again)
-        if self.tape.wants(self.norm.weight):
+        self.tape.add(self.conv.weight, Held(by_weight, again.scale), again)
+        if self.tape.collects(self.norm.weight):
             product = row_products(by_weight, weight)  # ⟨W, G⟩, (B, O)
             self.tape.add(self.norm.weight, Held((product + centre * by_bias) * rsigma))
-        if self.tape.wants(self.norm.bias):
+        if self.tape.collects(self.norm.bias):
             self.tape.add(self.norm.bias, Held(by_bias))
-        if self.conv.bias is not None and self.tape.wants(self.conv.bias):
+        if self.conv.bias is not None and self.tape.collects(self.conv.bias):
             self.tape.add(self.conv.bias, Held(by_bias * scale))
         return grad_input
 

@@ -78,12 +78,16 @@ class Geometry:
         """Gradient of the input by the ordinary kernel."""
         return self.backward(grad, x, weight, groups=self.groups, mask=[True, False, False])[0]
 
-    def positions(self, x: Tensor, weight: Tensor) -> int:
-        """T, the number of output positions of an ordinary convolution."""
+    def maps(self, x: Tensor, weight: Tensor) -> tuple[int, ...]:
+        """Sides of the output of an ordinary convolution."""
         sizes = zip(
             x.shape[2:], weight.shape[2:], self.stride, self.padding, self.dilation, strict=True
         )
-        return math.prod((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in sizes)
+        return tuple((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in sizes)
+
+    def positions(self, x: Tensor, weight: Tensor) -> int:
+        """T, the number of output positions of an ordinary convolution."""
+        return math.prod(self.maps(x, weight))
 
     @property
     def pointwise(self) -> bool:

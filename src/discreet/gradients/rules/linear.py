@@ -64,13 +64,13 @@ class LinearCall(LayerCall):
         x, weight = saved
         grad_input = grad @ weight.to(grad.dtype) if need_input else None
         rows = as_float(grad).reshape(len(grad), -1, grad.shape[-1])  # (B, T, out)
-        if self.tape.wants(self.weight):
+        if self.tape.collects(self.weight):
             inputs = as_float(x).reshape(len(x), -1, x.shape[-1])  # (B, T, in)
             factors = LinearFactors(inputs, rows)
             small = 2 * rows.shape[1] ** 2 < weight.numel()
             keep = small and self.tape.used_once(self.weight) and self.tape.units is None
             self.tape.add(self.weight, factors if keep else Held(factors.per_example()))
-        if self.tape.wants(self.bias):
+        if self.tape.collects(self.bias):
             self.tape.add(self.bias, Held(rows.sum(1)))
         return grad_input
 
@@ -78,7 +78,7 @@ class LinearCall(LayerCall):
 def linear(tape: Tape, layer: str, module: nn.Linear) -> Callable[[Tensor], Tensor]:
     """Replacement of the forward pass of `nn.Linear`."""
 
-    def forward(x: Tensor) -> Tensor:
-        return run(LinearCall(tape, layer, module), x, module.weight, module.bias)
+    def forward(input: Tensor) -> Tensor:
+        return run(LinearCall(tape, layer, module), input, module.weight, module.bias)
 
     return forward

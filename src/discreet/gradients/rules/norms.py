@@ -7,6 +7,7 @@ apart; frozen BatchNorm is a factor and a shift per channel, whose gradients are
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -14,7 +15,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]
 
 from discreet.errors import UnsupportedLayerError
-from discreet.gradients.isolation import sound_norm
+from discreet.gradients.folding import Deferred
+from discreet.gradients.isolation import refuse_mixing_layer, sound_norm
 from discreet.gradients.records import Held
 from discreet.gradients.tape import LayerCall, Tape, as_float, run
 
@@ -29,9 +31,9 @@ class _AffineCall(LayerCall):
         self.weight, self.bias = weight, bias
 
     def _add(self, by_weight: Tensor | None, by_bias: Tensor | None) -> None:
-        if self.weight is not None and by_weight is not None and self.tape.wants(self.weight):
+        if self.weight is not None and by_weight is not None and self.tape.collects(self.weight):
             self.tape.add(self.weight, Held(by_weight))
-        if self.bias is not None and by_bias is not None and self.tape.wants(self.bias):
+        if self.bias is not None and by_bias is not None and self.tape.collects(self.bias):
             self.tape.add(self.bias, Held(by_bias))
 
 
@@ -69,9 +71,9 @@ class BatchNormCall(_AffineCall):
         channels = (1, -1, *[1] * (x.dim() - 2))
         inner = tuple(range(2, x.dim()))
         rsigma = torch.rsqrt(as_float(variance) + self.module.eps)
-        if self.tape.wants(self.bias):
+        if self.tape.collects(self.bias):
             self._add(None, grad.sum(inner) if inner else grad)
-        if self.tape.wants(self.weight):
+        if self.tape.collects(self.weight):
             products = (x - as_float(mean).view(channels)).mul_(grad)
             self._add((products.sum(inner) if inner else products) * rsigma, None)
         return grad * (as_float(weight) * rsigma).view(channels) if need_input else None
@@ -91,7 +93,7 @@ class GroupNormCall(_AffineCall):
         wide = as_float(x).contiguous()
         weight, bias = _floats(self.weight, self.bias)
         output, mean, rstd = aten.native_group_norm(
-            wide, weight, bias, images, channels, wide[0, 0].numel(), self.groups, self.eps
+            wide, weight, bias, images, channels, math.prod(wide.shape[2:]), self.groups, self.eps
         )
         if _mixed(x, self.weight):
             output = nn.functional.group_norm(x, self.groups, self.weight, self.bias, self.eps)
@@ -112,9 +114,10 @@ class GroupNormCall(_AffineCall):
             images * channels,
             wide.shape[2],
             images * self.groups,
-            [need_input, True, True],
+            [need_input, self.tape.recording, self.tape.recording],
         )
-        self._add(by_weight.view(images, -1), by_bias.view(images, -1))
+        if self.tape.recording:
+            self._add(by_weight.view(images, -1), by_bias.view(images, -1))
         return grad_input.view(x.shape) if need_input else None
 
 
@@ -145,26 +148,28 @@ class LayerNormCall(_AffineCall):
                 grad, x, self.shape, mean, rstd, weight, self.bias, [True, False, False]
             )[0]
         rows = (len(x), -1, *self.shape)
-        by_weight = None
-        if self.tape.wants(self.weight):
-            by_weight = (grad * ((x - mean) * rstd)).reshape(rows).sum(1)
-        self._add(by_weight, grad.reshape(rows).sum(1))
+        if self.tape.collects(self.weight):
+            self._add((grad * ((x - mean) * rstd)).reshape(rows).sum(1), None)
+        if self.tape.collects(self.bias):
+            self._add(None, grad.reshape(rows).sum(1))
         return grad_input
 
 
 def batch_norm(tape: Tape, layer: str, module: _BatchNorm) -> Callable[[Tensor], Tensor]:
     """Replacement of the forward pass of batch normalisation in eval mode, trained or not."""
-    plain = sound_norm(module.forward)
+    plain = sound_norm(module)
     wanted = tape.wants(module.weight) or tape.wants(module.bias)
 
-    def forward(x: Tensor) -> Tensor:
-        if tape.claim(x, module):
-            return x
+    def forward(input: Tensor) -> Tensor:
+        refuse_mixing_layer(layer, module)  # it may have been put in training mode by now
+        tape.folding.ran(module)
+        if isinstance(input, Deferred):
+            folded, input = input.folded, input.resolve(module)
+            if folded:
+                return input
         if wanted:
-            call = BatchNormCall(tape, layer, module)
-            return run(call, x, module.weight, module.bias, module=module)
-        with tape.folding.layer(x, module):
-            return plain(x)
+            return run(BatchNormCall(tape, layer, module), input, module.weight, module.bias)
+        return plain(input)
 
     return forward
 
@@ -172,8 +177,8 @@ def batch_norm(tape: Tape, layer: str, module: _BatchNorm) -> Callable[[Tensor],
 def group_norm(tape: Tape, layer: str, module: nn.GroupNorm) -> Callable[[Tensor], Tensor]:
     """Replacement of the forward pass of `nn.GroupNorm`."""
 
-    def forward(x: Tensor) -> Tensor:
-        return run(GroupNormCall(tape, layer, module), x, module.weight, module.bias)
+    def forward(input: Tensor) -> Tensor:
+        return run(GroupNormCall(tape, layer, module), input, module.weight, module.bias)
 
     return forward
 
@@ -181,14 +186,14 @@ def group_norm(tape: Tape, layer: str, module: nn.GroupNorm) -> Callable[[Tensor
 def layer_norm(tape: Tape, layer: str, module: nn.LayerNorm) -> Callable[[Tensor], Tensor]:
     """Replacement of the forward pass of `nn.LayerNorm`."""
 
-    def forward(x: Tensor) -> Tensor:
-        if x.dim() <= len(module.normalized_shape):
+    def forward(input: Tensor) -> Tensor:
+        if input.dim() <= len(module.normalized_shape):
             raise UnsupportedLayerError(
-                f"input of shape {tuple(x.shape)} has no image dimension apart from the "
+                f"input of shape {tuple(input.shape)} has no image dimension apart from the "
                 "normalised ones",
                 where=layer,
                 do="give it images in dimension 0",
             )
-        return run(LayerNormCall(tape, layer, module), x, module.weight, module.bias)
+        return run(LayerNormCall(tape, layer, module), input, module.weight, module.bias)
 
     return forward

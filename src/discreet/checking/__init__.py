@@ -1,0 +1,22 @@
+"""Check a step before it runs: units do not meet, sums are bounded, everything gets noise.
+
+    report.py     findings and their table
+    subject.py    what is checked
+    probes.py     all probes, and the run through them
+    coupling.py   what one unit can do to another
+    bounds.py     norms, clipping, sensitivity
+    noising.py    noise and normaliser
+    wiring.py     parameters, buffers, shapes
+    locating.py   which module or loss term is at fault
+    bench.py      runs passes and steps for the probes
+    freezing.py   frozen randomness; leave everything as found
+
+Engines come in as callables: nothing here knows how gradients are computed.
+"""
+
+from discreet.checking.generic import check_step
+from discreet.checking.probes import PROBES, run_checks
+from discreet.checking.report import CheckReport, Finding
+from discreet.checking.subject import Subject, Unit
+
+__all__ = ["PROBES", "CheckReport", "Finding", "Subject", "Unit", "check_step", "run_checks"]

@@ -1,0 +1,412 @@
+"""Runs the parts of a step for the probes, each once, with frozen randomness.
+
+B is the number of units of a batch, P the number of entries of one parameter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from discreet.checking.freezing import (
+    SEED,
+    Snapshot,
+    cuda_devices,
+    frozen_randomness,
+    has_dropout,
+    random_state,
+    reseeding,
+    without_dropout,
+)
+from discreet.checking.subject import Subject, Unit
+from discreet.clipping import ClippedSum, PerExampleGradients
+from discreet.errors import CheckError, DiscreetError
+from discreet.randomness import InsecureSource, RandomSource
+
+Units = tuple[Unit, ...]
+# Batches of another size run other kernels, which round differently. What rounding does to a
+# gradient is measured by moving every parameter by about one unit in its last place; kernels
+# round once per layer and in each sum, so a multiple of that is allowed.
+ROUNDINGS = 30.0
+# Nothing below this can be told from rounding, and a coupling of 1e-3 is always seen.
+_SHARE_OF_BOUND = 0.4
+SAME_SIZE, OTHER_SIZE, LARGEST = 1e-5, 1e-4, 5e-4
+
+
+class Held:
+    """Per-unit gradients as plain tensors; the engine may reuse its memory.
+
+    Args:
+        rows: Name to float32 (B, *shape).
+    """
+
+    def __init__(self, rows: Mapping[str, Tensor]) -> None:
+        self.rows = dict(rows)
+        self._norms: dict[str, Tensor] = {}
+
+    @property
+    def squared_norms(self) -> Mapping[str, Tensor]:
+        """See `PerExampleGradients`; sums in float64."""
+        self._norms = self._norms or {
+            name: row.flatten(1).double().pow(2).sum(1).float() for name, row in self.rows.items()
+        }
+        return self._norms
+
+    def weighted_sum(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """See `PerExampleGradients`."""
+        return {
+            name: sum(
+                (float(w) * row for w, row in zip(weights[name], rows, strict=True) if w != 0),
+                torch.zeros_like(rows[0]) if len(rows) else rows.new_zeros(rows.shape[1:]),
+            )
+            for name, rows in self.rows.items()
+        }
+
+    def only(self, *positions: int) -> Held:
+        """Some of the units, in this order."""
+        return Held({name: rows[list(positions)] for name, rows in self.rows.items()})
+
+    def flat(self, position: int) -> Tensor:
+        """One unit's whole gradient, (all P,)."""
+        return torch.cat([rows[position].flatten() for rows in self.rows.values()])
+
+    def norm(self, position: int) -> float:
+        """Norm of one unit's whole gradient."""
+        return float(self.flat(position).double().norm())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pass:
+    """One run of the engine on a batch.
+
+    Attributes:
+        held: Its gradients.
+        norms: The norms that the engine told, name to (B,).
+        mixed: The engine's sum with weights of its own for each unit.
+        weights: These weights, (B,).
+        touched: Tensors of the model that it changed.
+    """
+
+    held: Held
+    norms: Mapping[str, Tensor]
+    mixed: Mapping[str, Tensor]
+    weights: Tensor
+    touched: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Update:
+    """What one step handed to the optimizer.
+
+    Attributes:
+        calls: How often the optimizer was called.
+        gradients: Gradient of every declared parameter at the last call; None where it had none.
+        changed: Tensors of the model that are not what they were.
+    """
+
+    calls: int
+    gradients: Mapping[str, Tensor | None]
+    changed: tuple[str, ...]
+
+
+class Bench:
+    """The subject, mounted: passes and steps on request, the model as found in between.
+
+    Args:
+        subject: What is checked.
+        snapshot: The state that every pass and step begins from.
+    """
+
+    def __init__(self, subject: Subject, snapshot: Snapshot) -> None:
+        self.subject = subject
+        self.snapshot = snapshot
+        self._devices = cuda_devices(subject.model)
+        self._passes: dict[tuple[Units, bool], Pass | DiscreetError] = {}
+        self._losses: dict[tuple[Units, bool], tuple[Tensor, bool]] = {}
+        self._shapes: dict[Units, list[tuple[int, ...]]] = {}
+        self._updates: dict[Any, Update] = {}
+        self._clipped: dict[Any, ClippedSum] = {}
+        self._rounding: float | None = None
+        # Whether calm passes differ from ordinary ones at all.
+        self._calmed = subject.exactly is not None or has_dropout(subject.model)
+
+    # ---- forward and backward ----
+
+    @contextmanager
+    def calm(self, *, quiet: bool = False) -> Generator[None]:
+        """Frozen randomness, tensors put back; with `quiet`, no dropout and full precision."""
+        model, exactly = self.subject.model, self.subject.exactly
+        with ExitStack() as stack:
+            stack.enter_context(frozen_randomness(self._devices))
+            # Each forward pass anew: an engine may ask for the losses twice.
+            stack.enter_context(reseeding(model))
+            if quiet:
+                stack.enter_context(without_dropout(model))
+            if quiet and exactly is not None:
+                stack.enter_context(exactly())
+            try:
+                yield
+            finally:
+                self.snapshot.restore_tensors()
+
+    def losses(self, units: Units, *, quiet: bool = False) -> Tensor:
+        """Loss terms of each unit, (B, T), float64."""
+        return self._run_losses(units, quiet)[0]
+
+    def _run_losses(self, units: Units, quiet: bool) -> tuple[Tensor, bool]:
+        key = units, quiet and self._calmed
+        if key not in self._losses:
+            with self.calm(quiet=quiet), torch.no_grad(), self._noting_shapes(units):
+                batch = self.subject.batch_of(units)
+                torch.manual_seed(SEED)  # making the batch may have drawn
+                before = random_state(self._devices)
+                values = self._computed_losses(batch, units).detach()
+                drew = random_state(self._devices) != before
+            values = values.double().cpu()
+            self._losses[key] = (values[:, None] if values.dim() == 1 else values), drew
+        return self._losses[key]
+
+    def _computed_losses(self, batch: Any, units: Units) -> Tensor:
+        try:
+            return self.subject.losses_of(batch)
+        except (RuntimeError, ValueError, IndexError) as error:
+            raise CheckError(
+                f"model or loss fails on a batch of {len(units)}: {error}",
+                do="any number of units may be drawn: let both run on each number, from one",
+            ) from error
+
+    def input_shapes(self, units: Units) -> list[tuple[int, ...]]:
+        """Shape of one unit in each tensor that the model takes."""
+        self.losses(units)
+        return self._shapes[units]
+
+    @contextmanager
+    def _noting_shapes(self, units: Units) -> Generator[None]:
+        shapes = self._shapes.setdefault(units, [])
+        shapes.clear()
+
+        def note(_: Any, args: Any, kwargs: Any) -> None:
+            for leaf in pytree.tree_leaves((args, kwargs)):
+                if isinstance(leaf, Tensor) and leaf.dim() and len(leaf) == len(units):
+                    shapes.append(tuple(leaf.shape[1:]))
+
+        handle = self.subject.model.register_forward_pre_hook(note, with_kwargs=True)
+        try:
+            yield
+        finally:
+            handle.remove()
+
+    def comparable(self, *units: Units) -> bool | None:
+        """How batches of different sizes can be compared.
+
+        Returns:
+            False: as they are. True: without dropout and in full precision. None: not at all,
+            since random numbers of one unit depend on how many there are.
+        """
+        if not self._calmed and not any(self._run_losses(u, False)[1] for u in units):
+            return False
+        return None if any(self._run_losses(u, True)[1] for u in units) else True
+
+    def gradients(self, units: Units, *, quiet: bool = False) -> Pass:
+        """Per-unit gradients from the run's engine.
+
+        Raises:
+            DiscreetError: The engine refuses the model.
+        """
+        key = units, quiet and self._calmed
+        if key not in self._passes:
+            try:
+                self._passes[key] = self._run_engine(units, quiet)
+            except DiscreetError as error:
+                self._passes[key] = error
+        found = self._passes[key]
+        if isinstance(found, DiscreetError):
+            raise found
+        return found
+
+    def _run_engine(self, units: Units, quiet: bool) -> Pass:
+        with self.calm(quiet=quiet):
+            batch = self.subject.batch_of(units)
+            return self._noted(self.subject.gradients_of(batch))
+
+    def _noted(self, found: PerExampleGradients) -> Pass:
+        touched = tuple(self.snapshot.changed())
+        norms = {name: value.clone() for name, value in found.squared_norms.items()}
+        held = _hold(found, norms)
+        any_norm = next(iter(norms.values()))
+        weights = torch.linspace(0.25, 1.0, len(any_norm), device=any_norm.device)
+        mixed = found.weighted_sum(dict.fromkeys(norms, weights))
+        mixed = {name: value.clone() for name, value in mixed.items()}
+        return Pass(held=held, norms=norms, mixed=mixed, weights=weights, touched=touched)
+
+    def other_engine(self, name: str, units: Units) -> Held:
+        """Per-unit gradients from one of the subject's other engines.
+
+        Raises:
+            DiscreetError: It refuses the model.
+        """
+        with self.calm(quiet=True):
+            found = self.subject.engines[name](self.subject.batch_of(units))
+            return _hold(found, found.squared_norms)
+
+    def rounding(self, unit: Unit) -> float:
+        """Relative change of a unit's gradient when every parameter moves by a rounding."""
+        if self._rounding is None:
+            plain = self.gradients((unit,), quiet=True).held
+            with self.calm(quiet=True):
+                _jitter(self.subject.model)
+                found = self.subject.gradients_of(self.subject.batch_of((unit,)))
+                moved = _hold(found, found.squared_norms)
+            self._rounding = relative(moved.flat(0), plain.flat(0))
+        return self._rounding
+
+    def limit(self, unit: Unit, moved: float) -> float:
+        """Largest relative deviation between batch sizes that may be rounding.
+
+        Args:
+            unit: Whose gradient it is.
+            moved: The deviation; rounding is measured only where it matters.
+        """
+        if moved <= OTHER_SIZE:
+            return OTHER_SIZE
+        return min(max(ROUNDINGS * self.rounding(unit), OTHER_SIZE), LARGEST)
+
+    # ---- the step ----
+
+    def step(
+        self, units: Units, parts: Sequence[Sequence[int]], *, seed: int | None = None
+    ) -> Update:
+        """Run the run's step on gradients that the engine gave before, scaled: see `scaled`.
+
+        Args:
+            units: A batch.
+            parts: Micro-batches, as positions in it; none for an empty draw.
+            seed: Seed of the noise, and the step is run once; the run's own source if not given.
+        """
+        if seed is None:
+            return self._step(self._replayed(units, parts), self.subject.source)
+        key = units if parts else (), tuple(map(tuple, parts)), seed
+        if key not in self._updates:
+            source = InsecureSource(seed)
+            self._updates[key] = self._step(self._replayed(units, parts), source)
+        return self._updates[key]
+
+    def live_step(self, units: Units) -> Update:
+        """Run the run's step with its engine at work."""
+        return self._step([units], InsecureSource(0))
+
+    def _replayed(self, units: Units, parts: Sequence[Sequence[int]]) -> list[Held | Units]:
+        return [self.scaled(units).only(*part) for part in parts]
+
+    def scaled(self, units: Units) -> Held:
+        """Gradients of a batch, each scaled to a public share of C.
+
+        Beside a C far above all norms the true ones would be lost in the rounding of the noise.
+        """
+        held = self.gradients(units).held
+        size = _SHARE_OF_BOUND * self.subject.max_grad_norm
+        norms = [held.norm(i) for i in range(len(next(iter(held.rows.values()))))]
+        usable = [0 < norm < float("inf") for norm in norms]
+        factors = [size / n if good else 1.0 for n, good in zip(norms, usable, strict=True)]
+        return Held(
+            {
+                name: row * row.new_tensor(factors).view(-1, *(1,) * (row.dim() - 1))
+                for name, row in held.rows.items()
+            }
+        )
+
+    def _step(self, parts: Sequence[Held | Units], source: RandomSource) -> Update:
+        subject = self.subject
+        calls = 0
+        seen: dict[str, Tensor | None] = {}
+
+        def look(*_: object) -> None:
+            nonlocal calls
+            calls += 1
+            for name, parameter in subject.parameters.items():
+                grad = parameter.grad
+                seen[name] = None if grad is None else grad.detach().float().clone()
+
+        def gradients_of(part: Held | Units) -> PerExampleGradients:
+            if isinstance(part, Held):
+                return part
+            found = subject.gradients_of(subject.batch_of(part))
+            self._passes.setdefault((part, False), self._noted(found))
+            return found
+
+        hook = subject.optimizer.register_step_pre_hook(look)
+        try:
+            with self.calm(), subject.mechanism_of(source) as mechanism:
+                subject.step(
+                    iter(parts),
+                    parameters=subject.parameters,
+                    gradients_of=gradients_of,
+                    clipping=subject.clipping_of(subject.max_grad_norm),
+                    mechanism=mechanism,
+                    expected_batch_size=subject.expected_batch_size,
+                    source=source,
+                    charge=_charge_nothing,
+                    optimizer=subject.optimizer,
+                )
+                changed = tuple(self.snapshot.changed())
+        finally:
+            hook.remove()
+        return Update(calls=calls, gradients=seen, changed=changed)
+
+    def clipped(self, units: Units, positions: Sequence[int], clip: float) -> ClippedSum:
+        """Clipped sum of some units of a batch, by the run's clipping at another C."""
+        key = units, tuple(positions), clip
+        if key not in self._clipped:
+            held = self.gradients(units).held.only(*positions)
+            self._clipped[key] = self.subject.clipping_of(clip).clip_and_sum(held)
+        return self._clipped[key]
+
+    def stepped(self, units: Units, positions: Sequence[int]) -> ClippedSum:
+        """Clipped sum that `step` has for a single part."""
+        held = self.scaled(units).only(*positions)
+        return self.subject.clipping_of(self.subject.max_grad_norm).clip_and_sum(held)
+
+
+def _charge_nothing() -> None:
+    """Stands where a run would charge its ledger."""
+
+
+def _hold(found: PerExampleGradients, norms: Mapping[str, Tensor]) -> Held:
+    any_norm = next(iter(norms.values()))
+    columns: dict[str, list[Tensor]] = {name: [] for name in norms}
+    for unit in range(len(any_norm)):
+        weight = torch.zeros_like(any_norm, dtype=torch.float32)
+        weight[unit] = 1.0
+        for name, value in found.weighted_sum(dict.fromkeys(norms, weight)).items():
+            columns[name].append(value.detach().float().clone())
+    return Held({name: torch.stack(rows) for name, rows in columns.items()})
+
+
+def _jitter(model: nn.Module) -> None:
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dtype == torch.float32:
+                ulps = torch.randint(-1, 2, parameter.shape, generator=generator).float()
+                parameter.mul_(1 + 2.0**-23 * ulps.to(parameter.device))
+
+
+def relative(a: Tensor, b: Tensor) -> float:
+    """‖a − b‖ / max(‖a‖, ‖b‖); 0 where both are zero or not finite in the same places."""
+    a, b = a.detach().double().flatten(), b.detach().double().flatten()
+    if a.shape != b.shape or not torch.equal(torch.isfinite(a), torch.isfinite(b)):
+        return float("inf")
+    a, b = (torch.where(torch.isfinite(x), x, torch.zeros_like(x)) for x in (a, b))
+    scale = max(float(a.norm()), float(b.norm()))
+    return float((a - b).norm()) / scale if scale > 0 else 0.0
+
+
+def plain(numbers: Sequence[int]) -> Units:
+    """Units as they are."""
+    return tuple(Unit(number=number) for number in numbers)

@@ -1,0 +1,164 @@
+"""What to change in a plan, and why, in plain words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from discreet.accounting import default_delta
+from discreet.planning.table import Cell, best_noise
+from discreet.planning.training import TrainingPlan
+from discreet.recipe import AUTO_FINAL_FACTOR, AUTO_OPTIMIZER, automatic_rate
+
+_NOTICEABLE = 0.97  # a change of less than 3 % is not worth advice
+
+
+@dataclass(frozen=True, kw_only=True)
+class Advice:
+    """One piece of advice.
+
+    Attributes:
+        about: The argument, as typed on the command line.
+        text: What to do, and the reason.
+    """
+
+    about: str
+    text: str
+
+
+def advice_for(
+    plan: TrainingPlan,
+    cells: Sequence[Cell],
+    *,
+    trainable: str,
+    needed_noise: float | None,
+) -> tuple[Advice, ...]:
+    """Advice on every setting that decides between privacy, quality and time.
+
+    Args:
+        plan: The requested run.
+        cells: It and its neighbours.
+        trainable: Parts that train.
+        needed_noise: σ for ε = 8, where the request has no privacy to speak of.
+    """
+    requested = next(cell for cell in cells if cell.requested)
+    told = {
+        "batch": _batch(plan, requested, cells),
+        "noise_multiplier": _noise(plan, needed_noise),
+        "max_grad_norm": (
+            f"Keep C = {plan.mechanism.max_grad_norm:g}. The noise grows with C, and "
+            f"{AUTO_OPTIMIZER} divides both out again, so C hardly matters. Never set it from "
+            "gradients of private images: that look is not paid for."
+        ),
+        "delta": _delta(plan),
+        "steps": _steps(plan, requested, cells),
+        "lr0": (
+            f"{automatic_rate(trainable):g} with {AUTO_OPTIMIZER} is what training takes for "
+            f"trainable={trainable}, falling in a line to {AUTO_FINAL_FACTOR:g} of that: "
+            f"{AUTO_OPTIMIZER} scales each parameter by its own noise, so the rate needs no change "
+            "with n, ε or C, and small late steps average the noise out."
+        ),
+        "warmup_epochs": (
+            "None. Warm-up steps would spend as much ε as any other and move the model less; "
+            f"{AUTO_OPTIMIZER}'s bias correction keeps the first steps small enough."
+        ),
+    }
+    return tuple(Advice(about=about, text=text) for about, text in told.items())
+
+
+def _batch(plan: TrainingPlan, requested: Cell, cells: Sequence[Cell]) -> str:
+    batch = requested.expected_batch_size
+    if batch == plan.mechanism.population:
+        return (
+            f"{batch:,} is every image in every step: the least noise for each image read, "
+            "and no help from sampling."
+        )
+    best = best_noise(cells, epochs=requested.epochs)
+    if best is None or best.noise_per_coordinate is None or requested.noise_per_coordinate is None:
+        return "Larger batches carry less noise for each image read."
+    saved = _over_run(best) / _over_run(requested)
+    if best.expected_batch_size <= batch or saved > _NOTICEABLE:
+        return (
+            f"Keep {batch:,}. The noise on the mean gradient is σ/B, and over as many epochs a "
+            "larger batch in this table hardly lowers it."
+        )
+    if plan.target_epsilon is None:
+        spent = best.epsilon.get(plan.mechanism.accountant)
+        price = "" if spent is None else f", but ε becomes {spent:.3g}"
+        return (
+            f"{best.expected_batch_size:,} in place of {batch:,} has {1 - saved:.0%} less noise "
+            f"over as many images read, since the noise on the mean gradient is σ/B{price}."
+        )
+    return (
+        f"Try {best.expected_batch_size:,} in place of {batch:,}: for the same ε and as many "
+        f"images read, the noise over the whole run is {1 - saved:.0%} less, because σ grows "
+        f"slower than B. It has {best.steps:,} steps in place of {requested.steps:,}, fewer and "
+        "cleaner, and takes no more memory: batches are computed in parts."
+    )
+
+
+def _over_run(cell: Cell) -> float:
+    return (cell.noise_per_coordinate or math.inf) / math.sqrt(cell.steps)
+
+
+def _noise(plan: TrainingPlan, needed_noise: float | None) -> str:
+    sigma, delta = plan.mechanism.noise_multiplier, plan.mechanism.delta
+    if plan.target_epsilon is not None:
+        return (
+            f"Leave it out: {sigma:.5g} is the least noise that keeps ε = "
+            f"{plan.target_epsilon:g} at δ = {delta:g}. More only costs quality, less breaks "
+            "the promise."
+        )
+    if needed_noise is not None:
+        return (
+            f"Give epsilon=8 in its place: σ then is {needed_noise:.4g}, computed, not guessed. "
+            f"At σ = {sigma:g} the noise is too small to hide any image."
+        )
+    return (
+        "Give epsilon= in its place: the noise is then the least that keeps the ε you want, "
+        "whatever n, batch and epochs are."
+    )
+
+
+def _delta(plan: TrainingPlan) -> str:
+    n, delta = plan.mechanism.population, plan.mechanism.delta
+    usual = default_delta(n)
+    if delta > usual:
+        return (
+            f"Use {usual:g}: with δ = {delta:g} and n = {n:,} images, the guarantee may fail "
+            f"for {delta * n:.2g} images on average; well below one is the least to ask."
+        )
+    return (
+        f"Keep {delta:g}, below 1/n = {1 / n:.2g}: at 1/n or above, publishing one image in "
+        "the open would count as private."
+    )
+
+
+def _steps(plan: TrainingPlan, requested: Cell, cells: Sequence[Cell]) -> str:
+    more = next(
+        (
+            cell
+            for cell in cells
+            if cell.epochs == 2 * requested.epochs
+            and cell.expected_batch_size == requested.expected_batch_size
+        ),
+        None,
+    )
+    steps = f"{requested.steps:,} steps"
+    if more is None or requested.noise_multiplier is None or not requested.noise_multiplier:
+        return f"{steps}: each one spends; stop where quality no longer grows."
+    if plan.target_epsilon is not None and more.noise_multiplier is not None:
+        raised = more.noise_multiplier / requested.noise_multiplier
+        return (
+            f"{steps}. Twice as many need {raised:.2f} times the noise for the same ε, yet "
+            "average it over twice the steps: worth it as long as the time is, and as long as "
+            "the detector still learns."
+        )
+    spent, now = (cell.epsilon.get(plan.mechanism.accountant) for cell in (more, requested))
+    if spent is None or now is None:
+        return f"{steps}: each one spends; stop where quality no longer grows."
+    return (
+        f"{steps} spend ε = {now:.3g}; twice as many spend {spent:.3g}. Fewer steps are the "
+        "cheapest way to a smaller ε."
+    )

@@ -1,0 +1,190 @@
+"""A whole plan: the request, its price from every side, its neighbours, a verdict, advice."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from discreet.arguments import PrivacyArguments
+from discreet.planning.advice import Advice, advice_for
+from discreet.planning.cost import Measure, StepTime, usual_parameters
+from discreet.planning.figures import Figures, figures_of
+from discreet.planning.table import Cell, table_of
+from discreet.planning.text import as_text
+from discreet.planning.training import TrainingPlan, plan_training
+from discreet.planning.verdict import noise_for_usual_epsilon, verdict_of
+from discreet.recipe import DEFAULT_IMGSZ, DEFAULT_TRAINABLE
+from discreet.terminal import Reporter, SilentReporter
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a run will do and cost. Nothing is spent by making one.
+
+    Attributes:
+        training: The mechanism of the requested run and its promise.
+        epochs: Expected passes over the images; not whole where steps were asked for.
+        trainable: Parts of the model that train.
+        figures: Its ε by every accountant, relation and group.
+        table: It and its neighbours.
+        time: What a step takes on this machine, if it was measured.
+        verdict: What it amounts to.
+        advice: What to change, and why.
+    """
+
+    training: TrainingPlan
+    epochs: float
+    trainable: str
+    figures: Figures
+    table: tuple[Cell, ...]
+    time: StepTime | None
+    verdict: str
+    advice: tuple[Advice, ...]
+
+    @property
+    def epsilon(self) -> Mapping[str, float | None]:
+        """ε by accountant; add or remove one image."""
+        return self.figures.epsilon
+
+    @property
+    def steps(self) -> int:
+        """Number of steps: ceil(epochs · n / batch)."""
+        return self.training.mechanism.steps
+
+    @property
+    def noise_multiplier(self) -> float:
+        """σ."""
+        return self.training.mechanism.noise_multiplier
+
+    @property
+    def seconds(self) -> float | None:
+        """Expected time of the training on this machine, if it was measured."""
+        return next(cell.seconds for cell in self.table if cell.requested)
+
+    def to_json(self) -> dict[str, Any]:
+        """All numbers as one JSON object; null for what is infinite or has no answer."""
+        mechanism, figures = self.training.mechanism, self.figures
+        facts: dict[str, Any] = {
+            "population": mechanism.population,
+            "expected_batch_size": mechanism.expected_batch_size,
+            "sample_rate": mechanism.sample_rate,
+            "epochs": self.epochs,
+            "steps": mechanism.steps,
+            "noise_multiplier": mechanism.noise_multiplier,
+            "noise_per_coordinate": mechanism.noise_multiplier / mechanism.expected_batch_size,
+            "max_grad_norm": mechanism.max_grad_norm,
+            "delta": mechanism.delta,
+            "target_epsilon": self.training.target_epsilon,
+            "accountant": mechanism.accountant,
+            "trainable": self.trainable,
+            "relation": str(mechanism.relation),
+            "sampling": mechanism.sampling,
+            "epsilon": dict(figures.epsilon),
+            "epsilon_without_sampling": figures.without_sampling,
+            "replace_one": figures.replace_one,
+            "groups": {str(size): value for size, value in figures.groups.items()},
+            "per_epoch": {str(epoch): value for epoch, value in figures.per_epoch.items()},
+            "table": [_cell(cell) for cell in self.table],
+            "verdict": self.verdict,
+            "advice": {advice.about: advice.text for advice in self.advice},
+            "seconds": self.seconds,
+            "measured": None if self.time is None else _time(self.time),
+            "notes": list(figures.notes),
+        }
+        return _finite(facts)
+
+    def to_text(self, width: int = 80) -> str:
+        """The plan for a person, in plain text of that many columns."""
+        return as_text(self, width=width)
+
+
+def make_plan(
+    asked: PrivacyArguments,
+    *,
+    population: int,
+    model: str | None = None,
+    imgsz: int = DEFAULT_IMGSZ,
+    measure: Measure | None = None,
+    reporter: Reporter | None = None,
+) -> Plan:
+    """Work out what a run will do and cost.
+
+    Args:
+        asked: The requested run.
+        population: Number of training images, n.
+        model: Weights or architecture to measure; None for the usual one.
+        imgsz: Side of the images in pixels.
+        measure: Finds out what a step takes; without it the plan has no times.
+        reporter: Who is told of the progress.
+
+    Raises:
+        ConfigurationError: If the batch is larger than the population.
+        AccountingError: If no noise reaches the target ε.
+        ModelError: If the model cannot be opened.
+    """
+    reporter = reporter or SilentReporter()
+    # An architecture alone is trained from scratch, and then all of it is.
+    scratch = model is not None and model.endswith((".yaml", ".yml"))
+    trainable = asked.trainable or ("all" if scratch else DEFAULT_TRAINABLE)
+    time: StepTime | None = None
+    if measure is not None:
+        reporter.stage("measuring the speed on blank images")
+        time = measure(model, imgsz, trainable)
+    reporter.stage("finding the noise" if asked.epsilon is not None else "finding the cost")
+    training = plan_training(asked, population=population)
+    mechanism = training.mechanism
+    reporter.stage("asking every accountant")
+    epochs = asked.epochs or mechanism.steps * mechanism.sample_rate
+    figures = figures_of(training, epochs=epochs, tell=reporter.stage_progress)
+    reporter.stage("comparing batch sizes and epochs")
+    table = table_of(training, figures, epochs=epochs, time=time, tell=reporter.stage_progress)
+    needed = noise_for_usual_epsilon(training)
+    parameters = usual_parameters(trainable) if time is None else time.parameters
+    return Plan(
+        training=training,
+        epochs=epochs,
+        trainable=trainable,
+        figures=figures,
+        table=table,
+        time=time,
+        verdict=verdict_of(training, parameters=parameters, needed_noise=needed),
+        advice=advice_for(training, table, trainable=trainable, needed_noise=needed),
+    )
+
+
+def _cell(cell: Cell) -> dict[str, Any]:
+    return {
+        "expected_batch_size": cell.expected_batch_size,
+        "epochs": cell.epochs,
+        "sample_rate": cell.sample_rate,
+        "steps": cell.steps,
+        "noise_multiplier": cell.noise_multiplier,
+        "noise_per_coordinate": cell.noise_per_coordinate,
+        "seconds": cell.seconds,
+        "epsilon": dict(cell.epsilon),
+        "requested": cell.requested,
+    }
+
+
+def _time(time: StepTime) -> dict[str, Any]:
+    return {
+        "model": time.model,
+        "imgsz": time.imgsz,
+        "device": time.device,
+        "seconds_per_image": time.seconds_per_image,
+        "seconds_per_step": time.seconds_per_step,
+        "parameters": time.parameters,
+    }
+
+
+def _finite(value: Any) -> Any:
+    """The same with None for every number that JSON cannot hold."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return value

@@ -1,0 +1,283 @@
+"""An audited run: the real trainer with canaries among its units.
+
+White box (`attack=gradient`): canaries are units whose gradient is crafted; the attack reads every
+step's noised gradient. Black box (`attack=image`): canaries are crafted images; the attack reads
+their loss under the final weights. Either way, all canaries count in the population, a fair coin
+of the run's own source says which are there, and the run's weights are for the audit only.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from discreet.auditing import canaries as gradient
+from discreet.auditing.bounds import CanaryScores, Guessing
+from discreet.auditing.canaries import CanaryWatch, GradientCanaries, fair_coins, rehearsed_guesses
+from discreet.auditing.result import AuditResult, judge
+from discreet.errors import ConfigurationError
+from discreet.gradients import GradientEngine
+from discreet.randomness import make_source
+from discreet.result import TrainingResult
+from discreet.statement.record import PrivacyRecord
+from discreet.storage import write_json
+from discreet.terminal import Reporter
+from discreet.yolo.dataset import StepParts
+from discreet.yolo.image_canaries import make_image_canaries
+from discreet.yolo.membership import image_losses
+from discreet.yolo.preparation import PreparedRun, prepare
+from discreet.yolo.train import PrivateDetectionTrainer, default_callbacks
+
+Attack = Literal["gradient", "image"]
+DEFAULT_CANARIES: Mapping[Attack, int] = {"gradient": 5000, "image": 500}
+_IMAGE_ADVERSARY = "sees the weights before and after the run; knows every canary, not its coin"
+_CANARIES = "canaries"  # key of a part that holds canaries instead of images
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditedRun:
+    """A finished run with canaries.
+
+    Attributes:
+        result: What the attack proved.
+        training: The run itself.
+    """
+
+    result: AuditResult
+    training: TrainingResult
+
+    def to_json(self) -> dict[str, Any]:
+        """The same facts as one JSON object."""
+        return {"audit": self.result.to_json(), **self.training.to_json()}
+
+
+def audit_run(
+    given: Mapping[str, Any],
+    *,
+    attack: Attack = "gradient",
+    canaries: int | None = None,
+    reporter: Reporter | None = None,
+) -> AuditedRun:
+    """Train with canaries, attack the run, and compare what the attack proves with the claim.
+
+    Args:
+        given: The arguments of `train`.
+        attack: "gradient" (white box) or "image" (black box).
+        canaries: Their number; see `DEFAULT_CANARIES`.
+        reporter: Who is told of the plan and the progress.
+
+    Raises:
+        DiscreetError: Anything that is wrong, before anything is spent or written.
+    """
+    count = DEFAULT_CANARIES[attack] if canaries is None else canaries
+    if count < 1:
+        raise ConfigurationError(
+            f"expected canaries to be a whole number >= 1, got canaries={count}", where="canaries"
+        )
+    with TemporaryDirectory(prefix="discreet-canaries-") as folder:
+        trainer = AuditedTrainer(
+            {"name": "audit", **given},
+            attack=attack,
+            canaries=count,
+            folder=Path(folder),
+            reporter=reporter,
+        )
+        trainer.train()
+    assert trainer.result is not None and trainer.audit is not None
+    return AuditedRun(result=trainer.audit, training=trainer.result)
+
+
+class AuditedTrainer(PrivateDetectionTrainer):
+    """The private trainer, step for step, with canaries among the units that it draws.
+
+    Args:
+        given: See `audit_run`.
+        attack: See `audit_run`.
+        canaries: See `audit_run`.
+        folder: An empty folder for image canaries.
+        reporter: See `audit_run`.
+
+    Attributes:
+        audit: What the attack proved, once the run is over.
+    """
+
+    has_canaries = True
+
+    def __init__(
+        self,
+        given: Mapping[str, Any],
+        *,
+        attack: Attack,
+        canaries: int,
+        folder: Path,
+        reporter: Reporter | None = None,
+    ) -> None:
+        self._attack: Attack = attack
+        self._count, self._folder = canaries, folder
+        self._drawn: deque[NDArray[np.int64]] = deque()
+        self._canary_records: tuple[Any, ...] = ()
+        self.audit: AuditResult | None = None
+        super().__init__(overrides=given, _callbacks=default_callbacks(), reporter=reporter)
+
+    def _prepare(self, given: Mapping[str, Any]) -> PreparedRun:
+        if str(given.get("resume", "")).lower() not in ("", "none", "false"):
+            raise ConfigurationError(
+                "an audit is not resumed: its coins are in no file",
+                where="resume",
+                do="run the audit anew",
+            )
+        prepared = prepare(given, reporter=self.reporter, extra_units=self._count)
+        self._images = prepared.dataset.n
+        if not math.isfinite(prepared.plan.promised.epsilon):
+            raise ConfigurationError(
+                "this run claims no ε that an audit could refute",
+                where="noise_multiplier",
+                do="audit a run with noise",
+            )
+        mechanism = prepared.plan.mechanism
+        if mechanism.sampling != "poisson" or mechanism.noise_schedule != "constant":
+            raise ConfigurationError(
+                "an audit knows Poisson samples and constant noise only",
+                where="sampling, noise_schedule",
+                do="leave them out for the audit",
+            )
+        self.reporter.notice(
+            f"{self._count:,} canaries join the {self._images:,} training images: a fair coin each "
+            "says whether it is really there, and all count in n. The weights are for the audit "
+            "only."
+        )
+        return prepared if self._attack == "gradient" else self._with_images(prepared)
+
+    def _with_images(self, prepared: PreparedRun) -> PreparedRun:
+        source = make_source(prepared.privacy.insecure_seed)
+        self._canary_records = make_image_canaries(
+            self._folder,
+            count=self._count,
+            classes=prepared.dataset.nc,
+            side=prepared.settings["imgsz"],
+            stream=source.stream(),
+        )
+        train = (*prepared.dataset.train, *self._canary_records)
+        dataset = dataclasses.replace(prepared.dataset, train=train)
+        return dataclasses.replace(prepared, dataset=dataset)
+
+    def _setup_train(self) -> None:
+        super()._setup_train()
+        cast(Any, self.model).audit_only = True  # travels inside the weights
+        mechanism = self.plan.mechanism
+        self._guesses: Sequence[Guessing] | None = None
+        if self._attack == "image":
+            self._included = fair_coins(self._count, self.source)
+            self._losses_before = self._canary_losses()
+            return
+        canaries = GradientCanaries.place(
+            self.parameters,
+            self._count,
+            max_grad_norm=mechanism.max_grad_norm,
+            source=self.source,
+        )
+        self._canaries, self._included = canaries, canaries.included
+        self._watch = CanaryWatch(
+            canaries,
+            max_grad_norm=mechanism.max_grad_norm,
+            noise_multiplier=mechanism.noise_multiplier,
+            sample_rate=mechanism.sample_rate,
+        )
+        self._guesses = rehearsed_guesses(
+            self._count,
+            noise_multiplier=mechanism.noise_multiplier,
+            sample_rate=mechanism.sample_rate,
+            steps=mechanism.steps,
+            delta=mechanism.delta,
+            stream=self.source.stream(),
+        )
+        self.optimizer.register_step_pre_hook(self._observe)
+
+    def _observe(self, *_: Any) -> None:
+        """Read what reaches the weights, in the last moment before it does."""
+        batch = self.plan.mechanism.expected_batch_size
+        self._watch.step(
+            {
+                name: cast(Any, parameter.grad).float() * batch
+                for name, parameter in self.parameters.items()
+            }
+        )
+
+    # ---- the path of a canary ----
+
+    def _draws(self, *, first_step: int) -> Iterator[Sequence[int]]:
+        for draw in super()._draws(first_step=first_step):
+            units = np.asarray(draw, dtype=np.int64)
+            canaries = units[units >= self._images] - self._images
+            there = canaries[self._included[canaries]]
+            units = units[units < self._images]
+            if self._attack == "image":
+                units = np.concatenate([units, there + self._images])
+            else:
+                self._drawn.append(there)
+            yield cast(Sequence[int], units)
+
+    def _load_ahead(self, *, first_step: int) -> StepParts:
+        parts = super()._load_ahead(first_step=first_step)
+        return parts if self._attack == "image" else _WithCanaries(parts, self._drawn)
+
+    def _gradients_of(self, engine: GradientEngine, batch: dict[str, Any]) -> Any:
+        if _CANARIES in batch:
+            return self._canaries.gradients(batch[_CANARIES], self.parameters)
+        gradients = super()._gradients_of(engine, batch)
+        return self._watch.images(gradients) if self._attack == "gradient" else gradients
+
+    # ---- the verdict ----
+
+    def _canary_losses(self) -> NDArray[np.float64]:
+        return image_losses(
+            self.model,
+            self.per_image_loss,
+            self._canary_records,
+            data=self._data,
+            imgsz=self.args.imgsz,
+        )
+
+    def _scores(self) -> CanaryScores:
+        if self._attack == "gradient":
+            return self._watch.scores()
+        learnt = np.nan_to_num(self._losses_before - self._canary_losses())
+        return CanaryScores(scores=learnt, included=self._included)
+
+    def _record(self, metrics: Mapping[str, float]) -> PrivacyRecord:
+        record = super()._record(metrics)
+        claim = record.claim
+        self.audit = judge(
+            self._scores(),
+            attack=self._attack,
+            adversary=gradient.ADVERSARY if self._attack == "gradient" else _IMAGE_ADVERSARY,
+            claimed_epsilon=math.inf if claim.epsilon is None else claim.epsilon,
+            delta=claim.delta,
+            stream=self.source.stream(),
+            guesses=self._guesses,
+        )
+        write_json(self.internal / "audit.json", self.audit.to_json())
+        (self.reporter.warning if self.audit.refuted else self.reporter.notice)(self.audit.verdict)
+        return record.model_copy(update={"audit": self.audit.to_json()})
+
+
+class _WithCanaries:
+    """The images of a step, and after them its canaries as a part of their own."""
+
+    def __init__(self, images: StepParts, drawn: deque[NDArray[np.int64]]) -> None:
+        self._images, self._drawn = images, drawn
+
+    def next_step(self) -> Iterator[dict[str, Any]]:
+        yield from self._images.next_step()
+        canaries = self._drawn.popleft()
+        if len(canaries):
+            yield {_CANARIES: canaries}

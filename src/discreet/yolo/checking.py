@@ -1,0 +1,282 @@
+"""Check the trainer's own step: its model, loss, augmentation, loader, noise and optimizer.
+
+Before a run the step is tried on stand-ins, images and boxes made here, so that nothing private
+decides whether it passes; only bit-for-bit comparisons of the loader touch private images. On
+its own, `discreet check` uses the user's images throughout.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from discreet.checking import CheckReport, Subject, Unit, run_checks
+from discreet.clipping import PerExampleGradients
+from discreet.gradients import ENGINES, make_engine
+from discreet.noise import DrawnAhead, Mechanism
+from discreet.randomness import RandomSource
+from discreet.terminal import Reporter
+from discreet.yolo import checking_data, train
+from discreet.yolo.model import fast_layout
+from discreet.yolo.train import PrivateDetectionTrainer
+
+Batch = dict[str, Any]
+
+CROWDED = "noise with 300 boxes"
+ALTERATIONS = (CROWDED, "noise", "300 boxes", "no boxes")
+_STAND_INS, _REAL = 4, 6
+_BOXES = (3, 1, 0, 7)  # of the stand-ins, in turn
+
+
+def check_trainer(
+    trainer: PrivateDetectionTrainer,
+    *,
+    full: bool = False,
+    real: bool = False,
+    without: Sequence[str] = (),
+) -> CheckReport:
+    """Run the probes on a trainer that is set up and has not begun.
+
+    Args:
+        trainer: The trainer; left as it was.
+        full: Go through all variants, engines and statistics.
+        real: Use the user's images for the step; stand-ins otherwise.
+        without: Names of probes to leave out.
+    """
+    with _unlogged(trainer):
+        return run_checks(
+            subject_of(trainer, real=real),
+            full=full,
+            without=without,
+            more=checking_data.probes(trainer, full=full),
+        )
+
+
+def require_passed(trainer: PrivateDetectionTrainer) -> CheckReport:
+    """The short check at the start of every run.
+
+    Raises:
+        CheckError: A probe failed; nothing has been spent.
+    """
+    trainer.reporter.stage("checking the step")
+    report = check_trainer(trainer)
+    report.require()
+    return report
+
+
+def subject_of(trainer: PrivateDetectionTrainer, *, real: bool) -> Subject:
+    """The trainer's step, as the probes want it."""
+    mechanism = trainer.plan.mechanism
+    entries = {name: parameter.numel() for name, parameter in trainer.parameters.items()}
+    units = range(min(_REAL, len(trainer.dataset.train)) if real else _STAND_INS)
+    if len(units) < 2:  # one image has no neighbours: stand-ins can have some
+        real, units = False, range(_STAND_INS)
+    batches = checking_data.RealBatches(trainer, list(units)) if real else None
+    name = trainer.prepared.performance.engine
+
+    def batch_of(wanted: Sequence[Unit]) -> Batch:
+        numbers = [unit.number for unit in wanted]
+        batch = stand_ins(trainer, numbers) if batches is None else batches(numbers)
+        for place, unit in enumerate(wanted):
+            if unit.alteration is not None:
+                batch = altered(trainer, batch, place, unit.alteration)
+        return batch
+
+    def gradients_from(name: str) -> Callable[[Batch], PerExampleGradients]:
+        engine = make_engine(name, cast(Any, trainer.model), trainer.parameters)
+        return partial(trainer._gradients_of, engine)  # pyright: ignore[reportPrivateUsage]
+
+    def other_engine(name: str) -> Callable[[Batch], PerExampleGradients]:
+        gradients_of = gradients_from(name)
+
+        def compute(batch: Batch) -> PerExampleGradients:
+            with _plain_layout(cast(Any, trainer.model)):
+                return gradients_of(batch)
+
+        return compute
+
+    @contextmanager
+    def mechanism_of(source: RandomSource) -> Generator[Mechanism]:
+        with DrawnAhead(source, entries) as noise:
+            yield noise.scaled_by(mechanism.make_mechanism(step=1))
+
+    return Subject(
+        model=cast(Any, trainer.model),
+        parameters=trainer.parameters,
+        batch_of=batch_of,
+        losses_of=partial(_losses_of, trainer),
+        gradients_of=gradients_from(name),
+        clipping_of=lambda bound: mechanism.model_copy(
+            update={"max_grad_norm": bound}
+        ).make_clipping(),
+        max_grad_norm=mechanism.max_grad_norm,
+        mechanism_of=mechanism_of,
+        noise_multiplier=mechanism.noise_multiplier,
+        source=checking_data.source_of(trainer),
+        expected_batch_size=mechanism.expected_batch_size,
+        optimizer=trainer.optimizer,
+        units=list(units),
+        alterations=ALTERATIONS,
+        terms=trainer.per_image_loss.names,
+        exactly=partial(_exactly, trainer) if trainer.amp else None,
+        engines={other: other_engine(other) for other in ENGINES if other != name},
+        step=train.private_step,  # as the trainer's module knows it
+    )
+
+
+def _losses_of(trainer: PrivateDetectionTrainer, batch: Batch) -> Tensor:
+    batch = trainer.preprocess_batch(dict(batch))
+    with torch.autocast(trainer.device.type, torch.bfloat16, enabled=trainer.amp):
+        predictions = cast(Any, trainer.model)(batch["img"])
+    return trainer.per_image_loss(predictions, batch)
+
+
+@contextmanager
+def _exactly(trainer: PrivateDetectionTrainer) -> Generator[None]:
+    amp, trainer.amp = trainer.amp, False
+    try:
+        yield
+    finally:
+        trainer.amp = amp
+
+
+@contextmanager
+def _plain_layout(model: torch.nn.Module) -> Generator[None]:
+    """Channels before pixels: PyTorch's backward pass of GroupNorm is off by 1e-2 otherwise."""
+    model.to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
+    try:
+        yield
+    finally:
+        fast_layout(model)
+
+
+class _NoJournal:
+    """Keeps no losses."""
+
+    def add_losses(self, terms: Tensor) -> None:
+        """Forget them."""
+
+
+@contextmanager
+def _unlogged(trainer: PrivateDetectionTrainer) -> Generator[None]:
+    journal = trainer.journal
+    trainer.journal = cast(Any, _NoJournal())
+    try:
+        yield
+    finally:
+        trainer.journal = journal
+
+
+# ---- batches ----
+
+
+def stand_ins(trainer: PrivateDetectionTrainer, numbers: Sequence[int]) -> Batch:
+    """A batch of made-up images, in the form in which the loader gives it."""
+    size, classes = int(trainer.args.imgsz), trainer.dataset.nc
+    images, rows = [], []
+    for place, number in enumerate(numbers):
+        generator = torch.Generator().manual_seed(1000 + number)
+        images.append(_noise_image(size, generator))
+        rows.append(_boxes(place, _BOXES[number % len(_BOXES)], classes, generator))
+    batch: Batch = {"img": torch.stack(images)}
+    return batch | _labels(torch.cat(rows))
+
+
+def altered(
+    trainer: PrivateDetectionTrainer, batch: Mapping[str, Any], place: int, alteration: str
+) -> Batch:
+    """The batch with one image altered.
+
+    Args:
+        trainer: Knows the number of classes.
+        batch: What the loader gave.
+        place: Position of the image.
+        alteration: One of `ALTERATIONS`.
+    """
+    generator = torch.Generator().manual_seed(2000 + place)
+    images = batch["img"].clone()
+    if alteration in (CROWDED, "noise"):
+        images[place] = _noise_image(images.shape[-1], generator)[:, : images.shape[-2]]
+    rows = torch.cat(
+        [batch["batch_idx"].view(-1, 1), batch["cls"].view(-1, 1), batch["bboxes"].view(-1, 4)], 1
+    )
+    if alteration != "noise":
+        count = 0 if alteration == "no boxes" else 300
+        mine = _boxes(place, count, trainer.dataset.nc, generator)
+        index = rows[:, 0]
+        rows = torch.cat([rows[index < place], mine, rows[index > place]])
+    return {**batch, "img": images, **_labels(rows)}
+
+
+def _labels(rows: Tensor) -> Batch:
+    return {"batch_idx": rows[:, 0], "cls": rows[:, 1:2], "bboxes": rows[:, 2:]}
+
+
+def _noise_image(size: int, generator: torch.Generator) -> Tensor:
+    coarse = torch.rand(1, 3, 8, 8, generator=generator)
+    smooth = torch.nn.functional.interpolate(coarse, size=(size, size), mode="bilinear")[0]
+    fine = torch.rand(3, size, size, generator=generator)
+    return ((0.7 * smooth + 0.3 * fine) * 255).to(torch.uint8)
+
+
+def _boxes(place: int, count: int, classes: int, generator: torch.Generator) -> Tensor:
+    centres = torch.rand(count, 2, generator=generator) * 0.6 + 0.2
+    sides = torch.rand(count, 2, generator=generator) * 0.3 + 0.05
+    kinds = torch.randint(0, classes, (count, 1), generator=generator).float()
+    return torch.cat([torch.full((count, 1), float(place)), kinds, centres, sides], 1)
+
+
+# ---- on its own ----
+
+
+class _Rehearsal(PrivateDetectionTrainer):
+    """A trainer that is set up in a folder that goes away, and trains nothing."""
+
+    full = False
+    report: CheckReport | None = None
+
+    def _do_train(self) -> None:
+        try:
+            self._setup_train()
+            self.reporter.stage("checking the step")
+            self.report = check_trainer(self, full=self.full, real=True)
+        finally:
+            self._leave_folder()
+
+    def _restore(self) -> None:
+        """Nothing goes on from anywhere."""
+
+    def _announce(self) -> None:
+        """The plan is not what was asked for."""
+
+
+def check_arguments(
+    given: Mapping[str, Any], *, full: bool = False, reporter: Reporter | None = None
+) -> CheckReport:
+    """Check what `train` would run with these arguments. Charges nothing, leaves no folder.
+
+    Args:
+        given: Arguments as for `train`.
+        full: Go through all variants, engines and statistics.
+        reporter: Who is told of the progress.
+
+    Raises:
+        DiscreetError: Anything that is wrong with arguments, data, model.
+    """
+    with tempfile.TemporaryDirectory(prefix="discreet-check-") as folder:
+        arguments = {k: v for k, v in given.items() if k not in {"resume", "exist_ok"}}
+        arguments |= {"project": str(Path(folder) / "runs"), "name": "check"}
+        trainer = _Rehearsal(
+            overrides=arguments, _callbacks=train.default_callbacks(), reporter=reporter
+        )
+        trainer.full = full
+        trainer.train()
+        assert trainer.report is not None
+        return trainer.report

@@ -1,0 +1,157 @@
+"""What a private step takes on this machine: the real engine on blank images, for some seconds."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from ultralytics.utils import DEFAULT_CFG_DICT
+
+from discreet.clipping import ClippedSum, FlatClipping
+from discreet.gradients import make_engine
+from discreet.noise import GaussianMechanism
+from discreet.planning.cost import StepTime
+from discreet.randomness import make_source
+from discreet.recipe import AUTO_MOMENTUM, AUTO_OPTIMIZER, DEFAULT_TRAINABLE, automatic_rate
+from discreet.step import sum_clipped
+from discreet.yolo.loss import PerImageLoss
+from discreet.yolo.microbatch import automatic_size
+from discreet.yolo.model import (
+    attach_settings,
+    build_detector,
+    fast_layout,
+    open_source,
+    select_trainable,
+    set_norm,
+    train_mode,
+)
+from discreet.yolo.optimizer import build_optimizer
+
+USUAL_MODEL = "yolov8n.yaml"
+_CELL = 32
+_OBJECTS = 5  # in each blank image, so that the loss has its usual work
+_LARGEST_PART_CPU = 4  # what a CPU takes for one image hardly depends on how many it takes at once
+_WARM_UP = 2  # passes in which the engine compiles and chooses its methods
+_MOST_PASSES = 12
+_SECONDS, _SECONDS_OF_UPDATE = 3.0, 0.5
+
+
+def measure_step(model: str | None, imgsz: int, trainable: str | None) -> StepTime:
+    """Measure a model's private step, on the device that training would choose.
+
+    Args:
+        model: Weights, or the name of an architecture; None for YOLOv8n's architecture.
+        imgsz: Side of the images in pixels; rounded up to whole cells, as in training.
+        trainable: Parts that train; None for the default.
+
+    Raises:
+        ModelError: If the model cannot be opened.
+        ConfigurationError: If nothing is left to train.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    side = math.ceil(imgsz / _CELL) * _CELL
+    with torch.random.fork_rng():  # what the caller draws next does not depend on a plan
+        return _measured(model, side, trainable or DEFAULT_TRAINABLE, device)
+
+
+def _measured(model: str | None, side: int, chosen: str, device: torch.device) -> StepTime:
+    detector, parameters = _ready(model, side, chosen, device)
+    images = automatic_size(detector, parameters, imgsz=side, device=device)
+    if device.type == "cpu":
+        images = min(images, _LARGEST_PART_CPU)
+    loss = PerImageLoss(detector)
+    engine = make_engine("discreet", detector, parameters)
+
+    def gradients_of(part: dict[str, Any]) -> Any:
+        return engine.per_example_gradients(lambda: loss(detector(part["img"]), part).sum(1))
+
+    def clip(images: int) -> ClippedSum:
+        return sum_clipped(
+            [_blank(images, side, device)],
+            parameters=parameters,
+            gradients_of=gradients_of,
+            clipping=FlatClipping(max_grad_norm=1.0),
+        )
+
+    began = time.perf_counter()
+    clip(1)  # compiles
+    if time.perf_counter() - began > _SECONDS / 8:  # a slow machine: no time for larger parts
+        images = 1
+    per_part, clipped = _fastest(partial(clip, images), device, seconds=_SECONDS)
+    update = partial(_update, clipped, parameters, chosen)
+    update()  # imports what optimizers need
+    per_step, _ = _fastest(update, device, seconds=_SECONDS_OF_UPDATE)
+    return StepTime(
+        model=Path(model or USUAL_MODEL).stem,
+        imgsz=side,
+        device="GPU" if device.type == "cuda" else "CPU",
+        seconds_per_image=per_part / images,
+        seconds_per_step=per_step,
+        parameters=sum(parameter.numel() for parameter in parameters.values()),
+    )
+
+
+def _ready(
+    model: str | None, side: int, trainable: str, device: torch.device
+) -> tuple[nn.Module, dict[str, nn.Parameter]]:
+    """A detector as the trainer makes it, and what trains in it."""
+    source: Any = open_source(model or USUAL_MODEL)
+    detector = build_detector(source, names=list(source.names.values()), imgsz=side)
+    attach_settings(detector, DEFAULT_CFG_DICT)
+    from_scratch = model is not None and Path(model).suffix in {".yaml", ".yml"}
+    set_norm(detector, "group" if from_scratch else "frozen")
+    detector.to(device)
+    train_mode(detector)
+    fast_layout(detector)
+    return detector, select_trainable(detector, trainable)
+
+
+def _blank(images: int, side: int, device: torch.device) -> dict[str, Any]:
+    boxes = torch.tensor([[0.5, 0.5, 0.2, 0.2]]).repeat(images * _OBJECTS, 1)
+    return {
+        "img": torch.zeros(images, 3, side, side, device=device),
+        "batch_idx": torch.arange(images, device=device).repeat_interleave(_OBJECTS).float(),
+        "cls": torch.zeros(images * _OBJECTS, 1, device=device),
+        "bboxes": boxes.to(device),
+    }
+
+
+def _update(clipped: ClippedSum, parameters: dict[str, nn.Parameter], trainable: str) -> None:
+    """Noise and update of a throw-away model."""
+    optimizer = build_optimizer(
+        AUTO_OPTIMIZER,
+        parameters,
+        lr=automatic_rate(trainable),
+        momentum=AUTO_MOMENTUM,
+        weight_decay=0.0,
+    )
+    noised = GaussianMechanism(noise_multiplier=1.0).privatise(clipped, make_source())
+    for name, parameter in parameters.items():
+        parameter.grad = noised[name].to(parameter.dtype)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+
+
+def _fastest(work: Callable[[], Any], device: torch.device, *, seconds: float) -> tuple[float, Any]:
+    """Seconds of the fastest pass that is warm, or of the fastest at all if time runs out."""
+    began = time.perf_counter()
+    cold, warm, result = math.inf, math.inf, None
+    for number in range(_MOST_PASSES):
+        start = time.perf_counter()
+        result = work()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        now = time.perf_counter()
+        if number < _WARM_UP:
+            cold = min(cold, now - start)
+        else:
+            warm = min(warm, now - start)
+        if now - began + min(cold, warm) > seconds:
+            break
+    return min(cold, warm) if math.isinf(warm) else warm, result

@@ -1,0 +1,193 @@
+"""`discreet.check` on plain torch models: what it catches, and what it leaves in peace."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import discreet
+from discreet.errors import CheckError, ConfigurationError
+
+from .plants import Net, data, losses_of
+
+IMAGES, TARGETS = data()
+
+
+def batch(units):
+    return IMAGES[units], TARGETS[units]
+
+
+def check(model: nn.Module, losses: Callable[..., Tensor] = losses_of, **options: Any):
+    return discreet.check(model, losses, batch, **options)
+
+
+class Softmax(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x * x.mean((1, 2, 3), keepdim=True).softmax(0)
+
+
+class Attention(nn.Module):
+    """Lets the images of a batch attend to each other."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = x.flatten(1)[None]
+        mixed = nn.functional.scaled_dot_product_attention(rows, rows, rows)[0]
+        return mixed.view(x.shape)
+
+
+class Unnoticed(nn.Module):
+    """A batch normalisation that no class name gives away."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - x.mean(0)) / (x.var(0, unbiased=False) + 1).sqrt()
+
+
+class Own(Net):
+    """Subtracts the batch's mean in its own forward pass, between two layers."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x)
+        return self.last((x - x.mean(0)).relu().mean((2, 3))).squeeze(1)
+
+
+@pytest.mark.parametrize(
+    ("model", "where"),
+    [
+        (lambda: Net(nn.BatchNorm2d(8)), "norm (BatchNorm2d)"),
+        (lambda: Net(nn.BatchNorm2d(8, affine=False)), "norm (BatchNorm2d)"),
+        (lambda: Net(Softmax()), "norm (Softmax)"),
+        (lambda: Net(Attention()), "norm (Attention)"),
+        (lambda: Net(Unnoticed()), "norm (Unnoticed)"),
+        (Own, "the model (Own), before last"),
+    ],
+    ids=["batchnorm", "batchnorm without affine", "softmax", "attention", "unnoticed", "own"],
+)
+def test_a_module_that_couples_is_named(model: Callable[[], nn.Module], where: str):
+    report = check(model())
+    assert not report.passed
+    named = {place for finding in report.violations for place in finding.where}
+    assert where in named, report.to_text()
+
+
+def divided_by_the_total(model: nn.Module, batch: Any) -> Tensor:
+    return losses_of(model, batch) / batch[1].abs().sum()
+
+
+def mean_for_all(model: nn.Module, batch: Any) -> Tensor:
+    return losses_of(model, batch).mean().expand(len(batch[1]))
+
+
+def divided_by_the_number(model: nn.Module, batch: Any) -> Tensor:
+    return losses_of(model, batch) / len(batch[1])
+
+
+@pytest.mark.parametrize("losses", [divided_by_the_total, mean_for_all, divided_by_the_number])
+def test_a_loss_that_couples_is_found(losses: Callable[..., Tensor]):
+    report = check(Net(), losses)
+    found = {f.probe: f for f in report.violations}
+    assert "losses" in found, report.to_text()
+    assert found["losses"].where == ("the loss",)
+
+
+def test_the_term_that_couples_is_named():
+    def losses(model: nn.Module, batch: Any) -> Tensor:
+        own = losses_of(model, batch)
+        return torch.stack([own, own / own.sum()], 1)
+
+    report = check(Net(), losses, terms=("own", "shared"))
+    assert report.violations[0].where == ("loss term shared",)
+
+
+def test_running_buffers_and_forgotten_parameters_are_found():
+    frozen = Net(nn.BatchNorm2d(8))
+    frozen.norm.eval()
+    assert check(frozen).passed
+    counting = Net(nn.InstanceNorm2d(8, affine=True, track_running_stats=True))
+    assert any("norm.running_mean" in f.where for f in check(counting).violations)
+    model = Net()
+    some = {n: p for n, p in model.named_parameters() if not n.startswith("idle")}
+    found = check(model, parameters=some).violations
+    assert [f.where for f in found] == [("idle.weight", "idle.bias")]
+    everything = torch.optim.SGD(model.parameters(), lr=0.1)
+    model.idle.requires_grad_(False)
+    found = check(model, parameters=some, optimizer=everything).violations
+    assert "optimizer" in found[0].what
+
+
+class Tied(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(192, 192)
+        self.second = nn.Linear(192, 192)
+        self.second.weight = self.first.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(self.first(x.flatten(1)).relu()).mean(1)
+
+
+class Stochastic(nn.Module):
+    """Drops whole units at random; no layer that torch knows as dropout."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * (torch.rand(len(x), 1, 1, 1) < 0.5)
+
+
+CLEAN: dict[str, Callable[[], nn.Module]] = {
+    "group norm": Net,
+    "frozen batch norm": lambda: _frozen(Net(nn.BatchNorm2d(8))),
+    "instance norm": lambda: Net(nn.InstanceNorm2d(8, affine=True)),
+    "dropout": lambda: Net(nn.Dropout(0.4)),
+    "channel dropout": lambda: Net(nn.Dropout2d(0.4)),
+    "stochastic depth": lambda: Net(Stochastic()),
+    "tied weights": Tied,
+    "in-place": lambda: Net(nn.SiLU(inplace=True)),
+}
+
+
+def _frozen(model: Net) -> Net:
+    model.norm.eval()
+    return model
+
+
+@pytest.mark.parametrize("name", CLEAN)
+@pytest.mark.parametrize("options", [{}, {"full": True, "max_grad_norm": 1e3}], ids=["", "full"])
+def test_clean_models_raise_no_alarm(name: str, options: dict[str, Any]):
+    report = check(CLEAN[name](), **options)
+    assert report.passed, report.to_text()
+
+
+@pytest.mark.parametrize("engine", ["opacus", "reference"])
+def test_other_engines_serve(engine: str):
+    assert check(Net(), engine=engine, full=True).passed
+
+
+def test_random_coupling_is_seen_too():
+    assert not check(nn.Sequential(nn.Dropout(0.2), Net(Softmax()))).passed
+
+
+def test_a_model_that_needs_company_is_refused():
+    class Flat(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm, self.last = nn.BatchNorm1d(192), nn.Linear(192, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.last(self.norm(x.flatten(1))).squeeze(1)
+
+    told = [finding.what for finding in check(Flat()).violations]
+    assert any("batch of 1" in what for what in told)
+
+
+def test_strict_raises_and_names_the_module():
+    with pytest.raises(CheckError, match="Softmax") as raised:
+        check(Net(Softmax()), strict=True)
+    assert raised.value.problems
+
+
+def test_one_unit_cannot_be_checked():
+    with pytest.raises(ConfigurationError, match="two"):
+        check(Net(), units=[0, 0])

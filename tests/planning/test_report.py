@@ -1,0 +1,207 @@
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+
+from discreet.arguments import PrivacyArguments
+from discreet.errors import AccountingError, ConfigurationError, DiscreetError, ModelError
+from discreet.planning import Plan, figures, make_plan
+from discreet.planning.cost import StepTime, usual_parameters
+from discreet.terminal import SilentReporter
+
+COCO8 = {"noise_multiplier": 1.2, "batch": 4, "steps": 100, "delta": 1e-5}
+
+
+def plan(population: int, **arguments: object) -> Plan:
+    return make_plan(PrivacyArguments(**arguments), population=population)
+
+
+@pytest.fixture(scope="module")
+def coco8() -> Plan:
+    return plan(4, **COCO8)
+
+
+@pytest.fixture(scope="module")
+def hundred_thousand() -> Plan:
+    """n = 100,000, B = 1024, σ = 1.2, 50 epochs, δ = 1e-5: a row of the oracle."""
+    return plan(100_000, noise_multiplier=1.2, batch=1024, epochs=50, delta=1e-5)
+
+
+# ---- the oracle ----
+
+
+def test_coco8(coco8: Plan):
+    assert coco8.epsilon["pld"] == pytest.approx(69.46, abs=0.01)
+    assert coco8.epsilon["rdp"] == pytest.approx(72.98, abs=0.01)
+    assert coco8.epsilon["prv"] == pytest.approx(69.47, abs=0.01)
+    assert coco8.figures.without_sampling == coco8.epsilon["pld"]  # nothing was sampled
+    assert coco8.verdict.startswith(
+        "4 images, σ = 1.2, 100 full-batch steps spend ε = 69.5: no privacy to speak of; "
+        "for ε = 8 you would need σ = 6.00."
+    )
+    assert coco8.seconds is None
+
+
+def test_fifty_epochs(hundred_thousand: Plan):
+    made = hundred_thousand
+    assert made.steps == 4883 == math.ceil(50 * 100_000 / 1024)
+    assert made.epsilon["pld"] == pytest.approx(3.087, abs=0.002)
+    assert made.epsilon["rdp"] == pytest.approx(3.365, abs=0.001)
+    assert made.epsilon["prv"] == pytest.approx(3.097, abs=0.001)
+    assert made.figures.without_sampling == pytest.approx(41.7, abs=0.05)
+    assert made.figures.replace_one == pytest.approx(5.59, abs=0.01)
+    for size, epsilon in ((2, 6.90), (5, 21.7), (10, 56.8)):
+        assert made.figures.groups[size] == pytest.approx(epsilon, rel=0.03)
+    assert list(made.figures.per_epoch)[-1] == 50
+    assert made.figures.per_epoch[50] == made.epsilon["pld"]
+
+
+def test_twice_the_epochs_are_in_the_table(hundred_thousand: Plan):
+    (cell,) = (
+        c for c in hundred_thousand.table if c.epochs == 100 and c.expected_batch_size == 1024
+    )
+    assert cell.steps == 9766
+    assert cell.epsilon["pld"] == pytest.approx(4.542, rel=0.01)
+    assert cell.epsilon["rdp"] == pytest.approx(4.926, abs=0.001)
+    assert cell.epsilon["prv"] == pytest.approx(4.552, abs=0.06)
+
+
+# ---- missing and infinite numbers ----
+
+
+def test_without_noise_nothing_is_finite_and_json_says_null():
+    made = plan(4, noise_multiplier=0, batch=4, steps=3)
+    told = made.to_json()
+    json.dumps(told, allow_nan=False)
+    assert told["epsilon"] == {"pld": None, "rdp": None, "prv": None}
+    assert told["groups"] == {"2": None, "5": None, "10": None}
+    assert made.verdict.startswith("4 images, σ = 0: no noise, no privacy at all.")
+    assert "∞ (PLD)" in made.to_text()
+
+
+def test_an_accountant_that_cannot_answer_is_null_with_a_note(monkeypatch: pytest.MonkeyPatch):
+    class Failing:
+        def coarse(self) -> Failing:
+            return self
+
+        def epsilon(self, events: object, *, delta: float) -> float:
+            raise AccountingError("it cannot")
+
+    whole = figures.make_accountant
+    monkeypatch.setattr(
+        figures,
+        "make_accountant",
+        lambda name, **options: Failing() if name == "prv" else whole(name, **options),
+    )
+    made = plan(4, **COCO8)
+    told = made.to_json()
+    assert told["epsilon"]["prv"] is None and told["epsilon"]["pld"] > 69
+    assert told["notes"] == ["PRV: it cannot."]
+    assert "Note: PRV: it cannot." in made.to_text()
+
+
+def test_prv_is_not_asked_where_it_would_take_minutes():
+    made = plan(4, noise_multiplier=0.5, batch=4, steps=100)
+    assert made.epsilon["prv"] is None
+    assert "takes minutes" in made.figures.notes[0]
+
+
+def test_errors_are_passed_on():
+    with pytest.raises(ConfigurationError, match="more than the 4"):
+        plan(4, epsilon=8, batch=5)
+    with pytest.raises(AccountingError):
+        plan(4, epsilon=1e-7, batch=4, delta=1e-9)
+
+
+# ---- time ----
+
+STEP = StepTime(
+    model="m", imgsz=64, device="CPU", seconds_per_image=0.5, seconds_per_step=0.1, parameters=10
+)
+
+
+def test_times_come_from_what_was_measured():
+    asked: list[object] = []
+
+    def measure(model: str | None, imgsz: int, trainable: str | None) -> StepTime:
+        asked.append((model, imgsz, trainable))
+        return STEP
+
+    made = make_plan(
+        PrivacyArguments(**COCO8), population=4, model="m.pt", imgsz=64, measure=measure
+    )
+    assert asked == [("m.pt", 64, "film+head")]
+    assert made.seconds == pytest.approx(100 * (0.1 + 4 * 0.5))
+    assert made.to_json()["measured"]["parameters"] == 10
+    (twice,) = (c for c in made.table if c.epochs == 200 and c.expected_batch_size == 4)
+    assert twice.seconds == pytest.approx(2 * made.seconds)
+    assert "4 min on this machine (CPU, m at 64 px" in " ".join(made.to_text().split())
+
+
+def test_an_architecture_trains_all_of_itself_as_in_training():
+    seen: list[str | None] = []
+
+    def measure(model: str | None, imgsz: int, trainable: str | None) -> StepTime:
+        seen.append(trainable)
+        return STEP
+
+    asked = PrivacyArguments(**COCO8)
+    made = make_plan(asked, population=4, model="yolov8n.yaml", measure=measure)
+    assert made.trainable == "all" and seen == ["all"]
+
+
+def test_a_model_that_cannot_be_opened_is_an_error():
+    def measure(model: str | None, imgsz: int, trainable: str | None) -> StepTime:
+        raise ModelError("there is no such file", where=f"model={model}")
+
+    with pytest.raises(ModelError, match="no such file"):
+        make_plan(PrivacyArguments(**COCO8), population=4, model="gone.pt", measure=measure)
+
+
+@pytest.mark.parametrize(
+    ("trainable", "count"),
+    [
+        ("all", 3157184), ("film+head", 42512), ("whole_head", 897648),
+        ("film+whole_head", 906512), ("head+whole_head", 897648),
+        ("film+head+whole_head", 906512),
+    ],
+)  # fmt: skip
+def test_usual_parameters(trainable: str, count: int):
+    assert usual_parameters(trainable) == count
+
+
+# ---- epochs, progress ----
+
+
+@pytest.mark.parametrize(
+    ("epochs", "shown"),
+    [(1, [1]), (3, [1, 2, 3]), (8, list(range(1, 9))), (100, [1, 15, 29, 43, 58, 72, 86, 100])],
+)
+def test_a_few_epochs_are_shown(epochs: int, shown: list[int]):
+    assert figures.shown_epochs(epochs) == shown
+
+
+def test_progress_is_told():
+    class Listening(SilentReporter):
+        heard: list[tuple[int, int]] = []  # noqa: RUF012
+        stages: list[str] = []  # noqa: RUF012
+
+        def stage(self, text: str) -> None:
+            self.stages.append(text)
+
+        def stage_progress(self, done: int, total: int) -> None:
+            self.heard.append((done, total))
+
+    reporter = Listening()
+    make_plan(PrivacyArguments(**COCO8), population=4, reporter=reporter)
+    assert [text.split()[0] for text in reporter.stages] == ["finding", "asking", "comparing"]
+    ends = [done for done, total in reporter.heard if done == total]
+    assert len(ends) == 2  # both stages reach their end, once
+
+
+def test_a_plan_cannot_be_changed(coco8: Plan):
+    with pytest.raises(AttributeError):
+        coco8.verdict = "private"  # type: ignore[misc]
+    assert issubclass(AccountingError, DiscreetError)
