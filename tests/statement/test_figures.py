@@ -74,11 +74,6 @@ def test_groups_are_those_of_the_gaussian_mechanism(record: PrivacyRecord):
         )
 
 
-def test_mu_is_that_of_the_gaussian_mechanism(record: PrivacyRecord):
-    assert record.figures.gaussian_dp is not None
-    assert MU * 0.999 <= record.figures.gaussian_dp.mu <= 1.05 * MU
-
-
 def test_a_shuffled_loader_has_the_oracle_figure():
     mechanism = MechanismConfig(
         population=100_000,

@@ -1,0 +1,285 @@
+"""A stranger finds out: changed bytes, lies that are signed, and what no digest proves."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from discreet.config import MechanismConfig
+from discreet.errors import ConfigurationError, StorageError
+from discreet.ledger import Spent
+from discreet.statement.schema import PrivacyRecord, to_json
+from discreet.statement.signing import ReleaseKey, open_key, public_pem
+from discreet.statement.verify import verify_release
+
+from .conftest import record_of
+
+Reseal = Callable[..., Path]
+
+
+def test_a_release_is_valid(release: Path):
+    found = verify_release(release)
+    assert found.valid, found.faults
+    assert found.record is not None
+    assert any("whose it is" in notice for notice in found.notices)
+    json.dumps(found.to_json(), allow_nan=False)
+
+
+def test_the_key_of_somebody_trusted(release: Path, key: ReleaseKey, tmp_path: Path):
+    mine, other = tmp_path / "mine.pem", tmp_path / "other.pem"
+    mine.write_text(public_pem(key.signer))
+    another = open_key(True)
+    assert another is not None
+    other.write_text(public_pem(another.signer))
+    assert verify_release(release, key=mine).key_is_known is True
+    wrong = verify_release(release, key=other)
+    assert not wrong.valid
+    assert wrong.key_is_known is False
+    with pytest.raises(ConfigurationError):
+        verify_release(release, key=release / "privacy.json")
+
+
+def test_unsigned_is_valid_and_said(resealed: Reseal, record: PrivacyRecord):
+    found = verify_release(resealed(record, key=None))
+    assert found.valid, found.faults
+    assert any("not signed" in notice for notice in found.notices)
+
+
+def test_unsigned_is_not_enough_for_who_gives_a_key(
+    resealed: Reseal, record: PrivacyRecord, key: ReleaseKey, tmp_path: Path
+):
+    (tmp_path / "mine.pem").write_text(public_pem(key.signer))
+    assert not verify_release(resealed(record, key=None), key=tmp_path / "mine.pem").valid
+
+
+def test_a_run_that_is_not_private_verifies_as_just_that(resealed: Reseal):
+    # The weights carry the claim of the other run: that alone is wrong.
+    found = verify_release(resealed(record_of(reasons=["no noise was added"])))
+    assert found.faults == ("weights.pt: the claim inside it is not that of privacy.json",)
+    assert any("NOT PRIVATE" in notice for notice in found.notices)
+
+
+@pytest.mark.parametrize(
+    "name", ["weights.pt", "privacy.json", "PRIVACY.md", "statement.dsse.json"]
+)
+def test_a_missing_file_is_named(release: Path, name: str):
+    (release / name).unlink()
+    assert verify_release(release).faults == (f"{name}: it is missing",)
+
+
+def test_files_too_many_links_and_folders_are_refused(release: Path, tmp_path: Path):
+    (release / "notes.txt").write_text("hello")
+    assert not verify_release(release).valid
+    (release / "notes.txt").unlink()
+    (release / "report.html").write_text("<html></html>")  # released, and not stated
+    assert not verify_release(release).valid
+    (release / "report.html").unlink()
+    shutil.move(release / "PRIVACY.md", tmp_path / "page")
+    (release / "PRIVACY.md").symlink_to(tmp_path / "page")
+    assert not verify_release(release).valid
+
+
+def test_what_is_no_folder_is_an_error(tmp_path: Path):
+    with pytest.raises(StorageError, match=r"privacy\.json"):
+        verify_release(tmp_path / "nowhere")
+
+
+def changed_bytes(release: Path, *, count: int, seed: int) -> Iterator[tuple[str, int]]:
+    """Change one byte at a time, and put it back."""
+    draw = random.Random(seed)
+    files = sorted(release.iterdir())
+    for i in range(count):
+        path = files[i % len(files)]
+        with path.open("r+b") as stream:
+            at = draw.randrange(path.stat().st_size)
+            stream.seek(at)
+            before = stream.read(1)[0]
+            stream.seek(at)
+            stream.write(bytes([before ^ draw.randrange(1, 256)]))
+            stream.flush()
+            yield path.name, at
+            stream.seek(at)
+            stream.write(bytes([before]))
+
+
+@pytest.mark.parametrize("signed", [True, False])
+def test_changed_bytes_are_detected(
+    resealed: Reseal, record: PrivacyRecord, key: ReleaseKey, signed: bool
+):
+    release = resealed(record, key=key if signed else None)
+    for name, at in changed_bytes(release, count=50, seed=7):
+        found = verify_release(release)
+        assert not found.valid, (name, at)
+        assert any(name in fault for fault in found.faults)
+    assert verify_release(release).valid
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("signed", [True, False])
+def test_a_thousand_changed_bytes_are_detected(
+    resealed: Reseal, record: PrivacyRecord, key: ReleaseKey, signed: bool
+):
+    release = resealed(record, key=key if signed else None)
+    detected = sum(
+        not verify_release(release).valid for _ in changed_bytes(release, count=1000, seed=11)
+    )
+    assert detected == 1000
+    assert verify_release(release).valid
+
+
+def altered(record: PrivacyRecord, path: str, value: Any) -> PrivacyRecord:
+    content: Any = to_json(record)
+    place = content
+    *steps, last = (int(step) if step.isdigit() else step for step in path.split("."))
+    for step in steps:
+        place = place[step]
+    place[last] = value
+    return PrivacyRecord.model_validate_json(json.dumps(content))
+
+
+LIES = {
+    "claim.epsilon": 0.5,
+    "claim.delta": 1e-5,
+    "events.0.noise_multiplier": 9.0,
+    "events.0.steps": 9,
+    "events.0.sample_rate": 0.5,
+    "steps.charged": 9,
+    "steps.executed": 11,
+    "steps.planned": 9,
+    "sampling.sample_rate": 0.25,
+    "sampling.expected_batch_size": 16,
+    "sampling.used": "shuffle",
+    "sampling.assumed": "shuffle",
+    "sampling.match": False,
+    "data.training.units": 64,
+    "mechanism.noise_multiplier": 6.0,
+    "mechanism.noise_standard_deviation": 5.0,
+    "mechanism.noise_standard_deviation_of_last_step": 5.0,
+    "mechanism.noise_multiplier_of_last_step": 4.0,
+    "mechanism.sensitivity": 0.25,
+    "mechanism.max_grad_norm": 0.25,
+    "mechanism.normaliser": 16,
+    "mechanism.final_noise": 0.5,
+    "unit.neighboring_relation": "replace_one",
+    "accountant.name": "rdp",
+    "figures.epsilon_at_delta.2.epsilon": 0.1,
+    "figures.profile.0.delta": 0.01,
+    "figures.attack.balanced_accuracy": 0.51,
+    "figures.attack.true_positive_rates.1.at_most": 0.02,
+    "figures.epsilon_without_amplification": 0.1,
+    "figures.groups.0.epsilon": 1.0,
+    "figures.groups.0.size": 3,
+    "figures.attack": None,
+    "figures.groups": [],
+    "lifetime.epsilon": 0.1,
+    "lifetime.runs": 0,
+    "lifetime.unprotected_runs": 1,
+    "lifetime.events": [],
+    "lifetime.delta": 1e-2,
+    "claim_valid": False,
+    "claim.reasons_against": ["no noise was added"],
+    "random_source.secure": False,
+    "floating_point": "all is exact",
+    "outputs.not_covered": [],
+    "adversary.sees": ["nothing"],
+    "metrics": {"map50": 0.9},
+    "data.validation.metrics_are_released": True,
+    "data.pretraining.access": "none",
+}
+
+
+@pytest.mark.parametrize("path", LIES)
+def test_a_signed_lie_is_found(resealed: Reseal, record: PrivacyRecord, path: str):
+    found = verify_release(resealed(altered(record, path, LIES[path])))
+    lies = [fault for fault in found.faults if fault.startswith("privacy.json")]
+    assert not found.valid
+    assert lies, found.faults
+
+
+def test_figures_of_sampled_steps_are_worked_out_again(resealed: Reseal):
+    sampled = MechanismConfig(
+        population=400,
+        expected_batch_size=40,
+        steps=30,
+        noise_multiplier=1.1,
+        max_grad_norm=1.0,
+        delta=1e-3,
+        noise_schedule="step",
+        final_noise=0.7,
+    )
+    record = record_of(sampled)
+    faults = verify_release(resealed(record)).faults
+    assert faults == ("weights.pt: the claim inside it is not that of privacy.json",)
+    assert record.claim.epsilon is not None
+    lie = altered(record, "claim.epsilon", record.claim.epsilon * 0.99)
+    assert any("claim.epsilon" in fault for fault in verify_release(resealed(lie)).faults)
+
+
+def test_a_run_without_protection_has_no_lifetime_bound(resealed: Reseal):
+    open_total = Spent(
+        epsilon=float("inf"), delta=1e-3, runs=2, unprotected_runs=1,
+        events=record_events(),
+    )  # fmt: skip
+    record = record_of(total=open_total)
+    assert record.lifetime.epsilon is None
+    assert verify_release(resealed(record)).valid
+
+
+def record_events() -> Any:
+    from .conftest import FULL_BATCH
+
+    return FULL_BATCH.planned_events()
+
+
+def test_a_page_of_another_record_is_found(release: Path, record: PrivacyRecord, key: ReleaseKey):
+    from discreet.statement import sealing
+    from discreet.statement.page import render
+    from discreet.statement.scan import PrivateWords
+
+    with pytest.MonkeyPatch.context() as patch:
+        other = {name: text.replace("1.", "0.") for name, text in render(record).items()}
+        patch.setattr(sealing, "render", lambda _: other)
+        sealing.seal(release, record=record, key=key, words=PrivateWords())
+    assert any("not the page of this record" in fault for fault in verify_release(release).faults)
+
+
+def test_another_claim_inside_the_weights_is_found(
+    release: Path, resealed: Reseal, record: PrivacyRecord
+):
+    content = torch.load(release / "weights.pt", weights_only=False)
+    content["privacy"]["epsilon"] = 0.1
+    with (release / "weights.pt").open("wb") as stream:
+        torch.save(content, stream)
+    found = verify_release(resealed(record))
+    assert found.faults == ("weights.pt: the claim inside it is not that of privacy.json",)
+
+
+def test_a_key_given_twice_is_found(release: Path):
+    text = (release / "privacy.json").read_text()
+    (release / "privacy.json").write_text(text.replace("{", '{"claim_valid": false,', 1))
+    assert any("twice" in fault for fault in verify_release(release).faults)
+
+
+def test_verifying_needs_no_ultralytics(release: Path):
+    code = f"""
+import sys
+class Refuse:
+    def find_spec(self, name, *rest):
+        if name.split('.')[0] in ('ultralytics', 'torchvision'):
+            raise ImportError(name)
+sys.meta_path.insert(0, Refuse())
+from pathlib import Path
+from discreet.statement.verify import verify_release
+found = verify_release(Path({str(release)!r}))
+assert found.valid, found.faults
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
