@@ -119,11 +119,13 @@ def _spoil(monkeypatch: pytest.MonkeyPatch, factor: float) -> None:
 
     monkeypatch.setattr(privacy_loss_distribution, "from_gaussian_mechanism", spoilt)
     _pld._one_step.cache_clear()
+    _pld._joined.cache_clear()
 
 
 @pytest.fixture(autouse=True)
 def _fresh_cache() -> None:
     _pld._one_step.cache_clear()
+    _pld._joined.cache_clear()
 
 
 def test_mass_that_got_lost_counts_as_infinite_loss(monkeypatch: pytest.MonkeyPatch) -> None:

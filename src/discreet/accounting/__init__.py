@@ -18,6 +18,8 @@ from discreet.accounting.events import (
     event_from_json,
     merge,
 )
+from discreet.accounting.gaussian_dp import GaussianDp, gaussian_dp, trade_off_curve
+from discreet.accounting.groups import group_epsilon
 from discreet.accounting.prefixes import epsilon_per_prefix, epsilon_per_step_count
 
 __all__ = [
@@ -25,6 +27,7 @@ __all__ = [
     "AccountantName",
     "AdaptivelyClippedGaussian",
     "Event",
+    "GaussianDp",
     "PldAccountant",
     "PoissonSampledGaussian",
     "PrvAccountant",
@@ -36,6 +39,9 @@ __all__ = [
     "epsilon_per_prefix",
     "epsilon_per_step_count",
     "event_from_json",
+    "gaussian_dp",
+    "group_epsilon",
     "make_accountant",
     "merge",
+    "trade_off_curve",
 ]

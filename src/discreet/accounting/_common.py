@@ -6,8 +6,10 @@ import importlib.metadata
 import math
 from collections.abc import Sequence
 
+from dp_accounting.dp_event import DpEvent
+
 from discreet.accounting._gaussian import GaussianTerm, gaussian_terms
-from discreet.accounting.events import Event
+from discreet.accounting.events import Event, ShuffledGaussian
 from discreet.errors import AccountingError
 from discreet.privacy import NeighboringRelation
 
@@ -15,10 +17,23 @@ from discreet.privacy import NeighboringRelation
 def terms_of(events: Sequence[Event]) -> tuple[GaussianTerm, ...]:
     """The Gaussian steps that the events are made of.
 
+    A shuffled event that follows another one in the middle of an epoch, because the noise changed
+    there, is counted from that place: its steps may reach into one epoch more.
+
     Raises:
         AccountingError: If an event is not made of Gaussian steps.
     """
-    return gaussian_terms([event.to_dp_event() for event in events])
+    described: list[DpEvent] = []
+    per_epoch = position = 0
+    for event in events:
+        if isinstance(event, ShuffledGaussian) and event.steps > 0:
+            position = position if event.steps_per_epoch == per_epoch else 0
+            per_epoch = event.steps_per_epoch
+            described.append(event.with_steps(position + event.steps).to_dp_event())
+            position = (position + event.steps) % per_epoch
+        else:
+            described.append(event.to_dp_event())
+    return gaussian_terms(described)
 
 
 def plain_terms_of(events: Sequence[Event], *, accountant: str) -> tuple[GaussianTerm, ...]:

@@ -21,6 +21,7 @@ import numpy as np
 from dp_accounting.pld import privacy_loss_distribution
 from dp_accounting.pld.pld_pmf import PLDPmf
 from dp_accounting.pld.privacy_loss_distribution import PrivacyLossDistribution
+from numpy.typing import NDArray
 
 from discreet.accounting._gaussian import GaussianTerm, Truncation, sensitivity_factor
 from discreet.errors import AccountingError
@@ -34,7 +35,7 @@ COARSEST_GRID = 1.0
 _STEP_CELLS = 110_000
 _TOTAL_CELLS = 1_000_000
 # dp-accounting leaves out no more than e^-50 of a step's mass: 10.2 standard deviations.
-_TAIL_DEVIATIONS = 10.2
+TAIL_DEVIATIONS = 10.2
 # ... and no more than 1e-15 of a composition's: log(2 / 1e-15).
 _TAIL_EXPONENT = 35.2
 _COARSE_FACTOR = 16
@@ -100,6 +101,14 @@ class ComposedLoss:
         """Smallest δ on record for ε, at most 1."""
         return min(1.0, float(self.distribution.get_delta_for_epsilon(epsilon)) + self.slack)
 
+    def deltas(self, epsilons: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The same for several ε, ascending."""
+        with np.errstate(all="ignore"):
+            found = np.asarray(self.distribution.get_delta_for_epsilon(epsilons.tolist()))
+        # e^ε may overflow; δ falls, so what holds at a smaller ε holds there.
+        falling = np.minimum.accumulate(np.nan_to_num(found, nan=1.0))
+        return np.minimum(1.0, falling + self.slack)
+
 
 def compose(
     terms: Sequence[GaussianTerm], *, relation: NeighboringRelation, coarse: bool = False
@@ -151,20 +160,21 @@ def choose_grid(
             variance += (
                 _probability(term.truncation) * cut * cut * math.expm1(min(4 * precision, 700))
             )
-        width = _TAIL_DEVIATIONS * shift / term.noise_multiplier + shift * shift * precision / 2
+        width = TAIL_DEVIATIONS * shift / term.noise_multiplier + shift * shift * precision / 2
         relative_variance = term.steps * min(variance / width**2, term.sample_rate)
         side = min(relative_variance * k / 2 + _TAIL_EXPONENT / k for k in range(1, 21))
         total += 2 * width * side
         widest, narrowest = max(widest, width), min(narrowest, deviation)
-    fine = _power_of_two(max(widest / _STEP_CELLS, total / _TOTAL_CELLS), round_up=True)
+    fine = power_of_two(max(widest / _STEP_CELLS, total / _TOTAL_CELLS), round_up=True)
     if not coarse or fine > COARSEST_GRID:
         return fine
     # The grid must resolve one step's loss, or rounding takes over.
     limit = min(_COARSE_FACTOR * fine, COARSEST_GRID, narrowest / 4)
-    return max(fine, _power_of_two(limit, round_up=False))
+    return max(fine, power_of_two(limit, round_up=False))
 
 
-def _power_of_two(width: float, *, round_up: bool) -> float:
+def power_of_two(width: float, *, round_up: bool) -> float:
+    """The finest grid times the power of two that is next to the width."""
     exponent = math.log2(max(width / FINEST_GRID, 1.0))
     return FINEST_GRID * 2.0 ** (math.ceil(exponent) if round_up else math.floor(exponent))
 
@@ -172,20 +182,17 @@ def _power_of_two(width: float, *, round_up: bool) -> float:
 def _compose_on(
     terms: tuple[GaussianTerm, ...], *, relation: NeighboringRelation, grid: float
 ) -> ComposedLoss | None:
-    parts = [
-        # Full-batch steps compose to one Gaussian step with less noise.
-        _one_step(term.noise_multiplier / math.sqrt(term.steps), 1.0, None, relation, grid)
-        if term.closed
-        else _one_step(
-            term.noise_multiplier,
-            term.sample_rate,
-            term.truncation if _is_cut(term) else None,
-            relation,
-            grid,
-        ).self_compose(term.steps)
-        for term in terms
-    ]
-    distribution = functools.reduce(PrivacyLossDistribution.compose, parts)
+    return judged(_joined(terms, relation, grid), terms)
+
+
+def judged(
+    distribution: PrivacyLossDistribution, terms: Sequence[GaussianTerm]
+) -> ComposedLoss | None:
+    """The distribution of the composed terms with its slack; None where its grid is too fine.
+
+    Raises:
+        AccountingError: If the mass is not a number.
+    """
     excess, lost = 0.0, 0.0
     for finite, infinite in _masses(distribution):
         total = float(finite.sum()) + infinite
@@ -203,6 +210,26 @@ def _compose_on(
     return ComposedLoss(distribution, _ROUNDING + _ROUNDING_PER_STEP * steps + lost)
 
 
+# Asked again with one more step, or one more term, when ε is wanted along the way: all but the
+# last term are composed already.
+@functools.lru_cache(maxsize=4)
+def _joined(
+    terms: tuple[GaussianTerm, ...], relation: NeighboringRelation, grid: float
+) -> PrivacyLossDistribution:
+    last = _many_steps(terms[-1], relation, grid)
+    return last if len(terms) == 1 else _joined(terms[:-1], relation, grid).compose(last)
+
+
+def _many_steps(
+    term: GaussianTerm, relation: NeighboringRelation, grid: float
+) -> PrivacyLossDistribution:
+    sigma, truncation = term.noise_multiplier, term.truncation if _is_cut(term) else None
+    if term.closed:
+        # Full-batch steps compose to one Gaussian step with less noise.
+        return _one_step(sigma / math.sqrt(term.steps), 1.0, None, relation, grid)
+    return _one_step(sigma, term.sample_rate, truncation, relation, grid).self_compose(term.steps)
+
+
 def _is_cut(term: GaussianTerm) -> bool:
     # Rarer truncations than rounding errors are counted as such, with infinite loss.
     return term.steps * _probability(term.truncation) > _ROUNDING
@@ -213,7 +240,7 @@ def _probability(truncation: Truncation | None) -> float:
 
 
 # Pure, and asked again with the same arguments when ε is wanted after each epoch.
-@functools.lru_cache(maxsize=8)
+@functools.lru_cache(maxsize=40)
 def _one_step(
     noise_multiplier: float,
     sample_rate: float,
@@ -244,7 +271,11 @@ def _one_step(
             kept = gaussian(noise_multiplier / 2, truncation.kept, replace)
             always = kept.compute_mixture(always, share)
         step = always.compute_mixture(step, cut)
-    # Dense, because composing a sparse one T times first works out size ** T exactly.
+    return dense(step)
+
+
+def dense(step: PrivacyLossDistribution) -> PrivacyLossDistribution:
+    """The same, dense: composing a sparse one T times first works out size ** T exactly."""
     remove, add = (pmf.to_dense_pmf() for pmf in _directions(step))
     return PrivacyLossDistribution(remove, add)
 

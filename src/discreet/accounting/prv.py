@@ -11,6 +11,7 @@ from discreet import _validate
 from discreet.accounting import _gaussian, _prv
 from discreet.accounting._common import plain_terms_of, refuse_replace_one, version_of
 from discreet.accounting.events import Event
+from discreet.accounting.pld import PldAccountant
 from discreet.privacy import NeighboringRelation
 
 
@@ -42,9 +43,9 @@ class PrvAccountant:
         """Library and version that the numbers come from."""
         return version_of("opacus")
 
-    def coarse(self) -> PrvAccountant:
-        """The same accountant with a mesh for five times the error."""
-        return PrvAccountant(relation=self.relation, epsilon_error=5 * _prv.EPSILON_ERROR)
+    def coarse(self) -> PldAccountant:
+        """The pld accountant on its coarse grid: Opacus' mesh has no form as cheap as that."""
+        return PldAccountant(relation=self.relation).coarse()
 
     def epsilon(self, events: Sequence[Event], *, delta: float) -> float:
         """Smallest ε proven at δ; 0 if nothing ran, ∞ if a step had no noise.

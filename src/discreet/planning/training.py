@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from discreet.accounting import (
+    PoissonSampledGaussian,
     calibrate_noise_multiplier,
     default_delta,
     epsilon_per_step_count,
@@ -105,8 +106,11 @@ def plan_training(arguments: PrivacyArguments, *, population: int) -> TrainingPl
         noise_multiplier = calibrate_noise_multiplier(
             target_epsilon=arguments.epsilon,
             delta=delta,
-            sample_rate=batch / population,
-            steps=steps,
+            events=lambda noise_multiplier: [
+                PoissonSampledGaussian(
+                    sample_rate=batch / population, noise_multiplier=noise_multiplier, steps=steps
+                )
+            ],
             accountant=make_accountant(arguments.accountant),
         )
     mechanism = MechanismConfig(

@@ -1,0 +1,138 @@
+"""What a guarantee for one unit says of several at once."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+
+from dp_accounting.pld import privacy_loss_distribution
+from dp_accounting.pld.privacy_loss_distribution import PrivacyLossDistribution
+from scipy import stats
+
+from discreet import _validate
+from discreet.accounting import _gaussian, _pld
+from discreet.accounting._common import checked, terms_of
+from discreet.accounting._gaussian import GaussianTerm
+from discreet.accounting.events import Event
+from discreet.accounting.pld import PldAccountant
+from discreet.privacy import NeighboringRelation
+
+_RELATION = NeighboringRelation.ADD_OR_REMOVE_ONE
+_TOLERANCE = 1e-3
+# The grid follows the width of a group's loss: a table is for reading, not for calibration.
+_CELLS = 30_000
+
+
+def group_epsilon(events: Sequence[Event], *, size: int, delta: float) -> float:
+    """ε of a whole group that is added or removed: all images of one patient, say.
+
+    Three bounds, of which the smallest holds:
+
+    - Poisson samples: the group moves a step's sum by at most the number of its members drawn,
+      which is binomial. The step is a mixture of Gaussians with these weights (Ganesh 2024,
+      "Tight Group-Level DP Guarantees for DP-SGD with Sampling via Mixture of Gaussians
+      Mechanisms", Theorem 3.1).
+    - However units are sampled, the group moves a step's sum by at most `size` times what one
+      unit moves it: the Gaussian mechanism with that sensitivity. For the full batch and for
+      shuffled epochs this is all there is.
+    - Whatever the mechanism, (ε, δ′) for one unit is (kε, δ) for k, with
+      δ = δ′ (e^(kε) − 1) / (e^ε − 1) (Vadhan 2017, "The Complexity of Differential Privacy",
+      Lemma 2.2).
+
+    Args:
+        events: What ran.
+        size: Number k of units in the group, at least 1.
+        delta: δ of the guarantee for the group.
+
+    Returns:
+        An upper bound by privacy loss distributions; never below that of one unit, ∞ if a step
+        had no noise.
+
+    Raises:
+        ConfigurationError: If an argument is out of range.
+        AccountingError: If an event has no accounting.
+    """
+    _validate.open_unit_interval(delta=delta)
+    _validate.positive_int(size=size)
+    one = PldAccountant()
+    alone = one.epsilon(events, delta=delta)
+    if size == 1 or not terms_of(events):
+        return alone
+    terms = terms_of(events)
+    mu = size * _gaussian.unamplified_mu(terms, _RELATION)
+    if not math.isfinite(mu * mu):
+        return math.inf
+    bound = _gaussian.gaussian_epsilon(mu, delta=delta)
+    if all(term.truncation is None for term in terms):
+        if not all(term.closed for term in terms):
+            bound = min(bound, _mixture_epsilon(terms, size=size, delta=delta))
+    else:
+        bound = min(bound, _converted(events, size=size, delta=delta))
+    return checked(max(bound, alone))
+
+
+def _mixture_epsilon(terms: Sequence[GaussianTerm], *, size: int, delta: float) -> float:
+    widest = max(
+        _pld.TAIL_DEVIATIONS * size / t.noise_multiplier + (size / t.noise_multiplier) ** 2 / 2
+        for t in terms
+    )
+    grid = _pld.power_of_two(16 * max(_pld.FINEST_GRID, widest / 16 / _CELLS), round_up=True)
+    while grid <= _pld.COARSEST_GRID:
+        parts = [_mixture_steps(term, size=size, grid=grid) for term in terms]
+        distribution = functools.reduce(PrivacyLossDistribution.compose, parts)
+        composed = _pld.judged(distribution, terms)
+        if composed is not None:
+            return composed.epsilon(delta=delta)
+        grid *= 2
+    return math.inf
+
+
+def _mixture_steps(term: GaussianTerm, *, size: int, grid: float) -> PrivacyLossDistribution:
+    """All steps of a term, for a group: k members drawn move the sum by k."""
+    drawn = range(size + 1)
+    weights = [float(stats.binom.pmf(k, size, term.sample_rate)) for k in drawn]
+    if term.sample_rate == 1:
+        sigma = term.noise_multiplier / math.sqrt(term.steps) / size
+        step = privacy_loss_distribution.from_gaussian_mechanism(
+            sigma, value_discretization_interval=grid
+        )
+        return _pld.dense(step)
+    # Weights are rounded; what is missing to 1 goes to the largest shift.
+    weights[-1] += max(0.0, 1.0 - math.fsum(weights))
+    step = privacy_loss_distribution.from_mixture_gaussian_mechanism(
+        term.noise_multiplier,
+        sensitivities=[float(k) for k in drawn if weights[k] > 0],
+        sampling_probs=[weight for weight in weights if weight > 0],
+        value_discretization_interval=grid,
+    )
+    return _pld.dense(step).self_compose(term.steps)
+
+
+def _converted(events: Sequence[Event], *, size: int, delta: float) -> float:
+    """The least k ε over the base δ that the conversion allows."""
+    accountant = PldAccountant().coarse()
+
+    def group_delta(epsilon: float) -> float:
+        """δ of the group at k · ε."""
+        base = accountant.delta(events, epsilon=epsilon)
+        if base <= 0:
+            return 0.0
+        if epsilon == 0:
+            return min(1.0, size * base)
+        # (e^(kε) − 1) / (e^ε − 1), as a logarithm, so that it does not overflow.
+        growth = (size - 1) * epsilon + math.log(
+            -math.expm1(-size * epsilon) / -math.expm1(-epsilon)
+        )
+        logarithm = math.log(base) + growth
+        return 1.0 if logarithm > 0 else math.exp(logarithm)
+
+    low, high = 0.0, 1.0
+    while group_delta(high) > delta:
+        low, high = high, 2 * high
+        if high > 500:
+            return math.inf
+    while high - low > _TOLERANCE * high:
+        middle = (low + high) / 2
+        low, high = (low, middle) if group_delta(middle) <= delta else (middle, high)
+    return size * high
