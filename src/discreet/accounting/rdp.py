@@ -85,9 +85,7 @@ class RdpAccountant:
         mu = _gaussian.unamplified_mu(terms, self.relation)
         if not math.isfinite(mu * mu):  # no noise, or so little that its square is zero
             return list(library.orders), [math.inf] * len(library.orders)
-        rdp = np.sum(
-            [t.steps * _one_step(t.noise_multiplier, t.sample_rate) for t in terms], axis=0
-        )
+        parts = [t.steps * _one_step(t.noise_multiplier, t.sample_rate) for t in terms]
         # The library takes a divergence that rounding made negative for "ε = 0".
         steps = sum(term.steps for term in terms)
         rdp = np.maximum(np.sum(parts, axis=0), 0) + steps * _RDP_ROUNDING_PER_STEP

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import cast
 
-import dp_accounting
-from scipy import stats
-
+from discreet import accounting
 from discreet.accounting import (
     Accountant,
     AccountantName,
@@ -17,9 +16,6 @@ from discreet.accounting import (
     calibrate_noise_multiplier,
     make_accountant,
 )
-
-# Rounded up: a group's ε may be told a few per cent too large, never too small.
-_GROUP_GRID = 5e-3
 
 
 def accountant(name: str) -> Accountant:
@@ -37,31 +33,8 @@ def without_sampling(event: PoissonSampledGaussian) -> Event:
 
 
 def group_epsilon(event: PoissonSampledGaussian, *, size: int, delta: float) -> float:
-    """ε of adding or removing `size` units at once.
-
-    A step then draws a Binomial(size, q) number of them, each of which may move the sum by the
-    clip bound: a mixture of Gaussians (dp-accounting's event of that name).
-
-    Args:
-        event: The run, for one unit.
-        size: Number of units that belong together.
-        delta: δ of the guarantee.
-    """
-    sigma, q = event.noise_multiplier, event.sample_rate
-    if sigma == 0:
-        return math.inf
-    if q == 1:
-        whole = PoissonSampledGaussian(
-            sample_rate=1.0, noise_multiplier=sigma / size, steps=event.steps
-        )
-        return make_accountant("pld").epsilon([whole], delta=delta)
-    sizes = range(size + 1)
-    step = dp_accounting.dp_event.MixtureOfGaussiansDpEvent(
-        sigma, list(sizes), [float(p) for p in stats.binom.pmf(sizes, size, q)]
-    )
-    library = dp_accounting.pld.PLDAccountant(value_discretization_interval=_GROUP_GRID)
-    library.compose(step, event.steps)
-    return float(library.get_epsilon(delta))
+    """ε of adding or removing `size` units at once."""
+    return accounting.group_epsilon([event], size=size, delta=delta)
 
 
 def calibrate(
@@ -71,7 +44,6 @@ def calibrate(
     return calibrate_noise_multiplier(
         target_epsilon=target_epsilon,
         delta=delta,
-        sample_rate=event.sample_rate,
-        steps=event.steps,
+        events=lambda noise: [dataclasses.replace(event, noise_multiplier=noise)],
         accountant=accountant,
     )
