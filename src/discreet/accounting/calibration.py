@@ -26,7 +26,7 @@ _SMALLEST_RAISE = 1e-4
 _SLOPE_WIDTH = 1e-2
 _CORRECTIONS = 4
 # Relative distance below the target at which ε is as good as met.
-_CLOSE_ENOUGH = 1e-3
+_CLOSE_ENOUGH = 4e-4
 
 # Below so many units δ < 1/n says nothing.
 _FEW_UNITS = 100
