@@ -52,7 +52,9 @@ def test_json_tells_the_same(
     (tmp_path / "key.pem").write_text(public_pem(key.signer))
     assert main(["verify", str(release), f"key={tmp_path / 'key.pem'}", "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
-    assert facts["valid"] is facts["claim_valid"] is facts["signed"] is facts["key_is_known"] is True
+    assert (
+        facts["valid"] is facts["claim_valid"] is facts["signed"] is facts["key_is_known"] is True
+    )
     (release / "PRIVACY.md").write_text("trust me")
     assert main(["verify", str(release), "--json"]) == 2
     facts = json.loads(capsys.readouterr().out)
@@ -61,7 +63,8 @@ def test_json_tells_the_same(
 
 
 @pytest.mark.parametrize(
-    "words", [["verify"], ["verify", "a", "release=b"], ["verify", "a", "seed=1"], ["verify", "/no"]]
+    "words",
+    [["verify"], ["verify", "a", "release=b"], ["verify", "a", "seed=1"], ["verify", "/no"]],
 )
 def test_mistakes_are_told(words: list[str], capsys: pytest.CaptureFixture[str]):
     assert main(words) == 2

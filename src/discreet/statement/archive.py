@@ -40,9 +40,10 @@ _MODULE_CLASS = re.compile(
     r"(torch\.nn\.modules\.\w+|ultralytics\.nn\.modules\.\w+|ultralytics\.nn\.tasks) [A-Z]\w*"
 )
 _STORAGE = re.compile(r"torch (Half|Float|Double|BFloat16|Long|Int|Short|Char|Byte|Bool)Storage")
-_BYTES = dict.fromkeys(("Char", "Byte", "Bool"), 1)
-_BYTES |= dict.fromkeys(("Half", "BFloat16", "Short"), 2)
-_BYTES |= dict.fromkeys(("Float", "Int"), 4) | dict.fromkeys(("Double", "Long"), 8)
+_BYTES = {
+    "Char": 1, "Byte": 1, "Bool": 1, "Half": 2, "BFloat16": 2, "Short": 2,
+    "Float": 4, "Int": 4, "Double": 8, "Long": 8,
+}  # fmt: skip
 _MEMBER = re.compile(
     r"archive/(data\.pkl|byteorder|version|\.format_version|\.storage_alignment"
     r"|\.data/serialization_id|data/\d+)"
