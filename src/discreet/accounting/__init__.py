@@ -6,6 +6,7 @@ from discreet.accounting.accountant import (
     PldAccountant,
     PrvAccountant,
     RdpAccountant,
+    epsilon_of_runs,
     make_accountant,
 )
 from discreet.accounting.calibration import calibrate_noise_multiplier, default_delta
@@ -36,6 +37,7 @@ __all__ = [
     "TruncatedPoissonSampledGaussian",
     "calibrate_noise_multiplier",
     "default_delta",
+    "epsilon_of_runs",
     "epsilon_per_prefix",
     "epsilon_per_step_count",
     "event_from_json",

@@ -65,3 +65,19 @@ def make_accountant(
             raise AccountingError(
                 f"unknown accountant {name!r}", where="accountant", do="use pld, rdp or prv"
             )
+
+
+def epsilon_of_runs(events: Sequence[Event], *, delta: float, accountant: Accountant) -> float:
+    """ε of several runs composed at once, by their accountant or the one that knows all events.
+
+    Runs on the same images need not have been planned with the accountant of the latest one.
+
+    Args:
+        events: What ran, each event `ended()`.
+        delta: δ of the guarantee.
+        accountant: Computes ε where it can; `pld` where it cannot.
+    """
+    try:
+        return accountant.epsilon(events, delta=delta)
+    except AccountingError:
+        return make_accountant("pld", relation=accountant.relation).epsilon(events, delta=delta)

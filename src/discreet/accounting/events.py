@@ -35,6 +35,10 @@ class Event(Protocol):
         """The same mechanism, run that many steps."""
         ...
 
+    def ended(self) -> Self:
+        """The event as it counts beside those of other runs: what it had begun, in full."""
+        ...
+
     def to_dp_event(self) -> dp_accounting.DpEvent:
         """The event in dp-accounting's vocabulary, noise relative to the sensitivity."""
         ...
@@ -60,6 +64,10 @@ class _GaussianSteps:
     def with_steps(self, steps: int) -> Self:
         """The same mechanism, run `steps` steps."""
         return dataclasses.replace(self, steps=steps)
+
+    def ended(self) -> Self:
+        """Itself: each step is complete."""
+        return self
 
     def to_json(self) -> dict[str, object]:
         """`kind` and the attributes."""
@@ -175,6 +183,10 @@ class ShuffledGaussian(_GaussianSteps):
         """The steps that are missing to the end of the last epoch; none where it is whole."""
         return self.with_steps(-self.steps % self.steps_per_epoch)
 
+    def ended(self) -> Self:
+        """With its last epoch in full: another run deals its units anew."""
+        return self.with_steps(self.steps + self.rest_of_epoch.steps)
+
     def to_dp_event(self) -> dp_accounting.DpEvent:
         """No-op, or one Gaussian step for each epoch begun."""
         return _poisson(1.0, self.noise_multiplier, self.epochs)
@@ -281,7 +293,10 @@ def event_from_json(data: Mapping[str, object]) -> Event:
 
 
 def merge(events: Iterable[Event]) -> tuple[Event, ...]:
-    """Events in order, steps of equal neighbours added up, events of no steps left out."""
+    """Events of one run in order, steps of equal neighbours added up, those of none left out.
+
+    Of several runs, each event is `ended()` first.
+    """
     merged: list[Event] = []
     for event in events:
         if event.steps == 0:

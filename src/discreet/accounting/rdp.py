@@ -88,7 +88,7 @@ class RdpAccountant:
         parts = [t.steps * _one_step(t.noise_multiplier, t.sample_rate) for t in terms]
         # The library takes a divergence that rounding made negative for "ε = 0".
         steps = sum(term.steps for term in terms)
-        rdp = np.maximum(rdp, 0) + steps * _RDP_ROUNDING_PER_STEP
+        rdp = np.maximum(np.sum(parts, axis=0), 0) + steps * _RDP_ROUNDING_PER_STEP
         return list(library.orders), list(rdp)
 
 
