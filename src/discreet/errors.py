@@ -16,10 +16,15 @@ DiscreetError                 base; the command line exits with status 2
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 MAX_PROBLEMS_SHOWN = 20
+
+
+# user:password@ after ://, to the last @ of the word: a password may hold anything.
+_PASSWORD = re.compile(r"(://[^\s:/@]*):\S*@")
 
 
 class DiscreetError(Exception):
@@ -32,12 +37,19 @@ class DiscreetError(Exception):
     """
 
     def __init__(self, what: str, *, where: str | None = None, do: str | None = None) -> None:
-        self.what, self.where, self.do = what, where, do
+        what = without_password(what)
+        self.what, self.where = what, where and without_password(where)
+        self.do = do and without_password(do)
         super().__init__(what)
 
     def __str__(self) -> str:
         text = f"{self.where}: {self.what}" if self.where else self.what
         return f"{text}\n  {self.do}" if self.do else text
+
+
+def without_password(text: str) -> str:
+    """The same with the password of every address in it replaced by stars."""
+    return _PASSWORD.sub(r"\1:***@", text)
 
 
 class ConfigurationError(DiscreetError, ValueError):

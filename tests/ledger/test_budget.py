@@ -5,11 +5,20 @@ from typing import Any
 
 import pytest
 
-from discreet.accounting import Event, PoissonSampledGaussian, RdpAccountant
+from discreet.accounting import (
+    AccountantName,
+    Event,
+    PoissonSampledGaussian,
+    RdpAccountant,
+    ShuffledGaussian,
+    TruncatedPoissonSampledGaussian,
+    make_accountant,
+)
 from discreet.errors import BudgetError, ConfigurationError, LedgerError
 from discreet.ledger import BudgetLedger, Reservation
 from tests.ledger.conftest import DELTA, PLD, STEP, epsilon, images
 
+NAMES: tuple[AccountantName, ...] = ("pld", "rdp", "prv")
 QUIET = PoissonSampledGaussian(sample_rate=1.0, noise_multiplier=30.0, steps=1)
 
 
@@ -280,3 +289,31 @@ def test_the_quick_bound_is_one(noise: float, rate: float):
     if 0.7 <= noise < 1e3:
         assert bound <= 1.1 * true
     assert bound >= PLD.coarse().epsilon([event, event], delta=DELTA) * 0.98
+
+
+def test_a_shuffled_epoch_that_a_run_has_begun_counts_in_full(ledger: BudgetLedger) -> None:
+    """Each run deals its units anew: two begun epochs are two, not a fifth of one."""
+    step = ShuffledGaussian(noise_multiplier=1.2, steps_per_epoch=10, steps=1)
+    for number in range(2):
+        run = ledger.reserve(
+            run_id=f"shuffled{number}", name="d", digests=[b"x" * 16], planned=[step],
+            accountant=make_accountant("pld"), delta=1e-5,
+        )  # fmt: skip
+        run.charge(step)
+        run.settle()
+    twice = make_accountant("pld").epsilon([step.with_steps(20)], delta=1e-5)
+    spent = ledger.total([b"x" * 16], delta=1e-5, accountant=make_accountant("pld"))
+    assert spent.epsilon == pytest.approx(twice)
+
+
+def test_a_total_over_events_that_its_accountant_does_not_know(ledger: BudgetLedger) -> None:
+    event = TruncatedPoissonSampledGaussian(
+        sample_rate=0.1, noise_multiplier=1.2, steps=2, population=100, largest_batch=20
+    )
+    run = ledger.reserve(
+        run_id="truncated", name="d", digests=[b"x" * 16], planned=[event],
+        accountant=make_accountant("pld"), delta=1e-5,
+    )  # fmt: skip
+    run.charge(event)
+    by = {n: ledger.total([b"x" * 16], delta=1e-5, accountant=make_accountant(n)) for n in NAMES}
+    assert by["rdp"].epsilon == by["prv"].epsilon == by["pld"].epsilon > 0

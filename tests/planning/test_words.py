@@ -124,4 +124,4 @@ def test_numbers_are_rounded_up():
         "7.0",
         "1,234.5",
     ]
-    assert two_decimals(5.0019194e8) == "5.01e+08" and two_decimals(float("inf")) == "∞"
+    assert two_decimals(5.0019194e8) == "5.01e+8" and two_decimals(float("inf")) == "∞"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -14,10 +15,13 @@ import pytest
 from discreet import PrivateYOLO
 from discreet.accounting import event_from_json, make_accountant
 from discreet.api import train
-from discreet.errors import BudgetError, DiscreetError, LedgerError
+from discreet.demo.dataset import write_dataset
+from discreet.demo.scenes import PRIVATE
+from discreet.errors import BudgetError, ConfigurationError, DiscreetError, LedgerError
 from discreet.ledger import BudgetLedger
 from discreet.result import TrainingResult
 from discreet.terminal import SilentReporter
+from discreet.yolo.checkpoint import RunState
 
 from .conftest import ARCHITECTURE, IMGSZ, counts
 
@@ -44,6 +48,24 @@ def ledger() -> BudgetLedger:
 
 def set_budget(ledger: BudgetLedger, epsilon: float) -> None:
     ledger.set_budget(ledger.datasets()[0].id, epsilon, DELTA)
+
+
+def begun(run: Run, **arguments: Any) -> None:
+    """Start a run and interrupt it after its second step."""
+
+    class InterruptAt(SilentReporter):
+        def step(self, done: int, epsilon: float | None = None) -> None:
+            if done == 2:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(InterruptAt(), **arguments)
+
+
+def edit(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
 
 
 def test_the_total_is_over_all_runs_composed_at_once(run: Run):
@@ -141,18 +163,71 @@ def test_a_run_without_protection_is_told_by_all_later_ones(run: Run, ledger: Bu
 
 
 def test_a_run_is_resumed_with_the_ledger_it_was_charged_in(run: Run, tmp_path: Path):
-    class InterruptAt(SilentReporter):
-        def step(self, done: int, epsilon: float | None = None) -> None:
-            if done == 2:
-                raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        run(InterruptAt(), ledger=str(tmp_path / "mine.sqlite"))
+    begun(run, ledger=str(tmp_path / "mine.sqlite"))
     folder = tmp_path / "runs" / "train"
-    with pytest.raises(LedgerError, match="not on record"):
+    with pytest.raises(LedgerError, match=r"not on record|no ledger"):
         train({"resume": str(folder)})
     done = train({"resume": str(folder), "ledger": str(tmp_path / "mine.sqlite")})
     assert done.record.steps.charged == 4
+
+
+@pytest.mark.parametrize("harm", ["deleted", "replaced by a backup"])
+def test_a_ledger_that_is_lost_meanwhile_stops_the_run(
+    run: Run, ledger: BudgetLedger, tmp_path: Path, harm: str
+):
+    class Lose(SilentReporter):
+        def step(self, done: int, epsilon: float | None = None) -> None:
+            path = Path(ledger.location)
+            if done == 2:
+                backup = path.with_suffix(".backup")
+                shutil.copy(path, backup)
+                path.unlink()
+                if harm != "deleted":
+                    backup.rename(path)
+
+    with pytest.raises(LedgerError, match="deleted or replaced"):
+        run(Lose())
+    own = (tmp_path / "runs/train/internal/ledger.jsonl").read_text().splitlines()
+    assert len(own) == 1 + 2  # its header, and the two steps that were applied
+
+
+def test_a_seeded_run_does_not_become_private(run: Run, tmp_path: Path):
+    begun(run, insecure_seed=1)
+    folder = tmp_path / "runs" / "train"
+    edit(folder / "internal" / "run.json", lambda c: c["given"].pop("insecure_seed"))
+    with pytest.raises(LedgerError, match="without a guarantee"):
+        train({"resume": str(folder)})
+
+
+def test_a_run_does_not_go_on_with_images_that_it_does_not_charge(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    begun(run)
+    other = write_dataset(tmp_path / "other", style=PRIVATE, train=24, val=8, size=IMGSZ, seed=6)
+    folder = tmp_path / "runs" / "train"
+    edit(folder / "internal" / "run.json", lambda c: c["given"].update(data=str(other)))
+    monkeypatch.setattr(RunState, "check_unchanged", lambda *_: None)
+    with pytest.raises(LedgerError, match="other images"):
+        train({"resume": str(folder)})
+
+
+def test_a_checkpoint_of_another_run_is_refused(run: Run, tmp_path: Path):
+    run(noise_multiplier=0)
+    begun(run)
+    other, mine = (tmp_path / "runs" / name / "internal" for name in ("train", "train-2"))
+    shutil.copy(other / "checkpoint.pt", mine / "checkpoint.pt")
+    with pytest.raises(DiscreetError, match=r"checkpoint\.pt"):
+        train({"resume": str(mine.parent)})
+
+
+def test_an_argument_may_be_written_otherwise_on_resume(run: Run, tmp_path: Path):
+    begun(run)
+    folder = tmp_path / "runs" / "train"
+    with pytest.raises(ConfigurationError, match="unknown argument"):
+        train({"resume": str(folder), "bogus": 1})
+    again = {"noise_multiplier": "2.00", "batch": "8", "sampling": "poisson", "lr0": None}
+    done = train({"resume": str(folder), **{k: v for k, v in again.items() if v}})
+    assert counts(done) == (4, 4, 4)
 
 
 def test_a_ledger_password_is_never_written(run: Run, tmp_path: Path):
@@ -189,13 +264,7 @@ def test_a_shuffled_run_uses_every_image_once_an_epoch_and_says_what_is_proven(
 
 
 def test_a_shuffled_run_that_is_resumed_deals_anew_and_charges_the_rest(run: Run, tmp_path: Path):
-    class InterruptAt(SilentReporter):
-        def step(self, done: int, epsilon: float | None = None) -> None:
-            if done == 2:
-                raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        run(InterruptAt(), sampling="shuffle", steps=6)
+    begun(run, sampling="shuffle", steps=6)
     result = train({"resume": str(tmp_path / "runs" / "train")})
     assert counts(result) == (6, 6, 5)
     drawn = np.loadtxt(tmp_path / "runs/train/internal/steps.csv", delimiter=",", skiprows=1)[:, 1]

@@ -36,6 +36,13 @@ def usable_names() -> tuple[str, ...]:
     return (*privacy.names(), *accepted)
 
 
+def default_of(name: str) -> object:
+    """What an argument is if it is not given; None where that is worked out."""
+    if name in privacy.names():
+        return privacy.PrivacyArguments.model_fields[name].default
+    return ULTRALYTICS[name].default
+
+
 def is_flag(name: str) -> bool:
     """Whether the bare word means True: `resume` for `resume=True`."""
     entry = ULTRALYTICS.get(name)

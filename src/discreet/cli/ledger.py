@@ -72,7 +72,9 @@ def run(
 
     from discreet.ledger import BudgetLedger
 
-    ledger = BudgetLedger.open(given.get("ledger"), create=action == "set-budget")
+    ledger = BudgetLedger.open(
+        given.get("ledger"), create=action == "set-budget" and "data" in given
+    )
     try:
         match action:
             case "list":

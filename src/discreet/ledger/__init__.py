@@ -1,6 +1,6 @@
 """What was spent: a run's own record of its steps, and the ledger of data sets over all runs."""
 
-from discreet.ledger.accounts import RunAccounts
+from discreet.ledger.accounts import OWN_RECORD, RunAccounts
 from discreet.ledger.budget import BudgetLedger
 from discreet.ledger.changes import BudgetChange
 from discreet.ledger.reservation import Reservation, reconcile
@@ -9,6 +9,7 @@ from discreet.ledger.run import Ledger, RunLedger
 from discreet.ledger.spending import Spent
 
 __all__ = [
+    "OWN_RECORD",
     "Budget",
     "BudgetChange",
     "BudgetLedger",

@@ -91,9 +91,24 @@ class RunAccounts:
 
     @classmethod
     def go_on(
-        cls, folder: Path, *, ledger: BudgetLedger, run_id: str, mechanism: MechanismConfig
+        cls,
+        folder: Path,
+        *,
+        ledger: BudgetLedger,
+        run_id: str,
+        digests: Sequence[bytes],
+        mechanism: MechanismConfig,
+        private: bool,
     ) -> RunAccounts:
         """Take up both records of an interrupted run, brought to the larger count.
+
+        Args:
+            folder: See `begin`.
+            ledger: See `begin`.
+            run_id: See `begin`.
+            digests: See `begin`; must be those that the run was begun with.
+            mechanism: See `begin`; must be the one that was planned.
+            private: See `begin`; what was begun without a guarantee has none.
 
         Raises:
             LedgerError: A record is missing, unreadable, or of another mechanism; or the
@@ -108,6 +123,19 @@ class RunAccounts:
                 "the ledger holds charges of another mechanism than the run's",
                 where=ledger.location,
                 do="resume the run with the arguments and images that it began with",
+            )
+        charged = ledger.find_images(digests)
+        if charged is None or charged.number != reservation.dataset:
+            raise LedgerError(
+                "the run was charged to other images than these",
+                where=ledger.location,
+                do="resume the run with the images that it began with",
+            )
+        if private and not reservation.private:
+            raise LedgerError(
+                "the run was begun without a guarantee, and cannot have one now",
+                where=ledger.location,
+                do="resume the run as it was begun, or start a new one",
             )
         reconcile(reservation, own)
         return cls(ledger, reservation, own)
@@ -144,8 +172,8 @@ class RunAccounts:
         )
 
     def seal(self, digest: bytes) -> bytes:
-        """Seal a digest with the ledger's key; see `discreet.storage.Seal`."""
-        return self._ledger.mac(digest)
+        """Seal a digest as this run's, with the ledger's key; see `discreet.storage.Seal`."""
+        return self._ledger.mac(self._reservation.run_id.encode() + digest)
 
     def settle(self) -> None:
         """The run has ended: what it reserved and did not use is free for others."""

@@ -69,6 +69,7 @@ class Database:
         self.is_sqlite = self._url.get_backend_name() == "sqlite"
         if self.is_sqlite:
             _make_file(Path(self.location), create=create)
+        self._file = _identity(Path(self.location)) if self.is_sqlite else None
         self._engine = self._make_engine()
         self._pid = os.getpid()
         try:
@@ -105,6 +106,7 @@ class Database:
         Raises:
             LedgerError: If the database refuses.
         """
+        self._refuse_another_file()
         try:
             with self._own_engine().connect() as connection:
                 connection = connection.execution_options(**{_WRITES: write})
@@ -118,6 +120,8 @@ class Database:
         except DBAPIError as error:
             # Without the cause: it may hold the URL, and what was to be written.
             raise translate(error, location=self.location, secrets=_secrets_of(self._url)) from None
+        if write:
+            self._refuse_another_file()  # what was written to a file without a name is lost
 
     def lock(self, connection: Connection) -> None:
         """Wait for all others that reserve, settle or change budgets, and keep them out.
@@ -130,6 +134,15 @@ class Database:
         """Close the connections of this process."""
         if os.getpid() == self._pid:
             self._engine.dispose()
+
+    def _refuse_another_file(self) -> None:
+        """An open connection goes on with a file that was deleted: nobody would see its charges."""
+        if self._file is not None and _identity(Path(self.location)) != self._file:
+            raise LedgerError(
+                "the ledger was deleted or replaced while it was in use",
+                where=self.location,
+                do="put it back, then resume the run: its own ledger tells how far it went",
+            )
 
     def _own_engine(self) -> Engine:
         if os.getpid() != self._pid:
@@ -267,6 +280,14 @@ def _make_file(path: Path, *, create: bool) -> None:
             do="Check the permissions of the file and its folder, or choose another ledger with "
             "ledger=.",
         ) from error
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _prepare_sqlite(connection: sqlite3.Connection, record: object) -> None:

@@ -16,7 +16,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
-from discreet.accounting import Accountant, Event, make_accountant
+from discreet.accounting import Accountant, Event, epsilon_of_runs, make_accountant
 from discreet.ledger.curves import curve_of, epsilon_bound, pack, total_of
 from discreet.ledger.rows import Budget, Run
 from discreet.privacy import NeighboringRelation
@@ -41,7 +41,7 @@ def compose(runs: Iterable[Run], steps: Steps) -> tuple[Event, ...]:
     """What ran on an image: equal mechanisms of all runs taken together."""
     totals: dict[Event, int] = {}
     for run in runs:
-        for event in run.first(steps(run)):
+        for event in (event.ended() for event in run.first(steps(run))):
             one = event.with_steps(1)
             totals[one] = totals.get(one, 0) + event.steps
     return tuple(event.with_steps(count) for event, count in totals.items())
@@ -151,5 +151,5 @@ class Judge:
         if wanted not in self._known:
             if not self._works:
                 raise Unproven(events, delta, accountant)
-            self._known[wanted] = accountant.epsilon(events, delta=delta)
+            self._known[wanted] = epsilon_of_runs(events, delta=delta, accountant=accountant)
         return self._known[wanted]

@@ -36,6 +36,16 @@ class Reservation:
         return self._run.id
 
     @property
+    def dataset(self) -> int:
+        """Number of the data set that is charged."""
+        return self._run.dataset
+
+    @property
+    def private(self) -> bool:
+        """Whether the run was begun with a guarantee."""
+        return self._run.private
+
+    @property
     def planned(self) -> tuple[Event, ...]:
         """The events that were planned, in order."""
         return self._run.plan

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from discreet.accounting import Event, event_from_json, make_accountant
+from discreet.accounting import Event, epsilon_of_runs, event_from_json, make_accountant
 from discreet.config import MechanismConfig
 from discreet.statement.figures import assumed_sampling, figures_of
 from discreet.statement.record import ADVERSARY, FLOATING_POINT, OUTPUTS, mechanism_of
@@ -120,7 +120,8 @@ def _spending_faults(record: PrivacyRecord, tolerance: float) -> Iterator[str]:
         yield "spent.delta: it is another than the claim's"
     accountant = make_accountant(record.accountant.name, relation=record.unit.neighboring_relation)
     events = [event_from_json(event) for event in spent.events]
-    epsilon = accountant.epsilon(events, delta=spent.delta)
+    epsilon = epsilon_of_runs(events, delta=spent.delta, accountant=accountant)
+    epsilon = max(epsilon, _number(spent.run))
     if spent.unprotected_runs:
         epsilon = math.inf
     if not _close(stated, epsilon, tolerance):

@@ -153,7 +153,7 @@ def make_record(
         figures=figures_of(mechanism, events, epsilon=epsilon),
         spent=Spending(
             run=finite(epsilon),
-            total=finite(total.epsilon),
+            total=finite(max(total.epsilon, epsilon)),
             delta=total.delta,
             runs=total.runs,
             unprotected_runs=total.unprotected_runs,

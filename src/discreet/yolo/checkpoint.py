@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -14,6 +15,11 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
+from discreet.arguments import known_names, parse_value, privacy
+from discreet.arguments.problems import gather
+from discreet.arguments.split import default_of, usable_names
+from discreet.arguments.suggestions import unknown_argument
+from discreet.arguments.values import check_value
 from discreet.config import MechanismConfig
 from discreet.data import ImageRecord
 from discreet.errors import ConfigurationError, StorageError
@@ -199,16 +205,37 @@ class RunState:
         Raises:
             ConfigurationError: If another argument differs from the run's.
         """
+        problems = [
+            unknown_argument(key, value, usable_names())
+            for key, value in given.items()
+            if key not in known_names()
+        ]
+        if problems:
+            raise gather(problems)
         for key, value in given.items():
-            if key not in _MAY_CHANGE and _plain(key, self.given.get(key)) != _plain(key, value):
+            if key in _MAY_CHANGE:
+                continue
+            own = self.given.get(key, default_of(key))
+            if _meaning(key, own) != _meaning(key, value):
                 raise ConfigurationError(
-                    f"the run was started with {key}={self.given.get(key)!r}, not {value!r}; "
-                    "a run goes on as it began",
+                    f"the run was started with {key}={own!r}, not {value!r}; a run goes on as it "
+                    "began",
                     where=key,
                     do=f"leave {key} out, or start a new run",
                 )
         changed = {key: value for key, value in given.items() if key in _MAY_CHANGE}
         return {**self.given, **changed}
+
+
+def _meaning(key: str, value: Any) -> Any:
+    """What an argument says, however it is written: 1.20 is 1.2, and "8" is 8."""
+    value = _plain(key, value)
+    if key in _PATHS:
+        return value
+    if key in privacy.names():
+        with suppress(ValueError):
+            return check_value(privacy.kind_of(key), value)
+    return parse_value(value) if isinstance(value, str) else value
 
 
 def _plain(key: str, value: Any) -> Any:

@@ -24,7 +24,7 @@ from discreet.accounting import Event
 from discreet.checking import CheckReport
 from discreet.errors import BudgetError, LedgerError
 from discreet.gradients import GradientEngine, make_engine
-from discreet.ledger import BudgetLedger, RunAccounts
+from discreet.ledger import OWN_RECORD, BudgetLedger, RunAccounts
 from discreet.noise import DrawnAhead
 from discreet.planning import plan_rows, plan_warnings
 from discreet.privacy import PrivacySpent
@@ -246,10 +246,18 @@ class PrivateDetectionTrainer(DetectionTrainer):
 
     def _open_accounts(self) -> RunAccounts:
         prepared, mechanism = self.prepared, self.plan.mechanism
-        ledger = BudgetLedger.open(prepared.privacy.ledger)
+        # An interrupted run that has charged has a ledger: another place is a mistake.
+        create = not (self.internal / OWN_RECORD).exists()
+        ledger = BudgetLedger.open(prepared.privacy.ledger, create=create)
+        private = not prepared.reasons_against
         if RunAccounts.exist(self.internal, ledger=ledger, run_id=prepared.state.run_id):
             return RunAccounts.go_on(
-                self.internal, ledger=ledger, run_id=prepared.state.run_id, mechanism=mechanism
+                self.internal,
+                ledger=ledger,
+                run_id=prepared.state.run_id,
+                digests=self._digests,
+                mechanism=mechanism,
+                private=private,
             )
         return RunAccounts.begin(
             self.internal,
@@ -259,7 +267,7 @@ class PrivateDetectionTrainer(DetectionTrainer):
             name=self.dataset.yaml.parent.name,
             digests=self._digests,
             mechanism=mechanism,
-            private=not prepared.reasons_against,
+            private=private,
         )
 
     def _restore(self) -> None:
