@@ -33,7 +33,7 @@ class PatientValidator(DetectionValidator):
     def postprocess(self, preds: Any) -> list[dict[str, torch.Tensor]]:
         """Detections of each image, as Ultralytics gives them."""
         args = cast(Any, self.args)
-        found = non_max_suppression(
+        found: Any = non_max_suppression(
             preds,
             args.conf,
             args.iou,
