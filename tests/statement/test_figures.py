@@ -7,6 +7,8 @@ from scipy.stats import norm
 
 from discreet.accounting import make_accountant
 from discreet.config import MechanismConfig
+from discreet.errors import AccountingError
+from discreet.privacy import NeighboringRelation
 from discreet.statement.figures import attack_bounds, figures_of, profile_of, unamplified
 from discreet.statement.schema import DeltaAtEpsilon, PrivacyRecord
 
@@ -74,6 +76,13 @@ def test_groups_are_those_of_the_gaussian_mechanism(record: PrivacyRecord):
         )
 
 
+def test_mu_is_that_of_the_gaussian_mechanism(record: PrivacyRecord):
+    fitted = record.figures.gaussian_dp
+    assert fitted is not None
+    assert fitted.mu == pytest.approx(MU)
+    assert fitted.regret == 0
+
+
 def test_a_shuffled_loader_has_the_oracle_figure():
     mechanism = MechanismConfig(
         population=100_000,
@@ -86,6 +95,26 @@ def test_a_shuffled_loader_has_the_oracle_figure():
     events = unamplified(mechanism, mechanism.planned_events())
     epsilon = make_accountant("pld").epsilon(events, delta=1e-5)
     assert epsilon == pytest.approx(41.7, abs=0.05)
+
+
+def test_a_group_that_is_replaced_is_taken_away_and_put_back():
+    from discreet.accounting._gaussian import gaussian_epsilon
+
+    replaced = FULL_BATCH.model_copy(update={"relation": NeighboringRelation.REPLACE_ONE})
+    figures = figures_of(replaced, replaced.planned_events(), epsilon=replaced.planned().epsilon)
+    for group in figures.groups:
+        assert group.epsilon == pytest.approx(gaussian_epsilon(2 * group.size * MU, delta=1e-3))
+
+
+def test_a_figure_that_cannot_be_had_is_left_out(monkeypatch: pytest.MonkeyPatch):
+    def fails(*_: object, **__: object) -> float:
+        raise AccountingError("no")
+
+    monkeypatch.setattr("discreet.statement.figures.group_epsilon", fails)
+    monkeypatch.setattr("discreet.statement.figures.gaussian_dp", fails)
+    figures = figures_of(FULL_BATCH, FULL_BATCH.planned_events(), epsilon=1.8)
+    assert figures.gaussian_dp is None
+    assert {group.epsilon for group in figures.groups} == {None}
 
 
 def test_no_bound_no_figures():

@@ -143,12 +143,12 @@ def test_a_word_that_is_published_anyway_is_not_private():
 
 
 @pytest.mark.parametrize("where", ["configuration", "check", "audit"])
-@pytest.mark.parametrize("key", ["seed", "insecure_seed", "box_loss", "train_loss", "save_dir"])
-def test_seeds_and_losses_in_the_record_are_found(release: Path, where: str, key: str):
+@pytest.mark.parametrize("name", ["seed", "insecure_seed", "box_loss", "train_loss", "save_dir"])
+def test_seeds_and_losses_in_the_record_are_found(release: Path, where: str, name: str):
     content = json.loads((release / "privacy.json").read_text())
-    content[where] = {key: 3}
+    content[where] = {name: 3}
     (release / "privacy.json").write_text(json.dumps(content))
-    assert scan_release(release) == [f"privacy.json: it holds {key!r}"]
+    assert scan_release(release) == [f"privacy.json: it holds {name!r}"]
 
 
 def picture(kind: str, **options: Any) -> bytes:

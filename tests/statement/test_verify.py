@@ -207,10 +207,10 @@ def test_a_signed_lie_is_found(resealed: Reseal, record: PrivacyRecord, path: st
 
 def test_figures_of_sampled_steps_are_worked_out_again(resealed: Reseal):
     sampled = MechanismConfig(
-        population=400,
-        expected_batch_size=40,
-        steps=30,
-        noise_multiplier=1.1,
+        population=40,
+        expected_batch_size=20,
+        steps=2,
+        noise_multiplier=2.0,
         max_grad_norm=1.0,
         delta=1e-3,
         noise_schedule="step",

@@ -40,7 +40,8 @@ _MODULE_CLASS = re.compile(
     r"(torch\.nn\.modules\.\w+|ultralytics\.nn\.modules\.\w+|ultralytics\.nn\.tasks) [A-Z]\w*"
 )
 _STORAGE = re.compile(r"torch (Half|Float|Double|BFloat16|Long|Int|Short|Char|Byte|Bool)Storage")
-_BYTES = {"Char": 1, "Byte": 1, "Bool": 1, "Half": 2, "BFloat16": 2, "Short": 2} | {
+_BYTES = {
+    "Char": 1, "Byte": 1, "Bool": 1, "Half": 2, "BFloat16": 2, "Short": 2,
     "Float": 4, "Int": 4, "Double": 8, "Long": 8,
 }  # fmt: skip
 _MEMBER = re.compile(

@@ -8,8 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from discreet.accounting import Accountant, Event
-from discreet.accounting.groups import group_epsilon
+from discreet.accounting import Accountant, Event, gaussian_dp, group_epsilon
 from discreet.config import MechanismConfig, SamplingName
 from discreet.errors import AccountingError
 from discreet.privacy import NeighboringRelation
@@ -18,12 +17,14 @@ from discreet.statement.schema import (
     DeltaAtEpsilon,
     EpsilonAtDelta,
     Figures,
+    GaussianDp,
     GroupGuarantee,
     TruePositiveRate,
 )
 
 DELTAS = (1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8)
 GROUP_SIZES = (2, 5, 10)
+DELTA_FLOOR = 1e-9  # below this δ, nothing is claimed of μ
 FALSE_POSITIVE_RATES = (0.001, 0.01, 0.1)
 _PROFILE_POINTS = 8
 _SAMPLINGS: tuple[SamplingName, ...] = ("poisson", "truncated_poisson", "shuffle")
@@ -50,7 +51,7 @@ def figures_of(mechanism: MechanismConfig, events: Sequence[Event], *, epsilon: 
         ),
         profile=profile,
         attack=attack_bounds(profile) if bounded else None,
-        gaussian_dp=None,
+        gaussian_dp=_gaussian_dp(events, accountant) if bounded else None,
         epsilon_without_amplification=_epsilon(
             unamplified(mechanism, events), accountant, delta=delta
         ),
@@ -155,6 +156,16 @@ def _delta(events: Sequence[Event], accountant: Accountant, *, epsilon: float) -
         return min(1.0, accountant.delta(events, epsilon=epsilon))
     except AccountingError:
         return 1.0
+
+
+def _gaussian_dp(events: Sequence[Event], accountant: Accountant) -> GaussianDp | None:
+    try:
+        found = gaussian_dp(events, delta_floor=DELTA_FLOOR, relation=accountant.relation)
+    except AccountingError:
+        return None
+    if not math.isfinite(found.mu):
+        return None
+    return GaussianDp(mu=found.mu, delta_floor=DELTA_FLOOR, regret=found.regret)
 
 
 def _group_epsilon(

@@ -173,7 +173,9 @@ def _checkpoint_faults(weights: WeightsFile) -> list[str]:
         known = isinstance(settings, dict) and set(settings) <= set(TRAVELLING_SETTINGS)
         if not known:
             faults.append("it holds settings that inference does not need")
-    if state.get("criterion") is not None:
+    parts: Any = state.get("_modules")  # an ordered dict in older versions of torch
+    named = dict(parts.items if isinstance(parts, Inert) else parts or {})
+    if state.get("criterion") is not None or "criterion" in named:
         faults.append("it holds a training loss")
     strings = [*weights.texts]
     faults += [f"it holds {key!r}" for key in strings if _is_private_key(key)]

@@ -220,12 +220,14 @@ class GroupGuarantee(_Part):
 
 
 class GaussianDp(_Part):
-    """The same guarantee as that of one Gaussian mechanism (Dong et al. 2022)."""
+    """The same guarantee as that of one Gaussian mechanism (Dong et al. 2022), always by PLD."""
 
     mu: NonNegative
     """μ: the run is at most as revealing as N(0, 1) against N(μ, 1)."""
+    delta_floor: Delta
+    """Below this δ nothing is claimed of μ."""
     regret: NonNegative
-    """How much looser μ is than what the accountant knows (Gomez et al. 2025)."""
+    """How much μ exaggerates; under 0.01 it stands for the whole curve (Gomez et al. 2025)."""
 
 
 class TruePositiveRate(_Part):
