@@ -21,7 +21,9 @@ from discreet.accounting import (
     Event,
     PldAccountant,
     PoissonSampledGaussian,
+    PrvAccountant,
     RdpAccountant,
+    epsilon_per_prefix,
     epsilon_per_step_count,
     make_accountant,
 )
@@ -48,7 +50,7 @@ def ran(sample_rate: float, steps: int, noise_multiplier: float = 1.2) -> Poisso
     )
 
 
-@pytest.fixture(params=["pld", "rdp"])
+@pytest.fixture(params=["pld", "rdp", "prv"])
 def accountant(request: pytest.FixtureRequest) -> Accountant:
     return make_accountant(request.param)
 
@@ -61,6 +63,7 @@ def test_known_epsilons(q: float, steps: int, pld: float, rdp: float, prv: float
     events = [ran(q, steps)]
     assert PldAccountant().epsilon(events, delta=DELTA) == pytest.approx(pld, rel=2e-3)
     assert RdpAccountant().epsilon(events, delta=DELTA) == pytest.approx(rdp, rel=2e-3)
+    assert PrvAccountant().epsilon(events, delta=DELTA) == pytest.approx(prv, rel=2e-3)
 
 
 @pytest.mark.parametrize(("q", "steps", "pld", "rdp", "prv"), CASES)
@@ -122,8 +125,9 @@ def test_replace_one_trap_of_the_library() -> None:
     assert ours == pytest.approx(1.555, rel=2e-3)
     with pytest.raises(AccountingError, match="replace_one"):
         RdpAccountant(relation=REPLACE)
-    with pytest.raises(AccountingError, match="pld"):
-        make_accountant("rdp", relation=REPLACE)
+    for name in ("rdp", "prv"):
+        with pytest.raises(AccountingError, match="pld"):
+            make_accountant(name, relation=REPLACE)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("epsilon", [0.01, 0.1, 1.0, 3.0])
@@ -198,7 +202,8 @@ def test_event_without_accounting_is_refused(accountant: Accountant) -> None:
 
 
 def test_says_where_numbers_come_from(accountant: Accountant) -> None:
-    assert accountant.version.startswith("dp-accounting 0.6")
+    library = "opacus" if accountant.name == "prv" else "dp-accounting 0.6"
+    assert accountant.version.startswith(library)
     assert accountant.relation is NeighboringRelation.ADD_OR_REMOVE_ONE
     assert make_accountant(accountant.name) == accountant  # type: ignore[arg-type]
 
@@ -252,7 +257,7 @@ def test_rdp_rounding_does_not_make_epsilon_zero() -> None:
 def test_split_events_cost_what_one_event_costs(accountant: Accountant) -> None:
     whole = accountant.epsilon([ran(0.01, 300)], delta=DELTA)
     parts = accountant.epsilon([ran(0.01, 100), ran(0.01, 1), ran(0.01, 199)], delta=DELTA)
-    assert parts == whole
+    assert parts == pytest.approx(whole, rel=1e-12)
 
 
 def test_different_events_compose_in_one_go(accountant: Accountant) -> None:
@@ -260,7 +265,46 @@ def test_different_events_compose_in_one_go(accountant: Accountant) -> None:
     alone = [accountant.epsilon([event], delta=DELTA) for event in (first, second)]
     together = accountant.epsilon([first, second], delta=DELTA)
     assert max(alone) < together < 0.9 * sum(alone)
-    assert together == pytest.approx(accountant.epsilon([second, first], delta=DELTA), rel=1e-9)
+    assert together == pytest.approx(accountant.epsilon([second, first], delta=DELTA), rel=1e-6)
+
+
+# Noise that falls in four stages; by all three accountants, and by the libraries themselves.
+SCHEDULE = [ran(0.01, 1000, 2.0), ran(0.01, 1000, 1.5), ran(0.01, 1000, 1.2), ran(0.02, 500, 1.0)]
+
+
+def test_heterogeneous_known_numbers() -> None:
+    from opacus.accountants import PRVAccountant as OpacusPrv
+
+    pld, rdp, prv = (
+        by.epsilon(SCHEDULE, delta=DELTA)
+        for by in (PldAccountant(), RdpAccountant(), PrvAccountant())
+    )
+    library = dp_accounting.pld.PLDAccountant()
+    renyi = dp_accounting.rdp.RdpAccountant()
+    opacus = OpacusPrv()
+    for event in SCHEDULE:
+        library.compose(event.to_dp_event())
+        renyi.compose(event.to_dp_event())
+        opacus.history.append((event.noise_multiplier, event.sample_rate, event.steps))
+    assert pld == pytest.approx(library.get_epsilon(DELTA), rel=2e-3)
+    assert rdp == pytest.approx(renyi.get_epsilon(DELTA), rel=1e-6)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert prv == pytest.approx(float(opacus.get_epsilon(DELTA)), rel=1e-4)
+    assert pld == pytest.approx(prv - 0.01, abs=3e-3)
+
+
+def test_prv_fails_clearly() -> None:
+    with pytest.raises(AccountingError, match="accountant=pld"):
+        PrvAccountant().epsilon([ran(0.01, 1, 1e-3)], delta=DELTA)
+
+
+def test_prv_is_an_upper_bound_of_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    events = [ran(0.02, 200)]
+    upper, pld = PrvAccountant(), PldAccountant()
+    for epsilon in (0.3, 1.0, 2.0):
+        exact = pld.delta(events, epsilon=epsilon)
+        assert exact <= upper.delta(events, epsilon=epsilon) <= 1.3 * exact + 1e-9
 
 
 def test_sampled_and_full_batch_steps_compose() -> None:
@@ -336,6 +380,24 @@ def test_replacing_costs_at_least_what_removing_does(
 # --- ε along the way -----------------------------------------------------------------------
 
 
+def test_prefixes_of_a_schedule_are_quick_and_rise() -> None:
+    stages = [ran(0.01024, 150, 0.8 + 0.03 * i) for i in range(32)]
+    prefixes = [[]] + [
+        [*stages[: steps // 150], stages[steps // 150].with_steps(steps % 150)]
+        for steps in range(47, 4700, 47)
+    ]
+    for by in (PldAccountant(), RdpAccountant()):
+        began = time.process_time()
+        spent = epsilon_per_prefix(prefixes, delta=DELTA, accountant=by)
+        assert time.process_time() - began < 2 * 5
+        assert spent[0] == 0
+        assert all(a < b for a, b in itertools.pairwise(spent))
+        assert spent[-1] == by.epsilon(prefixes[-1], delta=DELTA)
+        middle = by.epsilon(prefixes[50], delta=DELTA)
+        assert middle * (1 - 1e-9) <= spent[50] <= middle * 1.015
+    assert epsilon_per_prefix([], delta=DELTA, accountant=PldAccountant()) == ()
+
+
 def test_epsilon_along_the_way(accountant: Accountant) -> None:
     event, counts = ran(0.01, 5000), [250 * k for k in range(21)]
     began = time.process_time()
@@ -348,7 +410,9 @@ def test_epsilon_along_the_way(accountant: Accountant) -> None:
     assert last_two[0] <= last_two[1] == spent[-1], "the looser grid shows"
     for k in (1, 7, 19):
         exact = accountant.epsilon([event.with_steps(counts[k])], delta=DELTA)
-        assert exact <= spent[k] <= exact * 1.01
+        # prv's own numbers have its error of 0.01 on top, the quick ones may not.
+        below = 0.011 if accountant.name == "prv" else 0.0
+        assert exact - below <= spent[k] <= exact * 1.01
 
 
 def test_epsilon_along_the_way_after_earlier_events() -> None:

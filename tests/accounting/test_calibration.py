@@ -18,6 +18,8 @@ from discreet.accounting import (
     PldAccountant,
     PoissonSampledGaussian,
     RdpAccountant,
+    ShuffledGaussian,
+    TruncatedPoissonSampledGaussian,
     calibrate_noise_multiplier,
     default_delta,
     make_accountant,
@@ -73,6 +75,41 @@ def test_replace_one_wants_more_noise() -> None:
     )
     assert sigma > 0.9
     assert 8 * 0.99 <= spent(sigma, 0.01024, 4883, by) <= 8
+
+
+N = 1_000_000
+Q, T = 1024 / N, 48_829
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        lambda z: [
+            TruncatedPoissonSampledGaussian(
+                sample_rate=Q, noise_multiplier=z, steps=T, population=N, largest_batch=1152
+            )
+        ],
+        lambda z: [ShuffledGaussian(noise_multiplier=z, steps_per_epoch=977, steps=T)],
+        lambda z: [
+            PoissonSampledGaussian(sample_rate=Q, noise_multiplier=z * k, steps=9000)
+            for k in (2.0, 1.5, 1.2, 1.0)
+        ],
+    ],
+    ids=["truncated", "shuffle", "schedule"],
+)
+def test_any_plan_is_calibrated(events: Callable[[float], Sequence[Event]]) -> None:
+    by = PldAccountant()
+    sigma = calibrate_noise_multiplier(target_epsilon=8, delta=1e-7, events=events, accountant=by)
+    assert 8 * 0.99 <= by.epsilon(events(sigma), delta=1e-7) <= 8
+
+
+def test_prv_is_calibrated() -> None:
+    by = make_accountant("prv")
+    sigma = calibrate_noise_multiplier(
+        target_epsilon=8, delta=DELTA, events=plain(0.01024, 4883), accountant=by
+    )
+    assert 8 * 0.99 <= spent(sigma, 0.01024, 4883, by) <= 8
+    assert sigma == pytest.approx(0.7575, abs=1e-3)
 
 
 @settings(max_examples=6, deadline=None)

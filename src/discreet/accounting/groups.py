@@ -6,6 +6,7 @@ import functools
 import math
 from collections.abc import Sequence
 
+import numpy as np
 from dp_accounting.pld import privacy_loss_distribution
 from dp_accounting.pld.privacy_loss_distribution import PrivacyLossDistribution
 from scipy import stats
@@ -22,6 +23,9 @@ _RELATION = NeighboringRelation.ADD_OR_REMOVE_ONE
 _TOLERANCE = 1e-3
 # The grid follows the width of a group's loss: a table is for reading, not for calibration.
 _CELLS = 30_000
+# A probability that is counted as failure; and the most Gaussians that a mixture is made of.
+_NEVER = 1e-13
+_MOST_PARTS = 100
 
 
 def group_epsilon(events: Sequence[Event], *, size: int, delta: float) -> float:
@@ -73,6 +77,11 @@ def group_epsilon(events: Sequence[Event], *, size: int, delta: float) -> float:
 
 
 def _mixture_epsilon(terms: Sequence[GaussianTerm], *, size: int, delta: float) -> float:
+    if any(high - low > _MOST_PARTS for low, high in (_members_drawn(t, size=size) for t in terms)):
+        return math.inf
+    # More members drawn than are looked at: that likely, δ does not hold; and given that they
+    # are not, the odds against them shift ε by as much.
+    missed = 2 * _NEVER * len(terms)
     widest = max(
         _pld.TAIL_DEVIATIONS * size / t.noise_multiplier + (size / t.noise_multiplier) ** 2 / 2
         for t in terms
@@ -83,27 +92,37 @@ def _mixture_epsilon(terms: Sequence[GaussianTerm], *, size: int, delta: float) 
         distribution = functools.reduce(PrivacyLossDistribution.compose, parts)
         composed = _pld.judged(distribution, terms)
         if composed is not None:
-            return composed.epsilon(delta=delta)
+            return composed.epsilon(delta=delta - missed) + missed if delta > missed else math.inf
         grid *= 2
     return math.inf
 
 
+def _members_drawn(term: GaussianTerm, *, size: int) -> tuple[int, int]:
+    """Fewest and most members of a group that a step draws, but for `_NEVER` over all steps."""
+    rarely = _NEVER / term.steps
+    low = int(stats.binom.ppf(rarely, size, term.sample_rate))
+    high = min(size, int(stats.binom.isf(rarely, size, term.sample_rate)) + 1)
+    return max(0, low), high
+
+
 def _mixture_steps(term: GaussianTerm, *, size: int, grid: float) -> PrivacyLossDistribution:
     """All steps of a term, for a group: k members drawn move the sum by k."""
-    drawn = range(size + 1)
-    weights = [float(stats.binom.pmf(k, size, term.sample_rate)) for k in drawn]
     if term.sample_rate == 1:
         sigma = term.noise_multiplier / math.sqrt(term.steps) / size
         step = privacy_loss_distribution.from_gaussian_mechanism(
             sigma, value_discretization_interval=grid
         )
         return _pld.dense(step)
-    # Weights are rounded; what is missing to 1 goes to the largest shift.
-    weights[-1] += max(0.0, 1.0 - math.fsum(weights))
+    low, high = _members_drawn(term, size=size)
+    drawn = np.arange(low, high + 1)
+    weights = stats.binom.pmf(drawn, size, term.sample_rate)
+    # A larger shift bounds a smaller one: the few that are left out below move up.
+    weights[0] += max(0.0, float(stats.binom.cdf(low - 1, size, term.sample_rate)))
+    weights /= weights.sum()
     step = privacy_loss_distribution.from_mixture_gaussian_mechanism(
         term.noise_multiplier,
-        sensitivities=[float(k) for k in drawn if weights[k] > 0],
-        sampling_probs=[weight for weight in weights if weight > 0],
+        sensitivities=drawn.astype(float).tolist(),
+        sampling_probs=weights.tolist(),
         value_discretization_interval=grid,
     )
     return _pld.dense(step).self_compose(term.steps)
