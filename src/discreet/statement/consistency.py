@@ -120,6 +120,8 @@ def _spending_faults(record: PrivacyRecord, tolerance: float) -> Iterator[str]:
         yield "spent.delta: it is another than the claim's"
     accountant = make_accountant(record.accountant.name, relation=record.unit.neighboring_relation)
     events = [event_from_json(event) for event in spent.events]
+    if record.claim_valid and sum(event.steps for event in events) < record.steps.charged:
+        yield "spent.events: fewer steps than this run charged"
     epsilon = epsilon_of_runs(events, delta=spent.delta, accountant=accountant)
     epsilon = max(epsilon, _number(spent.run))
     if spent.unprotected_runs:
