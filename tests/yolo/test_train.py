@@ -84,7 +84,7 @@ def tree(folder: Path) -> dict[str, tuple[int, int]]:
 def test_ends_at_or_under_the_target_and_says_so(released: TrainingResult):
     assert 7 < released.spent.epsilon <= 8
     assert released.claim_valid
-    assert released.spent.delta == 1e-2
+    assert released.spent.delta == 1e-5
     json.dumps(released.to_json(), allow_nan=False)
     assert set(released.to_json()["metrics"]) >= {"map50", "map50_95"}
 
@@ -95,23 +95,24 @@ def test_the_record_can_be_recomputed_by_a_stranger(released: TrainingResult):
     accountant = make_accountant(record["accountant"]["name"])
     epsilon = accountant.epsilon(events, delta=record["claim"]["delta"])
     assert epsilon == pytest.approx(record["claim"]["epsilon"], rel=1e-9)
-    assert record["steps"] == {"planned": 3, "charged": 3, "executed": 3}
-    assert record["sampling"]["sample_rate"] * record["sampling"]["population"] == 8
+    assert record["steps"] == {"planned": 3, "charged": 3, "executed": 3, "resumes": 0}
+    assert record["sampling"]["sample_rate"] * record["data"]["training"]["units"] == 8
     weights = (released.release / record["weights"]["file"]).read_bytes()
     assert hashlib.sha256(weights).hexdigest() == record["weights"]["sha256"]
-    for key in ("unit", "neighboring_relation", "epsilon", "delta", "valid"):
-        assert record["claim"][key] is not None
+    assert record["claim_valid"] is True
+    assert record["unit"]["neighboring_relation"] == "add_or_remove_one"
 
 
 def test_nothing_of_this_machine_or_of_the_data_is_in_the_release(
     released: TrainingResult, scenes: Path
 ):
-    assert sorted(p.name for p in released.release.iterdir()) == ["privacy.json", "weights.pt"]
+    files = sorted(released.release.iterdir())
+    assert {"privacy.json", "weights.pt"} <= {path.name for path in files}
     images = [p.name for p in (scenes.parent / "images").rglob("*.*")]
     forbidden = ["424242", str(scenes.parent), "project_folder", "run_name", "/tmp", *images]
     import zipfile
 
-    contents = (released.release / "privacy.json").read_bytes()
+    contents = b"".join(path.read_bytes() for path in files if path.suffix != ".pt")
     with zipfile.ZipFile(released.weights) as archive:
         contents += b"".join(archive.read(n) for n in archive.namelist() if n.endswith("pkl"))
         contents += " ".join(archive.namelist()).encode()
