@@ -15,10 +15,9 @@ from discreet.auditing.canaries import GradientCanaries
 from discreet.cli import main
 from discreet.clipping import ClippedSum, FlatClipping, PerExampleGradients
 from discreet.errors import ConfigurationError
-from discreet.noise import DrawnAhead
-from discreet.randomness import RandomSource
+from discreet.noise import DrawnAhead, GaussianMechanism, Mechanism
 from discreet.yolo._compat import load_weights
-from discreet.yolo.audit import AuditedRun, audit_run
+from discreet.yolo.audit import AuditedRun, AuditedTrainer, audit_run
 from discreet.yolo.membership import compare_membership
 
 from .conftest import ARCHITECTURE, IMGSZ
@@ -84,10 +83,11 @@ def test_the_drawn_canaries_are_among_the_units_of_the_step(white_box: AuditedRu
 
 @pytest.mark.slow
 def test_a_run_without_noise_is_refuted(audit: Audit, monkeypatch: pytest.MonkeyPatch):
-    def nothing(self: DrawnAhead, clipped: ClippedSum, source: RandomSource) -> Any:
-        return {name: value.clone() for name, value in clipped.sums.items()}
+    def nothing(self: DrawnAhead, mechanism: GaussianMechanism) -> Mechanism:
+        return GaussianMechanism(noise_multiplier=0.0)
 
-    monkeypatch.setattr(DrawnAhead, "privatise", nothing)
+    monkeypatch.setattr(DrawnAhead, "scaled_by", nothing)
+    monkeypatch.setattr(AuditedTrainer, "_check_step", lambda _: None)  # it would refuse
     assert audit().result.refuted
 
 
@@ -99,6 +99,7 @@ def test_a_run_without_clipping_is_refuted(audit: Audit, monkeypatch: pytest.Mon
         return ClippedSum(sums=gradients.weighted_sum(ones), sensitivity=self.sensitivity)
 
     monkeypatch.setattr(FlatClipping, "clip_and_sum", unclipped)
+    monkeypatch.setattr(AuditedTrainer, "_check_step", lambda _: None)  # it would refuse
     assert audit().result.refuted
 
 
