@@ -39,6 +39,8 @@ TAIL_DEVIATIONS = 10.2
 # ... and no more than 1e-15 of a composition's: log(2 / 1e-15).
 _TAIL_EXPONENT = 35.2
 _COARSE_FACTOR = 16
+# So many mechanisms of a plan are remembered by their beginnings.
+_SHARED_BEGINNING = 64
 # Neighbours that differ by a replacement are two contributions apart.
 _REPLACED = 2.0
 # With less noise a single step is wider than the coarsest grid holds.
@@ -216,6 +218,11 @@ def judged(
 def _joined(
     terms: tuple[GaussianTerm, ...], relation: NeighboringRelation, grid: float
 ) -> PrivacyLossDistribution:
+    if len(terms) > _SHARED_BEGINNING:  # as from a ledger: one after the other
+        joined = _joined(terms[:_SHARED_BEGINNING], relation, grid)
+        for term in terms[_SHARED_BEGINNING:]:
+            joined = joined.compose(_many_steps(term, relation, grid))
+        return joined
     last = _many_steps(terms[-1], relation, grid)
     return last if len(terms) == 1 else _joined(terms[:-1], relation, grid).compose(last)
 
