@@ -180,11 +180,12 @@ LIES = {
     "figures.groups.0.size": 3,
     "figures.attack": None,
     "figures.groups": [],
-    "lifetime.epsilon": 0.1,
-    "lifetime.runs": 0,
-    "lifetime.unprotected_runs": 1,
-    "lifetime.events": [],
-    "lifetime.delta": 1e-2,
+    "spent.total": 0.1,
+    "spent.run": 0.1,
+    "spent.runs": 0,
+    "spent.unprotected_runs": 1,
+    "spent.events": [],
+    "spent.delta": 1e-2,
     "claim_valid": False,
     "claim.reasons_against": ["no noise was added"],
     "random_source.secure": False,
@@ -230,7 +231,7 @@ def test_a_run_without_protection_has_no_lifetime_bound(resealed: Reseal):
         events=record_events(),
     )  # fmt: skip
     record = record_of(total=open_total)
-    assert record.lifetime.epsilon is None
+    assert record.spent.total is None
     assert verify_release(resealed(record)).valid
 
 
