@@ -123,7 +123,6 @@ def test_changed_bytes_are_detected(
     assert verify_release(release).valid
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("signed", [True, False])
 def test_a_thousand_changed_bytes_are_detected(
     resealed: Reseal, record: PrivacyRecord, key: ReleaseKey, signed: bool
@@ -206,6 +205,7 @@ def test_a_signed_lie_is_found(resealed: Reseal, record: PrivacyRecord, path: st
     assert lies, found.faults
 
 
+@pytest.mark.slow
 def test_figures_of_sampled_steps_are_worked_out_again(resealed: Reseal):
     sampled = MechanismConfig(
         population=40,
