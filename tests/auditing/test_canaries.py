@@ -53,20 +53,24 @@ class NoiseOfTheBatch(GaussianMechanism):
 def claim_of(epsilon: float, *, canaries: int, sample_rate: float = 0.5) -> MechanismConfig:
     population = REAL + canaries
     batch = round(population * sample_rate)
-    noise_multiplier = calibrate_noise_multiplier(
-        target_epsilon=epsilon,
-        delta=DELTA,
-        sample_rate=batch / population,
-        steps=STEPS,
-        accountant=make_accountant("pld"),
-    )
-    return MechanismConfig(
-        population=population,
-        expected_batch_size=batch,
-        steps=STEPS,
-        noise_multiplier=noise_multiplier,
-        max_grad_norm=1.0,
-        delta=DELTA,
+
+    def claim(noise_multiplier: float) -> MechanismConfig:
+        return MechanismConfig(
+            population=population,
+            expected_batch_size=batch,
+            steps=STEPS,
+            noise_multiplier=noise_multiplier,
+            max_grad_norm=1.0,
+            delta=DELTA,
+        )
+
+    return claim(
+        calibrate_noise_multiplier(
+            target_epsilon=epsilon,
+            delta=DELTA,
+            events=lambda sigma: claim(sigma).planned_events(),
+            accountant=make_accountant("pld"),
+        )
     )
 
 

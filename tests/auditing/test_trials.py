@@ -9,7 +9,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from discreet.accounting import PoissonSampledGaussian, calibrate_noise_multiplier, make_accountant
+from discreet.accounting import (
+    Event,
+    PoissonSampledGaussian,
+    calibrate_noise_multiplier,
+    make_accountant,
+)
 from discreet.auditing.result import AuditResult, judge
 from discreet.auditing.trials import ADVERSARY, step_trials
 from discreet.clipping import FlatClipping
@@ -27,15 +32,14 @@ LAST_LAYERS = ".cv3.0.2."  # a small part of the model: an audit may look at wha
 
 
 def noise_multiplier() -> float:
+    def one_step(sigma: float) -> list[Event]:
+        return [PoissonSampledGaussian(sample_rate=1.0, noise_multiplier=sigma, steps=1)]
+
+    accountant = make_accountant("pld")
     found = calibrate_noise_multiplier(
-        target_epsilon=EPSILON,
-        delta=DELTA,
-        sample_rate=1.0,
-        steps=1,
-        accountant=make_accountant("pld"),
+        target_epsilon=EPSILON, delta=DELTA, events=one_step, accountant=accountant
     )
-    event = PoissonSampledGaussian(sample_rate=1.0, noise_multiplier=found, steps=1)
-    assert make_accountant("pld").epsilon([event], delta=DELTA) <= EPSILON
+    assert accountant.epsilon(one_step(found), delta=DELTA) <= EPSILON
     return found
 
 

@@ -22,7 +22,9 @@ from discreet.privacy import NeighboringRelation
 _RELATION = NeighboringRelation.ADD_OR_REMOVE_ONE
 _TOLERANCE = 1e-3
 # The grid follows the width of a group's loss: a table is for reading, not for calibration.
-_CELLS = 30_000
+# Rounding adds up over steps, so that many steps need more cells; few steps at a high sample
+# rate make the library search for each cell at length, minutes in all with the most of them.
+_FEWEST_CELLS, _MOST_CELLS, _CELLS_PER_STEP = 1_000, 30_000, 6
 # A probability that is counted as failure; and the most Gaussians that a mixture is made of.
 _NEVER = 1e-13
 _MOST_PARTS = 100
@@ -86,7 +88,9 @@ def _mixture_epsilon(terms: Sequence[GaussianTerm], *, size: int, delta: float) 
         _pld.TAIL_DEVIATIONS * size / t.noise_multiplier + (size / t.noise_multiplier) ** 2 / 2
         for t in terms
     )
-    grid = _pld.power_of_two(16 * max(_pld.FINEST_GRID, widest / 16 / _CELLS), round_up=True)
+    steps = sum(term.steps for term in terms)
+    cells = min(max(_FEWEST_CELLS, _CELLS_PER_STEP * steps), _MOST_CELLS)
+    grid = _pld.power_of_two(16 * max(_pld.FINEST_GRID, widest / 16 / cells), round_up=True)
     while grid <= _pld.COARSEST_GRID:
         parts = [_mixture_steps(term, size=size, grid=grid) for term in terms]
         distribution = functools.reduce(PrivacyLossDistribution.compose, parts)

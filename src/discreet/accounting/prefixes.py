@@ -66,15 +66,8 @@ def epsilon_per_step_count(
     Returns:
         One ε per entry of `step_counts`.
     """
-
-    def spent(steps: int, by: Accountant) -> float:
-        return by.epsilon([*before, event.with_steps(steps)], delta=delta)
-
-    quick = accountant.coarse()
-    known: dict[int, float] = {}
-    ceiling = math.inf
-    for steps in sorted(set(step_counts), reverse=True):
-        # What more steps do not exceed, fewer do not either.
-        ceiling = min(ceiling, spent(steps, quick if known else accountant))
-        known[steps] = ceiling
+    counts = sorted(set(step_counts))
+    prefixes = [[*before, event.with_steps(steps)] for steps in counts]
+    spent = epsilon_per_prefix(prefixes, delta=delta, accountant=accountant)
+    known = dict(zip(counts, spent, strict=True))
     return tuple(known[steps] for steps in step_counts)

@@ -141,6 +141,7 @@ class PrivateDetectionTrainer(DetectionTrainer):
         self._lock = lock_folder(self.internal)
         self._resumes = count_resumes(self.internal, resumed=prepared.resumed is not None)
         self.accounts: RunAccounts | None = None
+        self.check: CheckReport | None = None
         self.executed = 0
         if prepared.resumed is None:
             try:
@@ -547,7 +548,7 @@ class PrivateDetectionTrainer(DetectionTrainer):
             configuration=release.public_settings(vars(self.args)),
             metrics=metrics if public else None,
             accelerator=release.accelerator(self.device),
-            check=self.check.summary(),
+            check=None if self.check is None else self.check.summary(),
             canaries=self.has_canaries,
         )
 
