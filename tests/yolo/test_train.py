@@ -29,6 +29,9 @@ from discreet.errors import (
 )
 from discreet.ledger import BudgetLedger
 from discreet.result import TrainingResult
+from discreet.statement.files import REQUIRED
+from discreet.statement.summary import from_description, summarise
+from discreet.statement.verify import verify_release
 from discreet.storage import lock_folder
 from discreet.terminal import SilentReporter
 
@@ -84,7 +87,7 @@ def tree(folder: Path) -> dict[str, tuple[int, int]]:
 def test_ends_at_or_under_the_target_and_says_so(released: TrainingResult):
     assert 7 < released.spent.epsilon <= 8
     assert released.claim_valid
-    assert released.spent.delta == 1e-2
+    assert released.spent.delta == 1e-5
     json.dumps(released.to_json(), allow_nan=False)
     assert set(released.to_json()["metrics"]) >= {"map50", "map50_95"}
 
@@ -95,23 +98,38 @@ def test_the_record_can_be_recomputed_by_a_stranger(released: TrainingResult):
     accountant = make_accountant(record["accountant"]["name"])
     epsilon = accountant.epsilon(events, delta=record["claim"]["delta"])
     assert epsilon == pytest.approx(record["claim"]["epsilon"], rel=1e-9)
-    assert record["steps"] == {"planned": 3, "charged": 3, "executed": 3}
-    assert record["sampling"]["sample_rate"] * record["sampling"]["population"] == 8
+    assert record["steps"] == {"planned": 3, "charged": 3, "executed": 3, "resumes": 0}
+    assert record["sampling"]["sample_rate"] * record["data"]["training"]["units"] == 8
     weights = (released.release / record["weights"]["file"]).read_bytes()
     assert hashlib.sha256(weights).hexdigest() == record["weights"]["sha256"]
-    for key in ("unit", "neighboring_relation", "epsilon", "delta", "valid"):
-        assert record["claim"][key] is not None
+    assert record["claim_valid"] is True
+    assert record["unit"]["neighboring_relation"] == "add_or_remove_one"
+
+
+def test_the_release_of_a_run_verifies(released: TrainingResult):
+    found = verify_release(released.release)
+    assert found.valid, found.faults
+
+
+def test_an_unsigned_run_is_asked_for(run: Run):
+    result = run(sign=False)
+    assert result.record.signer is None
+    assert verify_release(result.release).valid
+    with pytest.raises(ConfigurationError, match="Ed25519"):
+        run(sign=str(result.release / "privacy.json"))
 
 
 def test_nothing_of_this_machine_or_of_the_data_is_in_the_release(
     released: TrainingResult, scenes: Path
 ):
-    assert sorted(p.name for p in released.release.iterdir()) == ["privacy.json", "weights.pt"]
+    files = sorted(p.name for p in released.release.iterdir())
+    assert files == sorted(REQUIRED)
     images = [p.name for p in (scenes.parent / "images").rglob("*.*")]
     forbidden = ["424242", str(scenes.parent), "project_folder", "run_name", "/tmp", *images]
     import zipfile
 
-    contents = (released.release / "privacy.json").read_bytes()
+    texts = [released.release / name for name in files if name != "weights.pt"]
+    contents = b"".join(path.read_bytes() for path in texts)
     with zipfile.ZipFile(released.weights) as archive:
         contents += b"".join(archive.read(n) for n in archive.namelist() if n.endswith("pkl"))
         contents += " ".join(archive.namelist()).encode()
@@ -175,6 +193,8 @@ def test_the_release_exports_to_onnx_and_agrees(run: Run, tmp_path: Path, norm: 
     stock = YOLO(str(result.weights))
     path = stock.export(format="onnx", imgsz=IMGSZ, simplify=False, verbose=False)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    said = from_description(session.get_modelmeta().custom_metadata_map["description"])
+    assert said == summarise(result.record)
     image = torch.rand(1, 3, IMGSZ, IMGSZ)
     exported = session.run(None, {session.get_inputs()[0].name: image.numpy()})[0]
     with torch.inference_mode():
@@ -206,8 +226,8 @@ def test_public_validation_is_released(released: TrainingResult):
 def test_runs_that_are_not_private_say_so(run: Run, given: dict[str, Any]):
     result = run(**given)
     record = json.loads((result.release / "privacy.json").read_text())
-    assert record["claim"]["valid"] is False
-    assert record["claim"]["reasons"]
+    assert record["claim_valid"] is False
+    assert record["claim"]["reasons_against"]
     assert not result.claim_valid
     json.dumps(result.to_json(), allow_nan=False)
 
