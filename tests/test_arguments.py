@@ -76,6 +76,7 @@ def test_defaults_are_those_of_the_documentation() -> None:
         "final_noise": None,
         "relation": "add_or_remove_one",
         "ledger": None,
+        "sign": True,
         "accountant": "pld",
         "val_data": "private",
         "engine": "discreet",
