@@ -18,15 +18,19 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 @pytest.fixture(autouse=True)
 def _own_ledger(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test charges the ledger of whoever runs the tests, nor another test's."""
-    monkeypatch.setenv("DISCREET_LEDGER", str(tmp_path_factory.mktemp("ledger") / "l.sqlite"))
+    """No test charges the ledger of whoever runs the tests, signs with their key, or shares."""
+    folder = tmp_path_factory.mktemp("ledger")
+    monkeypatch.setenv("DISCREET_LEDGER", str(folder / "l.sqlite"))
+    monkeypatch.setenv("DISCREET_KEY", str(folder / "key.pem"))
 
 
 @pytest.fixture(autouse=True, scope="session")
 def _session_ledger(tmp_path_factory: pytest.TempPathFactory) -> Generator[None]:
     """The same for fixtures that outlive a test."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DISCREET_LEDGER", str(tmp_path_factory.mktemp("ledger") / "l.sqlite"))
+        folder = tmp_path_factory.mktemp("ledger")
+        patch.setenv("DISCREET_LEDGER", str(folder / "l.sqlite"))
+        patch.setenv("DISCREET_KEY", str(folder / "key.pem"))
         yield
 
 

@@ -106,6 +106,20 @@ def test_a_group_that_is_replaced_is_taken_away_and_put_back():
         assert group.epsilon == pytest.approx(gaussian_epsilon(2 * group.size * MU, delta=1e-3))
 
 
+def test_groups_under_a_schedule_are_bounded_and_not_much_looser():
+    from discreet.accounting._gaussian import gaussian_epsilon
+
+    falling = FULL_BATCH.model_copy(
+        update={"noise_schedule": "exponential", "final_noise": 0.5, "steps": 40}
+    )
+    mu = math.sqrt(sum(falling.noise_multiplier_at(step) ** -2 for step in range(1, 41)))
+    epsilon = falling.planned().epsilon
+    for group in figures_of(falling, falling.planned_events(), epsilon=epsilon).groups:
+        exact = gaussian_epsilon(group.size * mu, delta=1e-3)
+        assert group.epsilon is not None
+        assert exact < group.epsilon < 1.5 * exact
+
+
 def test_a_figure_that_cannot_be_had_is_left_out(monkeypatch: pytest.MonkeyPatch):
     def fails(*_: object, **__: object) -> float:
         raise AccountingError("no")

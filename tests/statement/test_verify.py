@@ -17,11 +17,12 @@ import torch
 from discreet.config import MechanismConfig
 from discreet.errors import ConfigurationError, StorageError
 from discreet.ledger import Spent
-from discreet.statement.schema import PrivacyRecord, to_json
+from discreet.statement.figures import figures_of
+from discreet.statement.schema import EpsilonAtDelta, PrivacyRecord, to_json
 from discreet.statement.signing import ReleaseKey, open_key, public_pem
 from discreet.statement.verify import verify_release
 
-from .conftest import record_of
+from .conftest import FULL_BATCH, record_of
 
 Reseal = Callable[..., Path]
 
@@ -123,7 +124,6 @@ def test_changed_bytes_are_detected(
     assert verify_release(release).valid
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("signed", [True, False])
 def test_a_thousand_changed_bytes_are_detected(
     resealed: Reseal, record: PrivacyRecord, key: ReleaseKey, signed: bool
@@ -181,6 +181,7 @@ LIES = {
     "figures.attack": None,
     "figures.groups": [],
     "spent.total": 0.1,
+    "spent.run": 0.1,
     "spent.runs": 0,
     "spent.unprotected_runs": 1,
     "spent.events": [],
@@ -205,6 +206,7 @@ def test_a_signed_lie_is_found(resealed: Reseal, record: PrivacyRecord, path: st
     assert lies, found.faults
 
 
+@pytest.mark.slow
 def test_figures_of_sampled_steps_are_worked_out_again(resealed: Reseal):
     sampled = MechanismConfig(
         population=40,
@@ -224,20 +226,30 @@ def test_figures_of_sampled_steps_are_worked_out_again(resealed: Reseal):
     assert any("claim.epsilon" in fault for fault in verify_release(resealed(lie)).faults)
 
 
+def test_a_lie_told_everywhere_is_found(resealed: Reseal, record: PrivacyRecord):
+    false = figures_of(FULL_BATCH, FULL_BATCH.planned_events(), epsilon=0.5)
+    first = EpsilonAtDelta(delta=1e-3, epsilon=0.5)
+    lie = record.model_copy(
+        update={
+            "claim": record.claim.model_copy(update={"epsilon": 0.5}),
+            "spent": record.spent.model_copy(update={"run": 0.5}),
+            "figures": false.model_copy(
+                update={"epsilon_at_delta": (first, *false.epsilon_at_delta[1:])}
+            ),
+        }
+    )
+    faults = verify_release(resealed(lie)).faults
+    assert any("claim.epsilon: states 0.5, the events give 1.79" in fault for fault in faults)
+
+
 def test_a_run_without_protection_has_no_lifetime_bound(resealed: Reseal):
     open_total = Spent(
         epsilon=float("inf"), delta=1e-3, runs=2, unprotected_runs=1,
-        events=record_events(),
+        events=FULL_BATCH.planned_events(),
     )  # fmt: skip
     record = record_of(total=open_total)
     assert record.spent.total is None
     assert verify_release(resealed(record)).valid
-
-
-def record_events() -> Any:
-    from .conftest import FULL_BATCH
-
-    return FULL_BATCH.planned_events()
 
 
 def test_a_page_of_another_record_is_found(release: Path, record: PrivacyRecord, key: ReleaseKey):

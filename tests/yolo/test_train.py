@@ -29,6 +29,9 @@ from discreet.errors import (
 )
 from discreet.ledger import BudgetLedger
 from discreet.result import TrainingResult
+from discreet.statement.files import REQUIRED
+from discreet.statement.summary import from_description, summarise
+from discreet.statement.verify import verify_release
 from discreet.storage import lock_folder
 from discreet.terminal import SilentReporter
 
@@ -103,16 +106,30 @@ def test_the_record_can_be_recomputed_by_a_stranger(released: TrainingResult):
     assert record["unit"]["neighboring_relation"] == "add_or_remove_one"
 
 
+def test_the_release_of_a_run_verifies(released: TrainingResult):
+    found = verify_release(released.release)
+    assert found.valid, found.faults
+
+
+def test_an_unsigned_run_is_asked_for(run: Run):
+    result = run(sign=False)
+    assert result.record.signer is None
+    assert verify_release(result.release).valid
+    with pytest.raises(ConfigurationError, match="Ed25519"):
+        run(sign=str(result.release / "privacy.json"))
+
+
 def test_nothing_of_this_machine_or_of_the_data_is_in_the_release(
     released: TrainingResult, scenes: Path
 ):
-    files = sorted(released.release.iterdir())
-    assert {"privacy.json", "weights.pt"} <= {path.name for path in files}
+    files = sorted(p.name for p in released.release.iterdir())
+    assert files == sorted(REQUIRED)
     images = [p.name for p in (scenes.parent / "images").rglob("*.*")]
     forbidden = ["424242", str(scenes.parent), "project_folder", "run_name", "/tmp", *images]
     import zipfile
 
-    contents = b"".join(path.read_bytes() for path in files if path.suffix != ".pt")
+    texts = [released.release / name for name in files if name != "weights.pt"]
+    contents = b"".join(path.read_bytes() for path in texts)
     with zipfile.ZipFile(released.weights) as archive:
         contents += b"".join(archive.read(n) for n in archive.namelist() if n.endswith("pkl"))
         contents += " ".join(archive.namelist()).encode()
@@ -176,6 +193,8 @@ def test_the_release_exports_to_onnx_and_agrees(run: Run, tmp_path: Path, norm: 
     stock = YOLO(str(result.weights))
     path = stock.export(format="onnx", imgsz=IMGSZ, simplify=False, verbose=False)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    said = from_description(session.get_modelmeta().custom_metadata_map["description"])
+    assert said == summarise(result.record)
     image = torch.rand(1, 3, IMGSZ, IMGSZ)
     exported = session.run(None, {session.get_inputs()[0].name: image.numpy()})[0]
     with torch.inference_mode():
@@ -207,8 +226,8 @@ def test_public_validation_is_released(released: TrainingResult):
 def test_runs_that_are_not_private_say_so(run: Run, given: dict[str, Any]):
     result = run(**given)
     record = json.loads((result.release / "privacy.json").read_text())
-    assert record["claim"]["valid"] is False
-    assert record["claim"]["reasons"]
+    assert record["claim_valid"] is False
+    assert record["claim"]["reasons_against"]
     assert not result.claim_valid
     json.dumps(result.to_json(), allow_nan=False)
 

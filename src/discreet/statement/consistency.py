@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -120,8 +121,8 @@ def _spending_faults(record: PrivacyRecord, tolerance: float) -> Iterator[str]:
         yield "spent.delta: it is another than the claim's"
     accountant = make_accountant(record.accountant.name, relation=record.unit.neighboring_relation)
     events = [event_from_json(event) for event in spent.events]
-    if record.claim_valid and sum(event.steps for event in events) < record.steps.charged:
-        yield "spent.events: fewer steps than this run charged"
+    if record.claim_valid and not _are_among(record.events, events):
+        yield "spent.events: this run's are not among them"
     epsilon = epsilon_of_runs(events, delta=spent.delta, accountant=accountant)
     epsilon = max(epsilon, _number(spent.run))
     if spent.unprotected_runs:
@@ -130,6 +131,16 @@ def _spending_faults(record: PrivacyRecord, tolerance: float) -> Iterator[str]:
         yield f"spent.total: states {stated:.6g}, its events give {epsilon:.6g}"
     if record.claim_valid and stated < _number(record.claim.epsilon) * (1 - tolerance):
         yield "spent.total: it is less than this run's alone"
+
+
+def _are_among(own: Sequence[Mapping[str, Any]], everybodys: Sequence[Event]) -> bool:
+    """Whether each mechanism ran at least as often in all runs as in this one."""
+    steps: Counter[Event] = Counter()
+    for event in everybodys:
+        steps[event.with_steps(0)] += event.steps
+    for event in map(event_from_json, own):
+        steps[event.with_steps(0)] -= event.steps
+    return all(left >= 0 for left in steps.values())
 
 
 def _differences(stated: object, true: object, where: str, tolerance: float) -> Iterator[str]:

@@ -5,10 +5,12 @@ Whoever verifies a release works them out again with this module.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
+from typing import Any, cast
 
-from discreet.accounting import Accountant, Event, gaussian_dp, group_epsilon
+from discreet.accounting import Accountant, Event, gaussian_dp, group_epsilon, merge
 from discreet.config import MechanismConfig, SamplingName
 from discreet.errors import AccountingError
 from discreet.privacy import NeighboringRelation
@@ -175,7 +177,29 @@ def _group_epsilon(
     replaced = accountant.relation is NeighboringRelation.REPLACE_ONE
     changed = 2 * size if replaced else size
     try:
-        epsilon = group_epsilon(events, size=changed, delta=delta)
+        epsilon = group_epsilon(_in_two_levels(events), size=changed, delta=delta)
     except AccountingError:
         return None
     return finite(max(one, epsilon))  # of a looser accountant, one unit's ε may be the larger
+
+
+def _in_two_levels(events: Sequence[Event]) -> tuple[Event, ...]:
+    """The events with two noise multipliers at most, none above its own: ε can only rise.
+
+    Each noise multiplier of a schedule costs seconds for each size of a group, and there may be
+    32 of them.
+    """
+    levels = sorted({_noise(event) for event in events})
+    if len(levels) <= 2 or levels[0] == 0:
+        return tuple(events)
+    middle = next(level for level in levels if level >= math.sqrt(levels[0] * levels[-1]))
+    return merge(
+        cast(Any, dataclasses).replace(
+            event, noise_multiplier=middle if _noise(event) >= middle else levels[0]
+        )
+        for event in events
+    )
+
+
+def _noise(event: Event) -> float:
+    return float(cast(Any, event).noise_multiplier)

@@ -216,7 +216,7 @@ class GroupGuarantee(_Part):
     size: CountFromOne
     """Units in the group."""
     epsilon: NonNegative | None
-    """ε at the claim's δ; null where there is no bound."""
+    """ε at the claim's δ, an upper bound; null where there is none."""
 
 
 class GaussianDp(_Part):
