@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -18,6 +18,8 @@ from discreet import _validate
 # Norms and factors are float32: computed norms may fall short of the true ones by a few
 # roundings. Clipping slightly below the bound keeps the true norm at or under it.
 ROUNDING_MARGIN = 2e-6
+# γ of automatic clipping: the paper's value, not tuned.
+STABILITY = 0.01
 
 
 class PerExampleGradients(Protocol):
@@ -66,6 +68,9 @@ class ClippedSum:
 class Clipping(Protocol):
     """A clipping rule with a declared L2 sensitivity."""
 
+    only_shrinks: ClassVar[bool]
+    """Whether no unit's contribution is ever longer than its gradient."""
+
     @property
     def sensitivity(self) -> float:
         """L2 bound on one unit's contribution to the sum."""
@@ -85,6 +90,8 @@ class FlatClipping:
     gradient that is not finite contributes zero.
     """
 
+    only_shrinks: ClassVar[bool] = True
+
     max_grad_norm: float
 
     def __post_init__(self) -> None:
@@ -98,16 +105,57 @@ class FlatClipping:
     def clip_and_sum(self, gradients: PerExampleGradients) -> ClippedSum:
         """Clip each unit's whole gradient to `max_grad_norm` and sum over units."""
         squared = gradients.squared_norms
-        total = torch.stack([norms.float() for norms in squared.values()]).sum(0)  # (B,)
-        finite = torch.isfinite(total)
-        norms = torch.where(finite, total, torch.zeros_like(total)).sqrt()
+        norms, finite = _norms(squared)
         bound = self.max_grad_norm * (1 - ROUNDING_MARGIN)
         factors = torch.where(norms > bound, bound / norms.clamp_min(1e-30), torch.ones_like(norms))
         factors = torch.where(finite, factors, torch.zeros_like(factors))
         return ClippedSum(
             sums=gradients.weighted_sum(dict.fromkeys(squared, factors)),
             sensitivity=self.sensitivity,
-            units=len(total),
+            units=len(norms),
             clipped=int((norms > bound).sum()),
             non_finite=int((~finite).sum()),
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutomaticClipping:
+    """Every unit's gradient is normalised: no threshold to guess (Bu et al. 2023, AUTO-S).
+
+    A unit's gradient g becomes C · g / (‖g‖₂ + γ), C being `max_grad_norm` and γ `STABILITY`: of
+    norm below C, whatever g is. Adding or removing one unit moves the sum by at most C. γ lets a
+    unit that has nearly nothing to say stay quiet. Edge cases as in flat clipping.
+    """
+
+    only_shrinks: ClassVar[bool] = False
+
+    max_grad_norm: float
+
+    def __post_init__(self) -> None:
+        _validate.positive(max_grad_norm=self.max_grad_norm)
+
+    @property
+    def sensitivity(self) -> float:
+        """L2 bound on one unit's contribution: the max grad norm."""
+        return self.max_grad_norm
+
+    def clip_and_sum(self, gradients: PerExampleGradients) -> ClippedSum:
+        """Normalise each unit's whole gradient and sum over units."""
+        squared = gradients.squared_norms
+        norms, finite = _norms(squared)
+        factors = self.max_grad_norm * (1 - ROUNDING_MARGIN) / (norms + STABILITY)
+        factors = torch.where(finite, factors, torch.zeros_like(factors))
+        return ClippedSum(
+            sums=gradients.weighted_sum(dict.fromkeys(squared, factors)),
+            sensitivity=self.sensitivity,
+            units=len(norms),
+            clipped=int((factors < 1).sum()) - int((~finite).sum()),
+            non_finite=int((~finite).sum()),
+        )
+
+
+def _norms(squared: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Norm of each unit's gradient over these parameters, and whether it is finite: (B,), (B,)."""
+    total = torch.stack([norms.float() for norms in squared.values()]).sum(0)
+    finite = torch.isfinite(total)
+    return torch.where(finite, total, torch.zeros_like(total)).sqrt(), finite

@@ -10,7 +10,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from discreet.accounting import Accountant, AccountantName, Event, make_accountant, merge
-from discreet.clipping import Clipping, FlatClipping
+from discreet.clipping import AutomaticClipping, Clipping, FlatClipping
 from discreet.noise import GaussianMechanism
 from discreet.privacy import NeighboringRelation, PrivacySpent, PrivacyUnit
 from discreet.sampling import (
@@ -21,6 +21,7 @@ from discreet.sampling import (
 )
 
 SamplingName = Literal["poisson", "truncated_poisson", "shuffle"]
+ClippingName = Literal["flat", "automatic"]
 NoiseSchedule = Literal["constant", "step", "exponential"]
 
 # Noise falls in plateaus: as many different mechanisms as the accountant has to compose.
@@ -57,7 +58,7 @@ class MechanismConfig(BaseModel):
     noise_multiplier: float = Field(ge=0)
     max_grad_norm: float = Field(gt=0)
     delta: float = Field(gt=0, lt=1)
-    clipping: Literal["flat"] = "flat"
+    clipping: ClippingName = "flat"
     accountant: AccountantName = "pld"
     unit: PrivacyUnit = PrivacyUnit.IMAGE
     relation: NeighboringRelation = NeighboringRelation.ADD_OR_REMOVE_ONE
@@ -166,7 +167,11 @@ class MechanismConfig(BaseModel):
 
     def make_clipping(self) -> Clipping:
         """The clipping rule."""
-        return FlatClipping(max_grad_norm=self.max_grad_norm)
+        match self.clipping:
+            case "flat":
+                return FlatClipping(max_grad_norm=self.max_grad_norm)
+            case "automatic":
+                return AutomaticClipping(max_grad_norm=self.max_grad_norm)
 
     def make_mechanism(self, step: int) -> GaussianMechanism:
         """The noise of the `step`-th step, from 1."""

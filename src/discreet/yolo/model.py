@@ -22,6 +22,7 @@ Norm = Literal["frozen", "group"]
 # where the class scores start.
 _PRIOR_OBJECTS = 10
 _GROUPS = 32
+CLASS_BRANCHES = ("cv3", "one2one_cv3")
 
 
 def open_source(model: str | Path | nn.Module) -> nn.Module:
@@ -119,7 +120,7 @@ def _start_new_classes(
     head, old = cast(Any, detector).model[-1], cast(Any, source).model[-1]
     anchors = sum((imgsz / float(stride)) ** 2 for stride in head.stride)
     prior = min(_PRIOR_OBJECTS / (head.nc * anchors), 0.5)
-    for branch in ("cv3", "one2one_cv3"):
+    for branch in CLASS_BRANCHES:
         for new_row, old_row in zip(
             getattr(head, branch, None) or (), getattr(old, branch, None) or (), strict=False
         ):
@@ -217,6 +218,19 @@ def _last_convolutions(model: nn.Module) -> Iterator[nn.Module]:
             yield row[-1]
 
 
+def _class_convolutions(model: nn.Module) -> Iterator[nn.Module]:
+    head = cast(Any, model).model[-1]
+    for branch in CLASS_BRANCHES:
+        for row in getattr(head, branch, None) or ():
+            yield row[-1]
+
+
+def _neck_norms(model: nn.Module) -> Iterator[nn.Module]:
+    """Normalisations of neck and head: of the layers that the architecture lists as its head."""
+    whole = cast(Any, model)
+    return (norm for layer in whole.model[len(whole.yaml["backbone"]) :] for norm in _norms(layer))
+
+
 def _norms(model: nn.Module) -> Iterator[nn.Module]:
     kinds = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)  # pyright: ignore[reportPrivateUsage]
     return (module for module in model.modules() if isinstance(module, kinds))
@@ -226,6 +240,8 @@ def _norms(model: nn.Module) -> Iterator[nn.Module]:
 PARTS: Mapping[str, Any] = {
     "all": lambda model: [model],
     "film": _norms,
+    "neck_film": _neck_norms,
+    "classes": _class_convolutions,
     "head": _last_convolutions,
     "whole_head": lambda model: [cast(Any, model).model[-1]],
 }
@@ -239,7 +255,8 @@ def select_trainable(
     Args:
         model: A detection model; `requires_grad` is set on all of its parameters.
         trainable: Parts joined by `+`: `all`; `film`, γ and β of every normalisation; `head`,
-            the last convolution of every branch of the head; `whole_head`.
+            the last convolution of every branch of the head; `whole_head`; `classes`, the last
+            convolution of the class branch; `neck_film`, γ and β behind the backbone.
         freeze: As in Ultralytics: the first N layers, or layer indices and name parts.
 
     Raises:
@@ -282,6 +299,12 @@ def select_trainable(
             do="freeze fewer layers",
         )
     return selected
+
+
+def normalisation_parameters(model: nn.Module) -> set[str]:
+    """Names of all γ and β of normalisations."""
+    mine = {id(parameter) for norm in _norms(model) for parameter in norm.parameters()}
+    return {name for name, parameter in model.named_parameters() if id(parameter) in mine}
 
 
 def attach_settings(model: nn.Module, settings: Mapping[str, Any]) -> None:

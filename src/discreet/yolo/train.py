@@ -26,7 +26,7 @@ from discreet.errors import BudgetError, LedgerError
 from discreet.gradients import GradientEngine, make_engine
 from discreet.ledger import OWN_RECORD, BudgetLedger, RunAccounts
 from discreet.noise import DrawnAhead
-from discreet.planning import plan_rows, plan_warnings
+from discreet.planning import plan_rows, plan_warnings, recipe_rows
 from discreet.privacy import PrivacySpent
 from discreet.randomness import make_source
 from discreet.result import TrainingResult
@@ -38,6 +38,7 @@ from discreet.storage import check_space, lock_folder, make_folder, write_json, 
 from discreet.terminal import Reporter, SilentReporter
 from discreet.yolo import _compat, release
 from discreet.yolo.checkpoint import CHECKPOINT, Checkpoint, claim_run_folder
+from discreet.yolo.class_features import standardise_classes
 from discreet.yolo.dataset import MicroBatches, RecordDataset, StepParts, describe
 from discreet.yolo.evaluate import evaluate
 from discreet.yolo.journal import StepJournal, count_resumes
@@ -47,6 +48,7 @@ from discreet.yolo.model import (
     attach_settings,
     build_detector,
     fast_layout,
+    normalisation_parameters,
     open_source,
     select_trainable,
     set_norm,
@@ -225,15 +227,20 @@ class PrivateDetectionTrainer(DetectionTrainer):
         set_norm(model, self.prepared.norm)
         model.to(self.device)
         train_mode(model)
+        privacy = self.prepared.privacy
+        if privacy.standardise:
+            standardise_classes(model)
         fast_layout(model)
         self.parameters = select_trainable(model, self.prepared.trainable, freeze=self.args.freeze)
-        self.per_image_loss = PerImageLoss(model)
+        self.per_image_loss = PerImageLoss(model, balance=privacy.balance or 0.0)
         self.optimizer = build_optimizer(
             self.args.optimizer,
             self.parameters,
             lr=self.args.lr0,
             momentum=self.args.momentum,
             weight_decay=self.args.weight_decay,
+            norms=normalisation_parameters(model),
+            norm_lr=privacy.norm_lr or 1.0,
         )
         self.accounts = self._open_accounts()
         self.journal = StepJournal(self.internal / "steps.csv")
@@ -421,7 +428,7 @@ class PrivateDetectionTrainer(DetectionTrainer):
             cosine=self.args.cos_lr,
         )
         for group in self.optimizer.param_groups:
-            group["lr"] = self.args.lr0 * factor
+            group["lr"] = group["initial_lr"] * factor
         self.lr = {f"lr/pg{i}": g["lr"] for i, g in enumerate(self.optimizer.param_groups)}
 
     def _write_journal(self, step: int, report: StepReport, *, seconds: float) -> None:
@@ -463,7 +470,10 @@ class PrivateDetectionTrainer(DetectionTrainer):
                 f"resuming after {self.charged} charged steps, {self.executed} in the weights"
             )
         self.reporter.plan(
-            plan_rows(self.plan, trainable=self.prepared.trainable, parameters=parameters),
+            [
+                *plan_rows(self.plan, trainable=self.prepared.trainable, parameters=parameters),
+                *recipe_rows(self.prepared.chosen),
+            ],
             plan_warnings(self.plan, parameters=parameters, secure=self.source.secure),
         )
 
@@ -545,12 +555,22 @@ class PrivateDetectionTrainer(DetectionTrainer):
                 access="none" if prepared.from_scratch else "public",
                 sha256=None if prepared.from_scratch else prepared.starting_weights,
             ),
-            configuration=release.public_settings(vars(self.args)),
+            configuration=release.public_settings(vars(self.args)) | self._chosen_settings(),
             metrics=metrics if public else None,
             accelerator=release.accelerator(self.device),
             check=None if self.check is None else self.check.summary(),
             canaries=self.has_canaries,
         )
+
+    def _chosen_settings(self) -> dict[str, Any]:
+        """What the recipe chose that no other field of the record tells."""
+        privacy = self.prepared.privacy
+        return {
+            "recipe": privacy.recipe,
+            "norm_lr": privacy.norm_lr,
+            "balance": privacy.balance,
+            "standardise": privacy.standardise,
+        }
 
 
 def default_callbacks() -> dict[str, list[Any]]:
