@@ -85,7 +85,7 @@ def fold_classes(model: nn.Module) -> None:
             if not isinstance(last, nn.Sequential) or not isinstance(last[0], Standardise):
                 continue
             conv = copy.deepcopy(cast(nn.Conv2d, last[1]))
-            standard = last[0]
+            standard = cast(Standardise, last[0])
             mean, scale = standard.mean.flatten(), standard.scale.flatten()
             _substitute(conv, multiplied=1 / scale, added=-mean / scale)
             row[-1] = conv
