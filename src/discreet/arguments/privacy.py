@@ -76,10 +76,11 @@ class PrivacyArguments(BaseModel):
     max_grad_norm: PositiveNumber = Field(
         default=1.0, description="L2 bound that each image's gradient is clipped to"
     )
-    clipping: Literal["flat", "automatic"] | None = Field(
+    clipping: Literal["flat", "automatic", "per_layer", "per_block", "adaptive"] | None = Field(
         default=None,
         description="flat: one bound on the whole gradient of an image; automatic: every image's "
-        "gradient is normalised to it",
+        "gradient is normalised to it; per_layer, per_block: a bound for each layer, or for "
+        "backbone, neck, box and class branch; adaptive: flat, the bound follows the median",
     )
     batch: Count | None = Field(
         default=None,

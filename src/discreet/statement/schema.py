@@ -140,7 +140,8 @@ class Mechanism(_Part):
     noise: Literal["gaussian"]
     clipping: ClippingName
     """flat: one L2 bound on the whole gradient of a unit; automatic: every unit's whole gradient
-    normalised to that bound."""
+    normalised to that bound; per_layer, per_block: a bound for each part, of which C is the L2
+    norm; adaptive: flat, the bound following a noised quantile that the events account for."""
     max_grad_norm: Positive
     """Clip norm C."""
     sensitivity: Positive

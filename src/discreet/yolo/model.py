@@ -307,6 +307,18 @@ def normalisation_parameters(model: nn.Module) -> set[str]:
     return {name for name, parameter in model.named_parameters() if id(parameter) in mine}
 
 
+def block_of(model: nn.Module, name: str) -> str:
+    """The block of a parameter: `backbone`, `neck`, `box branch` or `class branch`."""
+    whole = cast(Any, model)
+    parts = name.split(".")
+    layer = int(parts[1])
+    if layer < len(whole.yaml["backbone"]):
+        return "backbone"
+    if layer < len(whole.model) - 1:
+        return "neck"
+    return "class branch" if parts[2] in CLASS_BRANCHES else "box branch"
+
+
 def attach_settings(model: nn.Module, settings: Mapping[str, Any]) -> None:
     """Give a model the hyperparameters that its criterion reads (`box`, `cls`, `dfl`, …)."""
     cast(Any, model).args = IterableSimpleNamespace(**settings)

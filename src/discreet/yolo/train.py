@@ -22,6 +22,7 @@ from ultralytics.utils import DEFAULT_CFG, callbacks
 
 from discreet.accounting import Event
 from discreet.checking import CheckReport
+from discreet.clipping import Clipping
 from discreet.errors import BudgetError, LedgerError
 from discreet.gradients import GradientEngine, make_engine
 from discreet.ledger import OWN_RECORD, BudgetLedger, RunAccounts
@@ -46,6 +47,7 @@ from discreet.yolo.loss import PerImageLoss
 from discreet.yolo.microbatch import automatic_size, halves
 from discreet.yolo.model import (
     attach_settings,
+    block_of,
     build_detector,
     fast_layout,
     normalisation_parameters,
@@ -242,6 +244,7 @@ class PrivateDetectionTrainer(DetectionTrainer):
             norms=normalisation_parameters(model),
             norm_lr=privacy.norm_lr or 1.0,
         )
+        self.clipping = self.make_clipping(self.plan.mechanism.max_grad_norm)
         self.accounts = self._open_accounts()
         self.journal = StepJournal(self.internal / "steps.csv")
         self._restore()
@@ -251,6 +254,12 @@ class PrivateDetectionTrainer(DetectionTrainer):
         self.tloss, self.loss_items, self.metrics = {}, {}, {}
         self._announce()
         self.run_callbacks("on_pretrain_routine_end")
+
+    def make_clipping(self, max_grad_norm: float) -> Clipping:
+        """The run's clipping rule at another max grad norm."""
+        model = cast(Any, self.model)
+        mechanism = self.plan.mechanism.model_copy(update={"max_grad_norm": max_grad_norm})
+        return mechanism.make_clipping({name: block_of(model, name) for name in self.parameters})
 
     def _open_accounts(self) -> RunAccounts:
         prepared, mechanism = self.prepared, self.plan.mechanism
@@ -285,6 +294,7 @@ class PrivateDetectionTrainer(DetectionTrainer):
         if checkpoint is not None:
             checkpoint.restore(self.model, self.optimizer)
             self.executed = checkpoint.executed
+            self.clipping = self.make_clipping(checkpoint.max_grad_norm)
         if self.executed > self.charged:
             raise LedgerError(
                 f"the weights hold {self.executed} steps, the ledger only {self.charged}",
@@ -303,7 +313,6 @@ class PrivateDetectionTrainer(DetectionTrainer):
     def _run_steps(self, noise: DrawnAhead) -> None:
         mechanism, plan = self.plan.mechanism, self.plan
         self._charge_the_rest_of_a_shuffled_epoch()
-        clipping = mechanism.make_clipping()
         micro_batches = self._load_ahead(first_step=self.charged + 1)
         epsilons = plan.epsilon_by_epoch()
         self.reporter.start(mechanism.steps)
@@ -323,7 +332,7 @@ class PrivateDetectionTrainer(DetectionTrainer):
                     micro_batches.next_step(),
                     parameters=self.parameters,
                     gradients_of=partial(self._gradients_of, engine),
-                    clipping=clipping,
+                    clipping=self.clipping,
                     mechanism=noise.scaled_by(mechanism.make_mechanism(step)),
                     expected_batch_size=mechanism.expected_batch_size,
                     source=self.source,
@@ -454,6 +463,7 @@ class PrivateDetectionTrainer(DetectionTrainer):
             executed=self.executed,
             model=self.model.state_dict(),
             optimizer=self.optimizer.state_dict(),
+            max_grad_norm=self.clipping.sensitivity,
         ).save(self.internal, seal=self.accounts.seal)
         self._saved_at = time.monotonic()
         self._saving_takes = self._saved_at - began
