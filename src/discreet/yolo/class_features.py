@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from discreet.yolo.model import CLASS_BRANCHES
+from discreet.yolo.parts import CLASS_BRANCHES
 
 _NODES = 64
 # A channel that hardly moves says nothing; divided by its own deviation it would be noise.

@@ -27,11 +27,11 @@ from discreet.yolo.model import (
     build_detector,
     fast_layout,
     open_source,
-    select_trainable,
     set_norm,
     train_mode,
 )
 from discreet.yolo.optimizer import build_optimizer
+from discreet.yolo.parts import select_trainable
 
 USUAL_MODEL = "yolov8n.yaml"
 _CELL = 32

@@ -47,16 +47,14 @@ from discreet.yolo.loss import PerImageLoss
 from discreet.yolo.microbatch import automatic_size, halves
 from discreet.yolo.model import (
     attach_settings,
-    block_of,
     build_detector,
     fast_layout,
-    normalisation_parameters,
     open_source,
-    select_trainable,
     set_norm,
     train_mode,
 )
 from discreet.yolo.optimizer import build_optimizer, learning_rate_factor
+from discreet.yolo.parts import block_of, normalisation_parameters, select_trainable
 from discreet.yolo.preparation import PreparedRun, prepare
 
 # The optimizer's state is still empty in the first one, and a new one is written beside the old.
