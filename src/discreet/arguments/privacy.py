@@ -26,7 +26,7 @@ from discreet.arguments.values import (
     shown,
 )
 
-TRAINABLE_PARTS = ("all", "head", "film", "whole_head", "classes", "neck_film")
+TRAINABLE_PARTS = ("all", "head", "film", "whole_head", "classes", "neck_film", "class_film")
 
 
 def _known_parts(text: str) -> str:
@@ -102,7 +102,7 @@ class PrivacyArguments(BaseModel):
         default=None,
         description="parts that train: all, head (last convolutions), film (γ/β of the "
         "normalisations), whole_head, classes (last class convolution), neck_film (γ/β behind the "
-        "backbone); joined by +, as film+head",
+        "backbone), class_film (those of them that class scores need); joined by +, as film+head",
     )
     norm_lr: PositiveNumber | None = Field(
         default=None, description="learning rate of γ and β of the normalisations, over lr0"

@@ -20,6 +20,7 @@ _PARTS = {
     "all": set(_PIECES),
     "film": {"film of backbone", "film of neck", "film of head"},
     "neck_film": {"film of neck", "film of head"},
+    "class_film": {"film of neck", "film of head"},  # at most
     "classes": {"classes"},
     "head": {"classes", "boxes"},
     "whole_head": {"film of head", "classes", "boxes", "rest of head"},

@@ -17,7 +17,13 @@ _LARGEST_PLAIN_BATCH = 1024
 AUTO_OPTIMIZER = "Adam"
 AUTO_FINAL_FACTOR = 0.1
 AUTO_MOMENTUM = 0.9
-_AUTO_RATES = {"all": 0.002, "whole_head": 0.005, "classes": 0.05, "neck_film": 0.05}
+_AUTO_RATES = {
+    "all": 0.002,
+    "whole_head": 0.005,
+    "classes": 0.05,
+    "neck_film": 0.05,
+    "class_film": 0.05,
+}
 _AUTO_RATE = 0.02
 
 STEPS = 160
@@ -81,8 +87,8 @@ _SCHEDULE = (
     Rule(
         setting="lr0",
         value=_rate,
-        table="0.05 for classes and neck_film; 0.02 for film and head; 0.005 for whole_head; "
-        "0.002 for all",
+        table="0.05 for classes, class_film and neck_film; 0.02 for film and head; 0.005 for "
+        "whole_head; 0.002 for all",
         why="the rate of every coordinate is its own under Adam: smaller the more is trained",
     ),
     Rule(

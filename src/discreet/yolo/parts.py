@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 from torch import nn
 
 from discreet.errors import ConfigurationError
+from discreet.recipes import DEFAULT_IMGSZ
 
 CLASS_BRANCHES = ("cv3", "one2one_cv3")
 
@@ -32,24 +33,70 @@ def _neck_norms(model: nn.Module) -> Iterator[nn.Module]:
     return (norm for layer in whole.model[len(whole.yaml["backbone"]) :] for norm in _norms(layer))
 
 
+def needed_levels(model: nn.Module, imgsz: int) -> int:
+    """How many levels of the head, from the finest, an image of this size needs.
+
+    A level with stride s draws boxes of up to 2 · (reg_max - 1) · s pixels a side. Where that
+    covers the image, coarser levels have hardly an anchor and nothing of their own to find:
+    training them adds noise. Depends on architecture and image size only.
+
+    Args:
+        model: A detection model.
+        imgsz: Side of the images in pixels.
+    """
+    head = cast(Any, model).model[-1]
+    strides = sorted(float(stride) for stride in head.stride)
+    if head.reg_max <= 1:  # distances without an end
+        return len(strides)
+    reach = [2 * (head.reg_max - 1) * stride for stride in strides]
+    return 1 + sum(side < imgsz for side in reach[:-1])
+
+
+def _class_norms(model: nn.Module, imgsz: int) -> Iterator[nn.Module]:
+    """Normalisations from the backbone's end to the class scores of the levels that are needed."""
+    whole = cast(Any, model)
+    head, levels = whole.model[-1], needed_levels(model, imgsz)
+    reached: set[int] = set()
+    waiting = [index % len(whole.model) for index in head.f[:levels]]
+    while waiting:
+        index = waiting.pop()
+        if index not in reached and index >= len(whole.yaml["backbone"]):
+            reached.add(index)
+            layer = whole.model[index]
+            sources = layer.f if isinstance(layer.f, list) else [layer.f]
+            waiting += [index + source if source < 0 else source for source in sources]
+    for index in sorted(reached):
+        yield from _norms(whole.model[index])
+    for branch in CLASS_BRANCHES:
+        for row in list(getattr(head, branch, None) or ())[:levels]:
+            yield from _norms(row)
+
+
 def _norms(model: nn.Module) -> Iterator[nn.Module]:
     kinds = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)  # pyright: ignore[reportPrivateUsage]
     return (module for module in model.modules() if isinstance(module, kinds))
 
 
+_Part = Callable[[nn.Module, int], Iterable[nn.Module]]  # of a model, for a size of images
+
 # Parts of `trainable=`, joined by "+".
-PARTS: Mapping[str, Any] = {
-    "all": lambda model: [model],
-    "film": _norms,
-    "neck_film": _neck_norms,
-    "classes": _class_convolutions,
-    "head": _last_convolutions,
-    "whole_head": lambda model: [cast(Any, model).model[-1]],
+PARTS: Mapping[str, _Part] = {
+    "all": lambda model, _imgsz: [model],
+    "film": lambda model, _imgsz: _norms(model),
+    "neck_film": lambda model, _imgsz: _neck_norms(model),
+    "class_film": _class_norms,
+    "classes": lambda model, _imgsz: _class_convolutions(model),
+    "head": lambda model, _imgsz: _last_convolutions(model),
+    "whole_head": lambda model, _imgsz: [cast(Any, model).model[-1]],
 }
 
 
 def select_trainable(
-    model: nn.Module, trainable: str, *, freeze: int | Sequence[int | str] | None = None
+    model: nn.Module,
+    trainable: str,
+    *,
+    freeze: int | Sequence[int | str] | None = None,
+    imgsz: int = DEFAULT_IMGSZ,
 ) -> dict[str, nn.Parameter]:
     """Set what trains, and return it by name, in the model's order.
 
@@ -57,8 +104,10 @@ def select_trainable(
         model: A detection model; `requires_grad` is set on all of its parameters.
         trainable: Parts joined by `+`: `all`; `film`, γ and β of every normalisation; `head`,
             the last convolution of every branch of the head; `whole_head`; `classes`, the last
-            convolution of the class branch; `neck_film`, γ and β behind the backbone.
+            convolution of the class branch; `neck_film`, γ and β behind the backbone;
+            `class_film`, those on the way to the class scores of the levels that are needed.
         freeze: As in Ultralytics: the first N layers, or layer indices and name parts.
+        imgsz: Side of the images in pixels; see `needed_levels`.
 
     Raises:
         ConfigurationError: If a part is unknown or nothing is left to train.
@@ -71,7 +120,7 @@ def select_trainable(
     chosen = {
         id(parameter)
         for part in trainable.split("+")
-        for module in PARTS[part](model)
+        for module in PARTS[part](model, imgsz)
         for parameter in module.parameters()
     }
     layers = range(freeze) if isinstance(freeze, int) else freeze or ()

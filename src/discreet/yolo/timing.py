@@ -109,7 +109,7 @@ def _ready(
     detector.to(device)
     train_mode(detector)
     fast_layout(detector)
-    return detector, select_trainable(detector, trainable)
+    return detector, select_trainable(detector, trainable, imgsz=side)
 
 
 def _blank(images: int, side: int, device: torch.device) -> dict[str, Any]:

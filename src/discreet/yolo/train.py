@@ -231,7 +231,9 @@ class PrivateDetectionTrainer(DetectionTrainer):
         if privacy.standardise:
             standardise_classes(model)
         fast_layout(model)
-        self.parameters = select_trainable(model, self.prepared.trainable, freeze=self.args.freeze)
+        self.parameters = select_trainable(
+            model, self.prepared.trainable, freeze=self.args.freeze, imgsz=self.args.imgsz
+        )
         self.per_image_loss = PerImageLoss(model, balance=privacy.balance or 0.0)
         self.optimizer = build_optimizer(
             self.args.optimizer,
