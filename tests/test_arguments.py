@@ -73,6 +73,7 @@ def test_defaults_are_those_of_the_documentation() -> None:
         "norm_lr": None,
         "balance": None,
         "standardise": None,
+        "views": None,
         "sampling": "poisson",
         "largest_batch": None,
         "noise_schedule": "constant",

@@ -117,6 +117,11 @@ class PrivacyArguments(BaseModel):
         description="scale the inputs of the last class convolution by public statistics while "
         "it trains",
     )
+    views: Count | None = Field(
+        default=None,
+        description="augmented views of each drawn image, whose mean gradient is clipped: less "
+        "chance in it, for as many times the work",
+    )
     sampling: Literal["poisson", "truncated_poisson", "shuffle"] = Field(
         default="poisson",
         description="poisson; truncated_poisson: at most largest_batch images a step; shuffle: "

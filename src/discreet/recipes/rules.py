@@ -117,14 +117,31 @@ _OPTIMIZER = Rule(
     why="divides each coordinate by its own noise, so that no rate depends on n, ε or C",
 )
 
+_AUGMENTATION = tuple(
+    Rule(
+        setting=setting,
+        value=_always(0.0),
+        table="0",
+        why="a few noisy steps cannot use the variety, and cannot overfit without it; flips stay",
+    )
+    for setting in ("hsv_h", "hsv_s", "hsv_v", "translate", "scale")
+)
+_VIEWS = Rule(
+    setting="views",
+    value=_always(1),
+    table="1",
+    why="at the same time, more images a step average noise and chance alike",
+)
+
 # The order matters: `trainable` comes first, and later rules may look at it.
 PRETRAINED = (
     Rule(
         setting="trainable",
-        value=_always("neck_film+classes"),
-        table="neck_film+classes",
-        why="γ and β behind the backbone and the last class convolution: noise grows with the "
-        "square root of what trains, and box convolutions trained too gained nothing",
+        value=_always("class_film+classes"),
+        table="class_film+classes",
+        why="γ and β from the backbone's end to the class scores of the levels that the image "
+        "size needs, and the last class convolution: what else trains gets noise and hardly a "
+        "gradient, and a pretrained box branch draws boxes of any class already",
     ),
     Rule(
         setting="steps",
@@ -176,6 +193,8 @@ PRETRAINED = (
         why="the inputs of the last class convolution are brought to mean 0 and variance 1 from "
         "public γ and β, so that one noise suits all of its weights; folded back at release",
     ),
+    _VIEWS,
+    *_AUGMENTATION,
 )
 
 SCRATCH = (
@@ -200,6 +219,7 @@ SCRATCH = (
     Rule(setting="clipping", value=_always("flat"), table="flat", why="the classical rule"),
     _OPTIMIZER,
     *_SCHEDULE,
+    _VIEWS,
 )
 
 PLAIN = (

@@ -161,18 +161,19 @@ class RecordDataset(YOLODataset):
         stock = super().build_transforms(hyp)
         return Compose(list(_single_image_transforms(stock)))
 
-    def __getitem__(self, index: int | tuple[int, int]) -> dict[str, Any]:
+    def __getitem__(self, index: int | tuple[int, int] | tuple[int, int, int]) -> dict[str, Any]:
         """One image with its labels.
 
         Args:
-            index: The image, or (step, image) for training. Augmentation depends on the step
-                and on the image's content, never on its place in the list: there, removing
-                one image would move all that follow, and with them their contributions.
+            index: The image, or (step, image) for training, or (step, image, view) for another
+                view of it. Augmentation depends on the step, the view and the image's content,
+                never on its place in the list: there, removing one image would move all that
+                follow, and with them their contributions.
         """
         if not isinstance(index, tuple):
             return super().__getitem__(index)
-        step, image = index
-        with _seeded(self._seed, step, self._identity[self.im_files[image]]):
+        step, image, *view = index
+        with _seeded(self._seed, step, self._identity[self.im_files[image]], *filter(None, view)):
             return super().__getitem__(image)
 
 
@@ -227,6 +228,8 @@ class MicroBatches:
         micro_batch_size: Most images of a part.
         workers: Loading processes; 0 loads in this one.
         pin_memory: Whether to load into page-locked memory, for a GPU.
+        views: Augmented views of each drawn image. They stand one behind the other in a part,
+            which then has the key `views`; a part never breaks an image's views apart.
     """
 
     def __init__(
@@ -238,9 +241,11 @@ class MicroBatches:
         micro_batch_size: int,
         workers: int = 0,
         pin_memory: bool = False,
+        views: int = 1,
     ) -> None:
         self._parts_of_step: deque[int] = deque()
-        self._size = micro_batch_size
+        self._size = max(1, micro_batch_size // views) * views
+        self._views = views
         loader = DataLoader(
             cast(Any, dataset),
             batch_sampler=cast(Any, self._parts(draws, first_step)),
@@ -253,9 +258,9 @@ class MicroBatches:
 
     def _parts(
         self, draws: Iterator[Sequence[int]], first_step: int
-    ) -> Iterator[list[tuple[int, int]]]:
+    ) -> Iterator[list[tuple[int, int, int]]]:
         for step, draw in enumerate(draws, start=first_step):
-            drawn = [(step, int(image)) for image in draw]
+            drawn = [(step, int(image), view) for image in draw for view in range(self._views)]
             parts = [drawn[i : i + self._size] for i in range(0, len(drawn), self._size)]
             self._parts_of_step.append(len(parts))
             yield from parts
@@ -267,4 +272,4 @@ class MicroBatches:
         for _ in range(self._parts_of_step.popleft()):
             batch = self._pending if self._pending is not None else next(self._loaded)
             self._pending = None
-            yield batch
+            yield batch if self._views == 1 else {**batch, "views": self._views}

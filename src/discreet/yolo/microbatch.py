@@ -50,11 +50,11 @@ def _saved_bytes(model: nn.Module, imgsz: int, device: torch.device) -> int:
 
 
 def halves(batch: dict[str, Any]) -> Sequence[dict[str, Any]]:
-    """A micro-batch split in two; itself alone if it is a single image."""
-    images = len(batch["img"])
-    if images < 2:
+    """A micro-batch split in two; itself alone if it is a single image, or its views."""
+    images, views = len(batch["img"]), batch.get("views", 1)
+    if images < 2 * views:
         return [batch]
-    middle = images // 2
+    middle = images // views // 2 * views
     return [_part(batch, 0, middle), _part(batch, middle, images)]
 
 
@@ -65,4 +65,5 @@ def _part(batch: dict[str, Any], start: int, stop: int) -> dict[str, Any]:
         "batch_idx": batch["batch_idx"][inside] - start,
         "cls": batch["cls"][inside],
         "bboxes": batch["bboxes"][inside],
+        **({"views": batch["views"]} if "views" in batch else {}),
     }

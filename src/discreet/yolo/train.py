@@ -25,6 +25,7 @@ from discreet.checking import CheckReport
 from discreet.clipping import Clipping
 from discreet.errors import BudgetError, LedgerError
 from discreet.gradients import GradientEngine, make_engine
+from discreet.gradients.records import Units
 from discreet.ledger import OWN_RECORD, BudgetLedger, RunAccounts
 from discreet.noise import DrawnAhead
 from discreet.planning import plan_rows, plan_warnings, recipe_rows
@@ -386,6 +387,7 @@ class PrivateDetectionTrainer(DetectionTrainer):
             micro_batch_size=size,
             workers=self.prepared.performance.workers,
             pin_memory=self.device.type == "cuda",
+            views=self.prepared.privacy.views or 1,
         )
 
     def build_dataset(
@@ -409,6 +411,8 @@ class PrivateDetectionTrainer(DetectionTrainer):
 
     def _gradients_of(self, engine: GradientEngine, batch: dict[str, Any]) -> Any:
         batch = self.preprocess_batch(dict(batch))  # it writes into what it is given
+        views = int(batch.get("views", 1))
+        units = _views_together(len(batch["img"]), views, self.device) if views > 1 else None
         terms = torch.zeros(0)
 
         def losses() -> Tensor:  # an engine may ask twice
@@ -416,9 +420,9 @@ class PrivateDetectionTrainer(DetectionTrainer):
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.amp):
                 predictions = self.model(batch["img"])
             terms = self.per_image_loss(predictions, batch)
-            return terms.sum(1)
+            return terms.sum(1) / views  # an image's loss is the mean over its views
 
-        gradients = engine.per_example_gradients(losses)
+        gradients = engine.per_example_gradients(losses, units)
         self.journal.add_losses(terms.detach())
         return gradients
 
@@ -580,7 +584,14 @@ class PrivateDetectionTrainer(DetectionTrainer):
             "norm_lr": privacy.norm_lr,
             "balance": privacy.balance,
             "standardise": privacy.standardise,
+            "views": privacy.views,
         }
+
+
+def _views_together(images: int, views: int, device: torch.device) -> Units:
+    """The views of an image, one behind the other, as one unit."""
+    index = torch.arange(images, device=device) // views
+    return Units(index=index, count=images // views)
 
 
 def default_callbacks() -> dict[str, list[Any]]:

@@ -1,0 +1,105 @@
+"""Views: several augmentations of an image, one gradient, one bound, one unit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from discreet.api import train
+from discreet.clipping import FlatClipping
+from discreet.gradients import make_engine
+from discreet.statement.verify import verify_release
+from discreet.yolo.dataset import MicroBatches
+from discreet.yolo.loss import PerImageLoss
+from discreet.yolo.microbatch import halves
+from discreet.yolo.train import PrivateDetectionTrainer
+
+from .conftest import ARCHITECTURE, IMGSZ, make_batch, make_model
+
+
+def trainer_of(model: torch.nn.Module) -> Any:
+    """As much of a trainer as a gradient needs."""
+    return SimpleNamespace(
+        preprocess_batch=lambda batch: batch,
+        device=torch.device("cpu"),
+        amp=False,
+        model=model,
+        per_image_loss=PerImageLoss(model),
+        journal=SimpleNamespace(add_losses=lambda _terms: None),
+    )
+
+
+@pytest.mark.parametrize("engine", ["discreet", "reference"])
+def test_views_are_averaged_before_they_are_clipped(engine: str):
+    model = make_model(trainable="film+head")
+    parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    trainer = trainer_of(model)
+    made = make_engine(engine, model, parameters)
+    batch = make_batch([3, 1, 2, 4])  # two images of two views
+
+    def gradients(batch: dict[str, Any]) -> Any:
+        return PrivateDetectionTrainer._gradients_of(trainer, made, batch)
+
+    apart, together = gradients(batch), gradients({**batch, "views": 2})
+    rows = {n: torch.stack([_row(apart, n, i) for i in range(4)]) for n in parameters}
+    means = {n: r.unflatten(0, (2, 2)).mean(1) for n, r in rows.items()}
+    total = torch.stack(list(together.squared_norms.values())).sum(0)
+    true = torch.stack([m.flatten(1).square().sum(1) for m in means.values()]).sum(0)
+    assert torch.allclose(total, true, rtol=1e-3)
+    clipped = FlatClipping(max_grad_norm=1e-3).clip_and_sum(together)
+    assert clipped.units == 2  # each image one bound, whatever its views
+    length = torch.cat([v.flatten() for v in clipped.sums.values()]).norm()
+    assert float(length) <= 2e-3
+
+
+def _row(gradients: Any, name: str, i: int) -> torch.Tensor:
+    some = next(iter(gradients.squared_norms.values()))
+    weight = torch.zeros_like(some)
+    weight[i] = 1
+    return gradients.weighted_sum(dict.fromkeys(gradients.squared_norms, weight))[name]
+
+
+class Numbers:
+    """A data set that tells what it was asked for."""
+
+    def __getitem__(self, index: tuple[int, int, int]) -> dict[str, Any]:
+        return {"img": torch.tensor(index), "cls": torch.zeros(1, 1), "bboxes": torch.zeros(1, 4),
+                "batch_idx": torch.zeros(1)}  # fmt: skip
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 64])
+def test_no_part_breaks_the_views_of_an_image_apart(size: int):
+    draws = iter([[4, 7, 9], [], [2]])
+    parts = MicroBatches(Numbers(), draws, first_step=1, micro_batch_size=size, views=3)  # pyright: ignore
+    seen: list[list[list[int]]] = []
+    for _ in range(3):
+        seen.append([])
+        for part in parts.next_step():
+            assert part["views"] == 3 and len(part["img"]) % 3 == 0
+            seen[-1] += part["img"].tolist()
+    assert seen[0] == [[1, image, view] for image in (4, 7, 9) for view in range(3)]
+    assert seen[1] == [] and seen[2] == [[3, 2, view] for view in range(3)]
+
+
+def test_halves_keep_views_together():
+    batch = {**make_batch([1, 2, 0, 3, 1, 1]), "views": 2}
+    first, second = halves(batch)
+    assert (len(first["img"]), len(second["img"])) == (2, 4)
+    assert first["views"] == second["views"] == 2
+    assert len(halves(first)) == 1
+
+
+def test_a_run_with_views_verifies_and_says_so(scenes: Path, tmp_path: Path):
+    result = train(
+        {
+            "data": str(scenes), "model": ARCHITECTURE, "epsilon": 8, "batch": 8, "steps": 2,
+            "imgsz": IMGSZ, "val": False, "project": str(tmp_path / "runs"), "views": 2,
+        }
+    )  # fmt: skip
+    assert verify_release(result.release).valid
+    assert result.record.configuration["views"] == 2
+    assert result.record.data.training.units == 24
