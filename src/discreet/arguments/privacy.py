@@ -266,6 +266,15 @@ def _misplaced(given: Mapping[str, object]) -> list[Problem]:
                 do="Give noise_schedule=exponential or step with it.",
             )
         )
+    adaptive = _text(given.get("clipping")) == "adaptive"
+    if adaptive and _text(given.get("sampling", "poisson")) != "poisson":
+        problems.append(
+            Problem(
+                where=shown("clipping", given["clipping"]),
+                what="its cost is accounted for Poisson sampling only",
+                do="Leave sampling out, or take another clipping.",
+            )
+        )
     accountant = _text(given.get("accountant"))
     if _text(given.get("relation")) == "replace_one" and accountant in ("rdp", "prv"):
         problems.append(
