@@ -128,7 +128,7 @@ def test_arguments_are_immutable() -> None:
         ({"epsilon": 8, "batch": 0.5}, ["batch=0.5"]),
         ({"epsilon": 8, "micro_batch": 0}, ["micro_batch=0"]),
         ({"epsilon": 8, "steps": 1.5}, ["steps=1.5"]),
-        ({"epsilon": 8, "clipping": "per_layer"}, ["clipping=per_layer", "expected flat"]),
+        ({"epsilon": 8, "clipping": "ghost"}, ["clipping=ghost", "expected flat or automatic"]),
         ({"epsilon": 8, "norm": "batch"}, ["norm=batch", "frozen or group"]),
         ({"epsilon": 8, "accountant": "gdp"}, ["accountant=gdp", "pld or rdp"]),
         ({"epsilon": 8, "val_data": True}, ["val_data=True"]),

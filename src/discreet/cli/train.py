@@ -9,7 +9,7 @@ from discreet.terminal import Reporter
 SUMMARY = "train a detector on private images"
 EXAMPLE = """\
   discreet train data=bccd/data.yaml model=yolov8n.pt \\
-    epsilon=8 epochs=20 imgsz=160"""
+    epsilon=8 imgsz=160"""
 
 
 def run(given: Mapping[str, str], *, reporter: Reporter) -> dict[str, object]:

@@ -75,8 +75,10 @@ def _batch(facts: PublicFacts) -> int:
     return min(facts.population, max(1, round(read / (facts.steps or STEPS))))
 
 
-def _always(value: object) -> Callable[[PublicFacts], object]:
-    return lambda _facts: value
+def _always(setting: str, value: object, *, why: str, note: str = "") -> Rule:
+    """A rule that looks at nothing; its words are its value, and a note."""
+    words = f"{value:g}" if isinstance(value, float) else str(value)
+    return Rule(setting=setting, value=lambda _facts: value, table=f"{words}{note}", why=why)
 
 
 def _rate(facts: PublicFacts) -> float:
@@ -91,54 +93,40 @@ _SCHEDULE = (
         "whole_head; 0.002 for all",
         why="the rate of every coordinate is its own under Adam: smaller the more is trained",
     ),
-    Rule(
-        setting="lrf",
-        value=_always(AUTO_FINAL_FACTOR),
-        table="0.1, in a line",
-        why="small late steps average the noise out",
+    _always(
+        "lrf", AUTO_FINAL_FACTOR, why="small late steps average the noise out", note=", in a line"
     ),
-    Rule(
-        setting="momentum",
-        value=_always(AUTO_MOMENTUM),
-        table="0.9 (β₁; β₂ is 0.99)",
+    _always(
+        "momentum",
+        AUTO_MOMENTUM,
         why="averages the noise of ten steps; β₂ forgets the first steps within the run",
+        note=" (β₁; β₂ is 0.99)",
     ),
-    Rule(
-        setting="weight_decay",
-        value=_always(0.0),
-        table="0",
-        why="noise regularises more than enough",
-    ),
+    _always("weight_decay", 0.0, why="noise regularises more than enough"),
 )
-_OPTIMIZER = Rule(
-    setting="optimizer",
-    value=_always(AUTO_OPTIMIZER),
-    table="Adam",
+_OPTIMIZER = _always(
+    "optimizer",
+    AUTO_OPTIMIZER,
     why="divides each coordinate by its own noise, so that no rate depends on n, ε or C",
 )
 
 _AUGMENTATION = tuple(
-    Rule(
-        setting=setting,
-        value=_always(0.0),
-        table="0",
+    _always(
+        setting,
+        0.0,
         why="a few noisy steps cannot use the variety, and cannot overfit without it; flips stay",
     )
     for setting in ("hsv_h", "hsv_s", "hsv_v", "translate", "scale")
 )
-_VIEWS = Rule(
-    setting="views",
-    value=_always(1),
-    table="1",
-    why="at the same time, more images a step average noise and chance alike",
+_VIEWS = _always(
+    "views", 1, why="at the same time, more images a step average noise and chance alike"
 )
 
 # The order matters: `trainable` comes first, and later rules may look at it.
 PRETRAINED = (
-    Rule(
-        setting="trainable",
-        value=_always("class_film+classes"),
-        table="class_film+classes",
+    _always(
+        "trainable",
+        "class_film+classes",
         why="γ and β from the backbone's end to the class scores of the levels that the image "
         "size needs, and the last class convolution: what else trains gets noise and hardly a "
         "gradient, and a pretrained box branch draws boxes of any class already",
@@ -156,40 +144,36 @@ PRETRAINED = (
         table="n · passes / steps, with 160,000 / n passes, from 10 to 40",
         why="more passes always help a little and cost their time: small data can afford more",
     ),
-    Rule(
-        setting="clipping",
-        value=_always("automatic"),
-        table="automatic",
+    _always(
+        "clipping",
+        "automatic",
         why="every image gets the same say, and there is no threshold to guess",
     ),
     _OPTIMIZER,
     *_SCHEDULE,
-    Rule(
-        setting="norm_lr",
-        value=_always(0.6),
-        table="0.6 of lr0",
+    _always(
+        "norm_lr",
+        0.6,
         why="γ and β scale whole channels, and move in smaller steps than a class's weights",
+        note=" of lr0",
     ),
-    Rule(
-        setting="box",
-        value=_always(2.0),
-        table="2",
+    _always(
+        "box",
+        2.0,
         why="an image's gradient is cut to one length: the class branch, which starts from "
         "nothing, needs the larger part of it",
     ),
-    Rule(setting="cls", value=_always(1.0), table="1", why="see box"),
-    Rule(setting="dfl", value=_always(0.5), table="0.5", why="see box"),
-    Rule(
-        setting="balance",
-        value=_always(0.5),
-        table="0.5",
+    _always("cls", 1.0, why="see box"),
+    _always("dfl", 0.5, why="see box"),
+    _always(
+        "balance",
+        0.5,
         why="rare classes of an image count more beside its common ones; each image's own labels "
         "decide, so nothing is spent",
     ),
-    Rule(
-        setting="standardise",
-        value=_always(True),
-        table="True",
+    _always(
+        "standardise",
+        True,
         why="the inputs of the last class convolution are brought to mean 0 and variance 1 from "
         "public γ and β, so that one noise suits all of its weights; folded back at release",
     ),
@@ -198,25 +182,15 @@ PRETRAINED = (
 )
 
 SCRATCH = (
-    Rule(
-        setting="trainable",
-        value=_always("all"),
-        table="all",
-        why="random weights are no use where they stand",
-    ),
-    Rule(
-        setting="epochs",
-        value=_always(DEFAULT_EPOCHS),
-        table="20",
-        why="as many passes as a patient user waits for",
-    ),
+    _always("trainable", "all", why="random weights are no use where they stand"),
+    _always("epochs", DEFAULT_EPOCHS, why="as many passes as a patient user waits for"),
     Rule(
         setting="batch",
         value=lambda facts: default_batch_size(facts.population),
         table="n / 4, from 64 to 1024",
         why="noise shrinks as σ / B",
     ),
-    Rule(setting="clipping", value=_always("flat"), table="flat", why="the classical rule"),
+    _always("clipping", "flat", why="the classical rule"),
     _OPTIMIZER,
     *_SCHEDULE,
     _VIEWS,
