@@ -326,14 +326,14 @@ def test_a_part_that_does_not_fit_the_memory_is_halved_without_a_trace(
         engine = original(*arguments)
         compute = engine.per_example_gradients
 
-        def limited(losses: Any) -> Any:
+        def limited(losses: Any, units: Any = None) -> Any:
             def measured() -> torch.Tensor:
                 values = losses()
                 if len(values) > 3:
                     raise torch.OutOfMemoryError("out of memory")
                 return values
 
-            return compute(measured)
+            return compute(measured, units)
 
         engine.per_example_gradients = limited
         return engine
