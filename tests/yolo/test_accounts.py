@@ -18,7 +18,7 @@ from discreet.api import train
 from discreet.demo.dataset import write_dataset
 from discreet.demo.scenes import PRIVATE
 from discreet.errors import BudgetError, ConfigurationError, DiscreetError, LedgerError
-from discreet.ledger import BudgetLedger
+from discreet.ledger import BudgetLedger, without_secrets
 from discreet.result import TrainingResult
 from discreet.terminal import SilentReporter
 from discreet.yolo.checkpoint import RunState
@@ -162,13 +162,23 @@ def test_a_run_without_protection_is_told_by_all_later_ones(run: Run, ledger: Bu
         run(insecure_seed=1)
 
 
-def test_a_run_is_resumed_with_the_ledger_it_was_charged_in(run: Run, tmp_path: Path):
-    begun(run, ledger=str(tmp_path / "mine.sqlite"))
+def test_a_run_is_resumed_with_the_ledger_it_was_charged_in(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    begun(run, ledger="mine.sqlite")
     folder = tmp_path / "runs" / "train"
     with pytest.raises(LedgerError, match=r"not on record|no ledger"):
-        train({"resume": str(folder)})
-    done = train({"resume": str(folder), "ledger": str(tmp_path / "mine.sqlite")})
+        train({"resume": str(folder), "ledger": str(tmp_path / "another.sqlite")})
+    monkeypatch.chdir(tmp_path.parent)  # it was given as a relative path
+    done = train({"resume": str(folder)})
     assert done.record.steps.charged == 4
+
+
+def test_a_password_is_never_written_down():
+    assert without_secrets("postgresql://host/name") == "postgresql://host/name"
+    assert without_secrets("postgresql://me:secret@host/name") is None
+    assert without_secrets("postgresql://host/name?sslpassword=secret") is None
 
 
 @pytest.mark.parametrize("harm", ["deleted", "replaced by a backup"])

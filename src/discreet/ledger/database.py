@@ -249,6 +249,14 @@ def _parse(where: str | Path) -> URL:
     return url.set(drivername="postgresql+psycopg")
 
 
+def without_secrets(where: str | Path) -> str | None:
+    """The same place, to be written down: an absolute path, a URL; None if it holds a password."""
+    url = _parse(where)
+    if url.get_backend_name() == "sqlite":
+        return url.database
+    return None if _secrets_of(url) else str(where)
+
+
 def _secrets_of(url: URL) -> list[str]:
     """What no message may repeat."""
     queried = [value for key, value in url.query.items() if "password" in key]

@@ -23,6 +23,7 @@ from discreet.arguments.values import check_value
 from discreet.config import MechanismConfig
 from discreet.data import ImageRecord
 from discreet.errors import ConfigurationError, StorageError
+from discreet.ledger import without_secrets
 from discreet.storage import Seal, is_sealed, make_folder, write_json, write_sealed
 
 SCHEMA = 2
@@ -133,11 +134,7 @@ class RunState:
         """Write to the run's internal folder."""
         content = {
             "schema": SCHEMA,
-            "given": {
-                key: _plain(key, value)
-                for key, value in self.given.items()
-                if key != "ledger"  # its address may hold a password
-            },
+            "given": {key: _plain(key, value) for key, value in self.given.items()},
             "mechanism": self.mechanism.model_dump(mode="json"),
             "dataset": self.dataset,
             "source": self.source,
@@ -239,6 +236,8 @@ def _meaning(key: str, value: Any) -> Any:
 
 
 def _plain(key: str, value: Any) -> Any:
+    if key == "ledger" and isinstance(value, (str, Path)):
+        return without_secrets(value)  # None, as not given: a password is asked for again
     if key in _PATHS and isinstance(value, (str, Path)) and Path(value).exists():
         return str(Path(value).resolve())  # the run may go on from another folder
     return value if isinstance(value, (bool, int, float, list, type(None))) else str(value)
