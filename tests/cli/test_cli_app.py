@@ -292,9 +292,9 @@ def test_a_mode_comes_first(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["demo", "epsilom=8"], "--epsilon"),
+        (["demo", "epsilom=8"], "did you mean epsilon"),
         (["demo", "epsilon=abc"], "abc"),
-        (["demo", "epsilon=8", "data=d.yaml"], "--data"),
+        (["demo", "epsilon=8", "data=d.yaml"], "data=d.yaml"),
         (["version", "foo"], "foo"),
         (["help", "trian"], "did you mean train"),
     ],

@@ -2,34 +2,55 @@
 
 from __future__ import annotations
 
-import inspect
-from typing import Annotated
-
-from cyclopts import Parameter
-
-from discreet.terminal import Reporter
-
-ABOUT = (
-    "Make synthetic scenes like blood smears, train on them privately from a small public model, "
-    "and report how well the model detects before and after."
+from discreet.arguments.problems import Problem, gather
+from discreet.arguments.values import (
+    CountOrZero,
+    PositiveNumber,
+    Text,
+    check_value,
+    expected,
+    shown,
 )
-SUMMARY = "train privately on synthetic images, in a few minutes"
+from discreet.cli.mode import Call, Facts, Mode, Row
+
+_OWN: tuple[tuple[str, object, object, str], ...] = (
+    ("epsilon", PositiveNumber, 8.0, "ε that the run ends at or under"),
+    ("seed", CountOrZero, 0, "which scenes are drawn; never the noise"),
+    ("project", Text, "runs/demo", "folder of the scenes and of the run"),
+)
 
 
-def run(
-    *,
-    reporter: Annotated[Reporter, Parameter(parse=False)],
-    epsilon: Annotated[float, Parameter(help="ε that the run ends at or under")] = 8.0,
-    seed: Annotated[int, Parameter(help="which scenes are drawn; never the noise")] = 0,
-    project: Annotated[str, Parameter(help="folder of the scenes and of the run")] = "runs/demo",
-) -> dict[str, object]:
+def run(call: Call) -> Facts:
     """Run the demo, and return its facts: those of the run, and mAP50 before and after."""
+    call.refuse_unknown((name for name, *_ in _OWN), mode="demo")
+    values: dict[str, object] = {}
+    problems: list[Problem] = []
+    for name, kind, default, _ in _OWN:
+        given = call.given.get(name)
+        try:
+            values[name] = default if given is None else check_value(kind, given)
+        except ValueError:
+            problems.append(Problem(where=shown(name, given), what=f"expected {expected(kind)}"))
+    if problems:
+        raise gather(problems)
+
     from discreet.demo.run import run_demo  # late: it draws with OpenCV
 
-    return run_demo(epsilon=epsilon, seed=seed, project=project, reporter=reporter)
+    return run_demo(**values, reporter=call.reporter)  # pyright: ignore[reportArgumentType]
 
 
-def is_flag(name: str) -> bool:
-    """Whether an argument may stand as a bare word, meaning True."""
-    parameter = inspect.signature(run).parameters.get(name)
-    return parameter is not None and isinstance(parameter.default, bool)
+def _rows() -> dict[str, list[Row]]:
+    return {"Arguments": [(name, default, text) for name, _, default, text in _OWN]}
+
+
+MODE = Mode(
+    name="demo",
+    summary="train privately on synthetic images, in a few minutes",
+    usage="[key=value …]",
+    about=(
+        "Make synthetic scenes like blood smears, train on them privately from a small public "
+        "model, and report how well the model detects before and after."
+    ),
+    run=run,
+    rows=_rows,
+)

@@ -1,6 +1,6 @@
 """Two spellings of one argument: Ultralytics' `key=value` and the usual `--key value`.
 
-Both become `--key=value`. A bare word is True for an argument that is a truth value
+Both become a name and a text. A bare word is True for an argument that is a truth value
 (`resume`, `--exist-ok`), spaces around `=` are allowed, and a list may contain spaces
 (`freeze=[0, 1]`), all as Ultralytics reads them.
 """
@@ -17,8 +17,8 @@ _NAME = re.compile(r"[A-Za-z_][\w-]*")
 _PAIR = re.compile(r"-{0,2}[A-Za-z_][\w-]*=.*", re.DOTALL)
 
 
-def to_options(words: Sequence[str], *, is_flag: Callable[[str], bool]) -> list[str]:
-    """Rewrite the words after the mode as `--key=value`.
+def to_pairs(words: Sequence[str], *, is_flag: Callable[[str], bool]) -> dict[str, str]:
+    """Read the words after the mode as arguments, name to text.
 
     Args:
         words: What was typed after the mode, in both spellings mixed.
@@ -44,7 +44,7 @@ def to_options(words: Sequence[str], *, is_flag: Callable[[str], bool]) -> list[
             pairs[name] = value
     if problems:
         raise gather(problems)
-    return [f"--{name}={value}" for name, value in pairs.items()]
+    return pairs
 
 
 def _pairs(
