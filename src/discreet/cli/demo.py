@@ -2,45 +2,29 @@
 
 from __future__ import annotations
 
-from discreet.arguments.problems import Problem, gather
-from discreet.arguments.values import (
-    CountOrZero,
-    PositiveNumber,
-    Text,
-    check_value,
-    expected,
-    shown,
-)
+from discreet.arguments.values import CountOrZero, PositiveNumber, Text
 from discreet.cli.mode import Call, Facts, Mode, Row
+from discreet.cli.options import Option, read_options
 
-_OWN: tuple[tuple[str, object, object, str], ...] = (
-    ("epsilon", PositiveNumber, 8.0, "ε that the run ends at or under"),
-    ("seed", CountOrZero, 0, "which scenes are drawn; never the noise"),
-    ("project", Text, "runs/demo", "folder of the scenes and of the run"),
+_OWN = (
+    Option(name="epsilon", kind=PositiveNumber, default=8.0, help="ε to end at or under"),
+    Option(name="seed", kind=CountOrZero, default=0, help="picks the scenes, never the noise"),
+    Option(name="project", kind=Text, default="runs/demo", help="folder of the scenes and the run"),
 )
 
 
 def run(call: Call) -> Facts:
     """Run the demo, and return its facts: those of the run, and mAP50 before and after."""
-    call.refuse_unknown((name for name, *_ in _OWN), mode="demo")
-    values: dict[str, object] = {}
-    problems: list[Problem] = []
-    for name, kind, default, _ in _OWN:
-        given = call.given.get(name)
-        try:
-            values[name] = default if given is None else check_value(kind, given)
-        except ValueError:
-            problems.append(Problem(where=shown(name, given), what=f"expected {expected(kind)}"))
-    if problems:
-        raise gather(problems)
+    call.refuse_unknown((option.name for option in _OWN), mode="demo")
+    values = read_options(call.given, _OWN)
 
     from discreet.demo.run import run_demo  # late: it draws with OpenCV
 
-    return run_demo(**values, reporter=call.reporter)  # pyright: ignore[reportArgumentType]
+    return run_demo(**values, reporter=call.reporter)
 
 
 def _rows() -> dict[str, list[Row]]:
-    return {"Arguments": [(name, default, text) for name, _, default, text in _OWN]}
+    return {"Arguments": [option.row for option in _OWN]}
 
 
 MODE = Mode(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 
-from discreet.cli import audit, check, demo, helping, ledger, plan, train, verify, version
+from discreet.cli import audit, check, compare, demo, helping, ledger, plan, train, verify, version
 from discreet.cli.mode import Call, Facts, Mode
 from discreet.errors import ConfigurationError
 
@@ -54,6 +54,7 @@ MODES: Mapping[str, Mode] = {
         train.MODE,
         audit.MODE,
         verify.MODE,
+        compare.MODE,
         demo.MODE,
         ledger.MODE,
         version.MODE,
