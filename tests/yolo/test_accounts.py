@@ -21,6 +21,7 @@ from discreet.errors import BudgetError, ConfigurationError, DiscreetError, Ledg
 from discreet.ledger import BudgetLedger, without_secrets
 from discreet.result import TrainingResult
 from discreet.terminal import SilentReporter
+from discreet.yolo.checking import check_arguments
 from discreet.yolo.checkpoint import RunState
 
 from .conftest import ARCHITECTURE, IMGSZ, counts
@@ -173,6 +174,17 @@ def test_a_run_is_resumed_with_the_ledger_it_was_charged_in(
     monkeypatch.chdir(tmp_path.parent)  # it was given as a relative path
     done = train({"resume": str(folder)})
     assert done.record.steps.charged == 4
+
+
+def test_a_check_reserves_nothing(run: Run, scenes: Path, ledger: BudgetLedger):
+    run()
+    set_budget(ledger, 1e-3)  # not a step fits any more
+    before = Path(ledger.location).read_bytes()
+    report = check_arguments(
+        {"data": str(scenes), "model": ARCHITECTURE, "epsilon": 8, "batch": 8, "imgsz": IMGSZ}
+    )
+    assert report.passed
+    assert Path(ledger.location).read_bytes() == before
 
 
 def test_a_password_is_never_written_down():

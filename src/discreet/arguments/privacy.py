@@ -13,7 +13,7 @@ from discreet.arguments.values import (
     Count,
     CountOrZero,
     Expected,
-    Gain,
+    NoiseMultiplier,
     OpenFraction,
     PathOrFlag,
     PositiveNumber,
@@ -61,7 +61,7 @@ class PrivacyArguments(BaseModel):
     epsilon: PositiveNumber | None = Field(
         default=None, description="ε that the run ends at or under; this or noise_multiplier"
     )
-    noise_multiplier: Gain | None = Field(
+    noise_multiplier: NoiseMultiplier | None = Field(
         default=None,
         description="standard deviation of the noise over max_grad_norm; 0 is not private",
     )

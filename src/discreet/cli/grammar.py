@@ -32,7 +32,11 @@ def to_pairs(words: Sequence[str], *, is_flag: Callable[[str], bool]) -> dict[st
     problems: list[Problem] = []
     for word, key, value in _pairs(_joined(words), is_flag=is_flag):
         name = key.replace("-", "_")
-        if not _NAME.fullmatch(key):
+        if not _is_text(word):
+            problems.append(
+                Problem(where=ascii(word), what="not UTF-8", do="Rename the file or folder.")
+            )
+        elif not _NAME.fullmatch(key):
             problems.append(
                 Problem(where=word, what="not an argument", do="Write arguments as key=value.")
             )
@@ -92,6 +96,14 @@ def _continues(last: str, word: str) -> bool:
     if word.startswith("="):
         return "=" not in last
     return last.endswith("=") and last.count("=") == 1 and not ("=" in word or _is_argument(word))
+
+
+def _is_text(word: str) -> bool:
+    try:
+        word.encode("utf-8")  # bytes of a file name that are no text arrive as surrogates
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _is_argument(word: str) -> bool:

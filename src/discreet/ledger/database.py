@@ -225,6 +225,8 @@ class Database:
 
 def _parse(where: str | Path) -> URL:
     text = str(where)
+    if "\0" in text:
+        raise ConfigurationError("a file name holds no NUL", where="ledger")
     if "://" not in text:
         return URL.create("sqlite", database=str(Path(text).expanduser().absolute()))
     try:

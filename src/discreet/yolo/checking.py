@@ -273,6 +273,7 @@ def check_arguments(
     with tempfile.TemporaryDirectory(prefix="discreet-check-") as folder:
         arguments = {k: v for k, v in given.items() if k not in {"resume", "exist_ok"}}
         arguments |= {"project": str(Path(folder) / "runs"), "name": "check"}
+        arguments |= {"ledger": str(Path(folder) / "ledger.sqlite")}  # nothing is reserved
         trainer = _Rehearsal(
             overrides=arguments, _callbacks=train.default_callbacks(), reporter=reporter
         )

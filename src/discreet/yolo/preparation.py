@@ -128,7 +128,7 @@ def prepare(
         given=given,
         mechanism=plan.mechanism,
         dataset=dataset_digest(dataset.train, dataset.names),
-        source=file_digest(Path(str(settings["model"]))),
+        source=_source_digest(settings),
         run_id=uuid.uuid4().hex,
     )
     if state is not None:
@@ -214,3 +214,9 @@ def _fill_defaults(settings: dict[str, Any], *, trainable: str) -> None:
         settings.setdefault("lrf", AUTO_FINAL_FACTOR)
         settings.setdefault("momentum", AUTO_MOMENTUM)
         settings.setdefault("weight_decay", 0.0)
+
+
+def _source_digest(settings: Mapping[str, Any]) -> str:
+    """Digests of the files that the weights start from, as far as they are files."""
+    files = (settings["model"], settings.get("pretrained"))
+    return "".join(file_digest(Path(file)) for file in files if isinstance(file, str))
