@@ -113,9 +113,7 @@ def subject_of(trainer: PrivateDetectionTrainer, *, real: bool) -> Subject:
         batch_of=batch_of,
         losses_of=partial(_losses_of, trainer),
         gradients_of=gradients_from(name),
-        clipping_of=lambda bound: mechanism.model_copy(
-            update={"max_grad_norm": bound}
-        ).make_clipping(),
+        clipping_of=trainer.make_clipping,
         max_grad_norm=mechanism.max_grad_norm,
         mechanism_of=mechanism_of,
         noise_multiplier=mechanism.noise_multiplier,

@@ -26,7 +26,7 @@ from discreet.errors import ConfigurationError, StorageError
 from discreet.ledger import without_secrets
 from discreet.storage import Seal, is_sealed, make_folder, write_json, write_sealed
 
-SCHEMA = 2
+SCHEMA = 3
 RUN = "run.json"
 CHECKPOINT = "checkpoint.pt"
 # What may differ when a run goes on: nothing that the guarantee or the model depends on.
@@ -251,11 +251,13 @@ class Checkpoint:
         executed: Steps whose update is in the weights.
         model: The model's state.
         optimizer: The optimizer's state.
+        max_grad_norm: The clip norm to go on with: adaptive clipping moves it.
     """
 
     executed: int
     model: Mapping[str, Any]
     optimizer: Mapping[str, Any]
+    max_grad_norm: float
 
     def save(self, internal: Path, *, seal: Seal) -> None:
         """Write to the run's internal folder, whole or not at all, under a seal."""
@@ -264,6 +266,7 @@ class Checkpoint:
             "executed": self.executed,
             "model": dict(self.model),
             "optimizer": dict(self.optimizer),
+            "max_grad_norm": self.max_grad_norm,
         }
         write_sealed(internal / CHECKPOINT, lambda stream: torch.save(content, stream), seal=seal)
 
@@ -287,6 +290,7 @@ class Checkpoint:
                 executed=int(content["executed"]),
                 model=content["model"],
                 optimizer=content["optimizer"],
+                max_grad_norm=float(content["max_grad_norm"]),
             )
         except Exception as error:
             raise StorageError(
