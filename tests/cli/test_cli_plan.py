@@ -183,3 +183,25 @@ def test_python_takes_no_number_beyond_all_bounds():
     for given in ({"n": 10**400, "steps": 1}, {"n": 10, "plot": "a\0.svg"}):
         with pytest.raises(discreet.DiscreetError):
             discreet.plan(epsilon=8, batch=1, **given)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("words", "promised", "told"),
+    [
+        (["relation=replace_one"], "replace_one", "replace one"),
+        (["sampling=shuffle"], None, "shuffled: accounted without amplification"),
+        (["sampling=truncated_poisson", "largest_batch=400"], None, "Poisson, cut at 400"),
+        (["noise_schedule=step", "final_noise=0.5"], None, "step"),
+        (["clipping=adaptive"], None, "adaptive"),
+    ],
+)
+def test_a_plan_of_all_that_train_offers(
+    words: list[str], promised: str | None, told: str, capsys: pytest.CaptureFixture[str]
+):
+    common = ["plan", "n=1008", "epsilon=8", "batch=252", "steps=20", "time=false", *words]
+    assert main(common) == 0
+    assert told in capsys.readouterr().out
+    assert main([*common, "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    epsilon = facts["epsilon"]["pld"] if promised is None else facts[promised]
+    assert 7.9 < epsilon <= 8
