@@ -409,7 +409,8 @@ def test_a_new_run_never_takes_over_an_old_one(run: Run):
 
 
 @pytest.mark.parametrize(
-    "change", [{"batch": 6}, {"epsilon": 4}, {"max_grad_norm": 2}, {"trainable": "head"}]
+    "change",
+    [{"batch": 6}, {"epsilon": 4}, {"max_grad_norm": 2}, {"trainable": "head"}, {"lr0": 0.01}],
 )
 def test_a_resumed_run_goes_on_as_it_began(scenes: Path, tmp_path: Path, change: dict[str, Any]):
     folder = interrupted(scenes, tmp_path, at=1)

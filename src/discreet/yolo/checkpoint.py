@@ -24,6 +24,7 @@ from discreet.config import MechanismConfig
 from discreet.data import ImageRecord
 from discreet.errors import ConfigurationError, StorageError
 from discreet.ledger import without_secrets
+from discreet.recipes import CHOSEN
 from discreet.storage import Seal, is_sealed, make_folder, write_json, write_sealed
 
 SCHEMA = 3
@@ -212,11 +213,12 @@ class RunState:
         for key, value in given.items():
             if key in _MAY_CHANGE:
                 continue
+            chosen = key in CHOSEN and self.given.get(key) is None
             own = self.given.get(key, default_of(key))
-            if _meaning(key, own) != _meaning(key, value):
+            if chosen or _meaning(key, own) != _meaning(key, value):
+                began = f"{key} left to the recipe" if chosen else f"{key}={own!r}"
                 raise ConfigurationError(
-                    f"the run was started with {key}={own!r}, not {value!r}; a run goes on as it "
-                    "began",
+                    f"the run was started with {began}, not {value!r}; a run goes on as it began",
                     where=key,
                     do=f"leave {key} out, or start a new run",
                 )
