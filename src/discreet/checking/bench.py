@@ -5,8 +5,9 @@ B is the number of units of a batch, P the number of entries of one parameter.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+import itertools
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,7 @@ from discreet.checking.freezing import (
     has_dropout,
     random_state,
     reseeding,
+    same_tensor,
     without_dropout,
 )
 from discreet.checking.subject import Subject, Unit
@@ -30,12 +32,13 @@ from discreet.errors import CheckError, DiscreetError
 from discreet.randomness import InsecureSource, RandomSource
 
 Units = tuple[Unit, ...]
+# Norms of the gradients that a step is tried on, over C: one unit is left as it is, one is clipped.
+_SHARES_OF_BOUND = (0.4, 10.0)
 # Batches of another size run other kernels, which round differently. What rounding does to a
 # gradient is measured by moving every parameter by about one unit in its last place; kernels
 # round once per layer and in each sum, so a multiple of that is allowed.
 ROUNDINGS = 30.0
 # Nothing below this can be told from rounding, and a coupling of 1e-3 is always seen.
-_SHARE_OF_BOUND = 0.4
 SAME_SIZE, OTHER_SIZE, LARGEST = 1e-5, 1e-4, 5e-4
 
 
@@ -72,6 +75,22 @@ class Held:
         """Some of the units, in this order."""
         return Held({name: rows[list(positions)] for name, rows in self.rows.items()})
 
+    def times(self, *factors: float) -> Held:
+        """Each unit's gradient times a factor of its own."""
+        return Held(
+            {
+                name: row * row.new_tensor(factors).view(-1, *(1,) * (row.dim() - 1))
+                for name, row in self.rows.items()
+            }
+        )
+
+    def with_entry(self, position: int, value: float) -> Held:
+        """One entry of one unit's gradient replaced, of the first parameter."""
+        rows = {name: row.clone() for name, row in self.rows.items()}
+        first = next(iter(rows.values()))
+        first[(position, *(0,) * (first.dim() - 1))] = value
+        return Held(rows)
+
     def flat(self, position: int) -> Tensor:
         """One unit's whole gradient, (all P,)."""
         return torch.cat([rows[position].flatten() for rows in self.rows.values()])
@@ -106,13 +125,21 @@ class Update:
 
     Attributes:
         calls: How often the optimizer was called.
+        charges: How often the step was charged.
         gradients: Gradient of every declared parameter at the last call; None where it had none.
         changed: Tensors of the model that are not what they were.
+        elsewhere: Declared parameters that something else than the optimizer moved.
     """
 
     calls: int
+    charges: int
     gradients: Mapping[str, Tensor | None]
     changed: tuple[str, ...]
+    elsewhere: tuple[str, ...]
+
+
+class _RefusedError(DiscreetError):
+    """What a charge raises that must not go through."""
 
 
 class Bench:
@@ -280,7 +307,12 @@ class Bench:
     # ---- the step ----
 
     def step(
-        self, units: Units, parts: Sequence[Sequence[int]], *, seed: int | None = None
+        self,
+        units: Units,
+        parts: Sequence[Sequence[int]],
+        *,
+        seed: int | None = None,
+        spoilt: float | None = None,
     ) -> Update:
         """Run the run's step on gradients that the engine gave before, scaled: see `scaled`.
 
@@ -288,43 +320,69 @@ class Bench:
             units: A batch.
             parts: Micro-batches, as positions in it; none for an empty draw.
             seed: Seed of the noise, and the step is run once; the run's own source if not given.
+            spoilt: Value of one entry of the second unit's gradient; left as it is if not given.
         """
         if seed is None:
-            return self._step(self._replayed(units, parts), self.subject.source)
-        key = units if parts else (), tuple(map(tuple, parts)), seed
+            return self._step(self._replayed(units, parts, spoilt), self.subject.source)
+        key = units if parts else (), tuple(map(tuple, parts)), seed, str(spoilt)
         if key not in self._updates:
             source = InsecureSource(seed)
-            self._updates[key] = self._step(self._replayed(units, parts), source)
+            self._updates[key] = self._step(self._replayed(units, parts, spoilt), source)
         return self._updates[key]
 
     def live_step(self, units: Units) -> Update:
         """Run the run's step with its engine at work."""
         return self._step([units], InsecureSource(0))
 
-    def _replayed(self, units: Units, parts: Sequence[Sequence[int]]) -> list[Held | Units]:
-        return [self.scaled(units).only(*part) for part in parts]
+    def refused_step(self, units: Units) -> tuple[str, ...]:
+        """Tensors of the model that a step changes whose charge is refused."""
+
+        def refuse() -> None:
+            raise _RefusedError("the charge is refused")
+
+        return self._step(self._replayed(units, [[0]]), InsecureSource(0), refuse).changed
+
+    def _replayed(
+        self, units: Units, parts: Sequence[Sequence[int]], spoilt: float | None = None
+    ) -> list[Held | Units]:
+        if not parts:
+            return []
+        held = self.scaled(units)
+        if spoilt is not None:
+            held = held.with_entry(1, spoilt)
+        return [held.only(*part) for part in parts]
 
     def scaled(self, units: Units) -> Held:
-        """Gradients of a batch, each scaled to a public share of C.
+        """Gradients of a batch, each scaled to a public multiple of C, some below, some above.
 
         Beside a C far above all norms the true ones would be lost in the rounding of the noise.
         """
         held = self.gradients(units).held
-        size = _SHARE_OF_BOUND * self.subject.max_grad_norm
-        norms = [held.norm(i) for i in range(len(next(iter(held.rows.values()))))]
+        norms = [held.norm(i) for i in range(len(units))]
+        shares = itertools.cycle(_SHARES_OF_BOUND)
+        sizes = [
+            self.subject.max_grad_norm * share for share in itertools.islice(shares, len(norms))
+        ]
         usable = [0 < norm < float("inf") for norm in norms]
-        factors = [size / n if good else 1.0 for n, good in zip(norms, usable, strict=True)]
-        return Held(
-            {
-                name: row * row.new_tensor(factors).view(-1, *(1,) * (row.dim() - 1))
-                for name, row in held.rows.items()
-            }
+        return held.times(
+            *(s / n if good else 1.0 for s, n, good in zip(sizes, norms, usable, strict=True))
         )
 
-    def _step(self, parts: Sequence[Held | Units], source: RandomSource) -> Update:
+    def _step(
+        self,
+        parts: Sequence[Held | Units],
+        source: RandomSource,
+        charge: Callable[[], None] | None = None,
+    ) -> Update:
         subject = self.subject
-        calls = 0
+        calls = charges = 0
         seen: dict[str, Tensor | None] = {}
+        left: dict[str, Tensor] = {}  # as the optimizer left them
+        elsewhere: set[str] = set()
+
+        def count() -> None:
+            nonlocal charges
+            charges += 1
 
         def look(*_: object) -> None:
             nonlocal calls
@@ -332,6 +390,15 @@ class Bench:
             for name, parameter in subject.parameters.items():
                 grad = parameter.grad
                 seen[name] = None if grad is None else grad.detach().float().clone()
+            elsewhere.update(moved())
+
+        def look_again(*_: object) -> None:
+            left.update({name: p.detach().clone() for name, p in subject.parameters.items()})
+
+        def moved() -> list[str]:
+            if not left:
+                return [name for name in self.snapshot.changed() if name in subject.parameters]
+            return [n for n, p in subject.parameters.items() if not same_tensor(p, left[n])]
 
         def gradients_of(part: Held | Units) -> PerExampleGradients:
             if isinstance(part, Held):
@@ -340,24 +407,36 @@ class Bench:
             self._passes.setdefault((part, False), self._noted(found))
             return found
 
-        hook = subject.optimizer.register_step_pre_hook(look)
+        hooks = [
+            subject.optimizer.register_step_pre_hook(look),
+            subject.optimizer.register_step_post_hook(look_again),
+        ]
         try:
             with self.calm(), subject.mechanism_of(source) as mechanism:
-                subject.step(
-                    iter(parts),
-                    parameters=subject.parameters,
-                    gradients_of=gradients_of,
-                    clipping=subject.clipping_of(subject.max_grad_norm),
-                    mechanism=mechanism,
-                    expected_batch_size=subject.expected_batch_size,
-                    source=source,
-                    charge=_charge_nothing,
-                    optimizer=subject.optimizer,
-                )
+                with suppress(_RefusedError):
+                    subject.step(
+                        iter(parts),
+                        parameters=subject.parameters,
+                        gradients_of=gradients_of,
+                        clipping=subject.clipping_of(subject.max_grad_norm),
+                        mechanism=mechanism,
+                        expected_batch_size=subject.expected_batch_size,
+                        source=source,
+                        charge=charge or count,
+                        optimizer=subject.optimizer,
+                    )
                 changed = tuple(self.snapshot.changed())
+                elsewhere.update(moved())
         finally:
-            hook.remove()
-        return Update(calls=calls, gradients=seen, changed=changed)
+            for hook in hooks:
+                hook.remove()
+        return Update(
+            calls=calls,
+            charges=charges,
+            gradients=seen,
+            changed=changed,
+            elsewhere=tuple(sorted(elsewhere)),
+        )
 
     def clipped(self, units: Units, positions: Sequence[int], clip: float) -> ClippedSum:
         """Clipped sum of some units of a batch, by the run's clipping at another C."""
@@ -367,14 +446,16 @@ class Bench:
             self._clipped[key] = self.subject.clipping_of(clip).clip_and_sum(held)
         return self._clipped[key]
 
+    def clipped_alone(self, units: Units, position: int, clip: float, size: float) -> float:
+        """Norm of one unit's clipped gradient, when it is `size` times as long."""
+        held = self.gradients(units).held.only(position).times(size)
+        sums = self.subject.clipping_of(clip).clip_and_sum(held).sums
+        return float(torch.cat([value.flatten() for value in sums.values()]).double().norm())
+
     def stepped(self, units: Units, positions: Sequence[int]) -> ClippedSum:
         """Clipped sum that `step` has for a single part."""
         held = self.scaled(units).only(*positions)
         return self.subject.clipping_of(self.subject.max_grad_norm).clip_and_sum(held)
-
-
-def _charge_nothing() -> None:
-    """Stands where a run would charge its ledger."""
 
 
 def _hold(found: PerExampleGradients, norms: Mapping[str, Tensor]) -> Held:

@@ -17,6 +17,9 @@ NORMS = 1e-4
 OVER_BOUND = 1e-6
 ROUNDING = 1e-4
 _SMALL, _LARGE = 0.1, 100.0
+_EVERY = "a small C"
+# Norms that are rounded too coarsely fall short for some lengths and not for others.
+_SIZES = tuple(2 ** (i / 8) for i in range(8))
 
 
 def clips(bench: Bench, held: Held) -> dict[str, float]:
@@ -25,7 +28,7 @@ def clips(bench: Bench, held: Held) -> dict[str, float]:
     finite = [norm for norm in norms if 0 < norm < float("inf")]
     bounds = {"the run's C": bench.subject.max_grad_norm}
     if finite:
-        bounds |= {"a small C": _SMALL * min(finite), "a large C": _LARGE * max(finite)}
+        bounds |= {_EVERY: _SMALL * min(finite), "a large C": _LARGE * max(finite)}
     return bounds
 
 
@@ -116,6 +119,10 @@ def sensitivity(bench: Bench, *, full: bool) -> Finding:
             over -= OVER_BOUND * float(whole.norm()) / clip  # two sums of rounded numbers
             if over > worst:
                 worst, where = over, name
+            for size in _SIZES if name == _EVERY else ():
+                over = bench.clipped_alone(units, i, clip, size) / min(declared, clip) - 1
+                if over > worst:
+                    worst, where = over, f"{name}, for a gradient {size:.2g} times as long"
     return _bounded(
         Finding(
             probe="sensitivity",
