@@ -74,7 +74,7 @@ def old_copy_of_the_ledger(patch: Patch, run: Training) -> None:
 # ---- what is claimed ----
 
 DEAL = FULL_BATCH.model_copy(
-    update={"expected_batch_size": 8, "sampling": "shuffle", "accountant": "rdp"}
+    update={"expected_batch_size": 8, "sampling": "shuffle", "accountant": "rdp", "steps": 4}
 )
 
 

@@ -146,6 +146,7 @@ PLANTS = (
         runs=(Training,),
         plant=seeded_source,
         found_by={Tool.CHECK: r"randomness: the random source"},
+        probes=frozenset({"randomness"}),
     ),
     Plant(
         name="noise that decays, accounted as constant",
@@ -153,5 +154,6 @@ PLANTS = (
         runs=(Training,),
         plant=silent_decay,
         found_by={Tool.CHECK: r"schedule: step \d.*σ"},
+        probes=frozenset({"schedule"}),
     ),
 )

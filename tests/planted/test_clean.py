@@ -45,14 +45,14 @@ TRAININGS: dict[str, Given] = {
     "one image a part": {"micro_batch": 1, "workers": 0, "noise_multiplier": 5.0},
     "shuffled": {"sampling": "shuffle", "steps": 6},
     "truncated": {"sampling": "truncated_poisson", "largest_batch": 12},
-    "noise in plateaus": {"noise_schedule": "step", "final_noise": 0.5, "steps": 40, **RDP},
-    "noise that falls": {"noise_schedule": "exponential", "final_noise": 0.3, "steps": 100, **RDP},
+    "noise in plateaus": {"noise_schedule": "step", "final_noise": 0.5, "steps": 12, **RDP},
+    "noise that falls": {"noise_schedule": "exponential", "final_noise": 0.3, "steps": 12, **RDP},
     "replaced neighbours": {"relation": "replace_one"},
     "layers frozen": {"freeze": 10, "trainable": "whole_head", "model": ARCHITECTURE},
     "one class": {"single_cls": True},
     "seeded": {"insecure_seed": 3},
 }
-ARCHITECTURES = ("yolov8n", "yolo11n", "yolov5n", "yolov10n", "yolo26n", "rtdetr-l")
+ARCHITECTURES = ("yolov8n", "yolo11n", "yolov5n", "yolov10n", "yolo26n")
 
 
 def trainings() -> list[Any]:

@@ -23,10 +23,11 @@ from discreet.checking.freezing import (
     has_dropout,
     random_state,
     reseeding,
-    same_tensor,
     without_dropout,
 )
+from discreet.checking.held import Held, hold, relative
 from discreet.checking.subject import Subject, Unit
+from discreet.checking.witness import RefusedError, Update, Witness, refuse
 from discreet.clipping import ClippedSum, PerExampleGradients
 from discreet.errors import CheckError, DiscreetError
 from discreet.randomness import InsecureSource, RandomSource
@@ -40,64 +41,6 @@ _SHARES_OF_BOUND = (0.4, 10.0)
 ROUNDINGS = 30.0
 # Nothing below this can be told from rounding, and a coupling of 1e-3 is always seen.
 SAME_SIZE, OTHER_SIZE, LARGEST = 1e-5, 1e-4, 5e-4
-
-
-class Held:
-    """Per-unit gradients as plain tensors; the engine may reuse its memory.
-
-    Args:
-        rows: Name to float32 (B, *shape).
-    """
-
-    def __init__(self, rows: Mapping[str, Tensor]) -> None:
-        self.rows = dict(rows)
-        self._norms: dict[str, Tensor] = {}
-
-    @property
-    def squared_norms(self) -> Mapping[str, Tensor]:
-        """See `PerExampleGradients`; sums in float64."""
-        self._norms = self._norms or {
-            name: row.flatten(1).double().pow(2).sum(1).float() for name, row in self.rows.items()
-        }
-        return self._norms
-
-    def weighted_sum(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """See `PerExampleGradients`."""
-        return {
-            name: sum(
-                (float(w) * row for w, row in zip(weights[name], rows, strict=True) if w != 0),
-                torch.zeros_like(rows[0]) if len(rows) else rows.new_zeros(rows.shape[1:]),
-            )
-            for name, rows in self.rows.items()
-        }
-
-    def only(self, *positions: int) -> Held:
-        """Some of the units, in this order."""
-        return Held({name: rows[list(positions)] for name, rows in self.rows.items()})
-
-    def times(self, *factors: float) -> Held:
-        """Each unit's gradient times a factor of its own."""
-        return Held(
-            {
-                name: row * row.new_tensor(factors).view(-1, *(1,) * (row.dim() - 1))
-                for name, row in self.rows.items()
-            }
-        )
-
-    def with_entry(self, position: int, value: float) -> Held:
-        """One entry of one unit's gradient replaced, of the first parameter."""
-        rows = {name: row.clone() for name, row in self.rows.items()}
-        first = next(iter(rows.values()))
-        first[(position, *(0,) * (first.dim() - 1))] = value
-        return Held(rows)
-
-    def flat(self, position: int) -> Tensor:
-        """One unit's whole gradient, (all P,)."""
-        return torch.cat([rows[position].flatten() for rows in self.rows.values()])
-
-    def norm(self, position: int) -> float:
-        """Norm of one unit's whole gradient."""
-        return float(self.flat(position).double().norm())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,29 +60,6 @@ class Pass:
     mixed: Mapping[str, Tensor]
     weights: Tensor
     touched: tuple[str, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Update:
-    """What one step handed to the optimizer.
-
-    Attributes:
-        calls: How often the optimizer was called.
-        charges: How often the step was charged.
-        gradients: Gradient of every declared parameter at the last call; None where it had none.
-        changed: Tensors of the model that are not what they were.
-        elsewhere: Declared parameters that something else than the optimizer moved.
-    """
-
-    calls: int
-    charges: int
-    gradients: Mapping[str, Tensor | None]
-    changed: tuple[str, ...]
-    elsewhere: tuple[str, ...]
-
-
-class _RefusedError(DiscreetError):
-    """What a charge raises that must not go through."""
 
 
 class Bench:
@@ -265,7 +185,7 @@ class Bench:
     def _noted(self, found: PerExampleGradients) -> Pass:
         touched = tuple(self.snapshot.changed())
         norms = {name: value.clone() for name, value in found.squared_norms.items()}
-        held = _hold(found, norms)
+        held = hold(found, norms)
         any_norm = next(iter(norms.values()))
         weights = torch.linspace(0.25, 1.0, len(any_norm), device=any_norm.device)
         mixed = found.weighted_sum(dict.fromkeys(norms, weights))
@@ -280,7 +200,7 @@ class Bench:
         """
         with self.calm(quiet=True):
             found = self.subject.engines[name](self.subject.batch_of(units))
-            return _hold(found, found.squared_norms)
+            return hold(found, found.squared_norms)
 
     def rounding(self, unit: Unit) -> float:
         """Relative change of a unit's gradient when every parameter moves by a rounding."""
@@ -289,7 +209,7 @@ class Bench:
             with self.calm(quiet=True):
                 _jitter(self.subject.model)
                 found = self.subject.gradients_of(self.subject.batch_of((unit,)))
-                moved = _hold(found, found.squared_norms)
+                moved = hold(found, found.squared_norms)
             self._rounding = relative(moved.flat(0), plain.flat(0))
         return self._rounding
 
@@ -336,10 +256,6 @@ class Bench:
 
     def refused_step(self, units: Units) -> tuple[str, ...]:
         """Tensors of the model that a step changes whose charge is refused."""
-
-        def refuse() -> None:
-            raise _RefusedError("the charge is refused")
-
         return self._step(self._replayed(units, [[0]]), InsecureSource(0), refuse).changed
 
     def _replayed(
@@ -375,30 +291,6 @@ class Bench:
         charge: Callable[[], None] | None = None,
     ) -> Update:
         subject = self.subject
-        calls = charges = 0
-        seen: dict[str, Tensor | None] = {}
-        left: dict[str, Tensor] = {}  # as the optimizer left them
-        elsewhere: set[str] = set()
-
-        def count() -> None:
-            nonlocal charges
-            charges += 1
-
-        def look(*_: object) -> None:
-            nonlocal calls
-            calls += 1
-            for name, parameter in subject.parameters.items():
-                grad = parameter.grad
-                seen[name] = None if grad is None else grad.detach().float().clone()
-            elsewhere.update(moved())
-
-        def look_again(*_: object) -> None:
-            left.update({name: p.detach().clone() for name, p in subject.parameters.items()})
-
-        def moved() -> list[str]:
-            if not left:
-                return [name for name in self.snapshot.changed() if name in subject.parameters]
-            return [n for n, p in subject.parameters.items() if not same_tensor(p, left[n])]
 
         def gradients_of(part: Held | Units) -> PerExampleGradients:
             if isinstance(part, Held):
@@ -407,36 +299,21 @@ class Bench:
             self._passes.setdefault((part, False), self._noted(found))
             return found
 
-        hooks = [
-            subject.optimizer.register_step_pre_hook(look),
-            subject.optimizer.register_step_post_hook(look_again),
-        ]
-        try:
-            with self.calm(), subject.mechanism_of(source) as mechanism:
-                with suppress(_RefusedError):
-                    subject.step(
-                        iter(parts),
-                        parameters=subject.parameters,
-                        gradients_of=gradients_of,
-                        clipping=subject.clipping_of(subject.max_grad_norm),
-                        mechanism=mechanism,
-                        expected_batch_size=subject.expected_batch_size,
-                        source=source,
-                        charge=charge or count,
-                        optimizer=subject.optimizer,
-                    )
-                changed = tuple(self.snapshot.changed())
-                elsewhere.update(moved())
-        finally:
-            for hook in hooks:
-                hook.remove()
-        return Update(
-            calls=calls,
-            charges=charges,
-            gradients=seen,
-            changed=changed,
-            elsewhere=tuple(sorted(elsewhere)),
-        )
+        witness = Witness(subject, self.snapshot)
+        with self.calm(), witness, subject.mechanism_of(source) as mechanism:
+            with suppress(RefusedError):
+                subject.step(
+                    iter(parts),
+                    parameters=subject.parameters,
+                    gradients_of=gradients_of,
+                    clipping=subject.clipping_of(subject.max_grad_norm),
+                    mechanism=mechanism,
+                    expected_batch_size=subject.expected_batch_size,
+                    source=source,
+                    charge=charge or witness.count_charge,
+                    optimizer=subject.optimizer,
+                )
+            return witness.update()
 
     def clipped(self, units: Units, positions: Sequence[int], clip: float) -> ClippedSum:
         """Clipped sum of some units of a batch, by the run's clipping at another C."""
@@ -458,17 +335,6 @@ class Bench:
         return self.subject.clipping_of(self.subject.max_grad_norm).clip_and_sum(held)
 
 
-def _hold(found: PerExampleGradients, norms: Mapping[str, Tensor]) -> Held:
-    any_norm = next(iter(norms.values()))
-    columns: dict[str, list[Tensor]] = {name: [] for name in norms}
-    for unit in range(len(any_norm)):
-        weight = torch.zeros_like(any_norm, dtype=torch.float32)
-        weight[unit] = 1.0
-        for name, value in found.weighted_sum(dict.fromkeys(norms, weight)).items():
-            columns[name].append(value.detach().float().clone())
-    return Held({name: torch.stack(rows) for name, rows in columns.items()})
-
-
 def _jitter(model: nn.Module) -> None:
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
@@ -476,16 +342,6 @@ def _jitter(model: nn.Module) -> None:
             if parameter.dtype == torch.float32:
                 ulps = torch.randint(-1, 2, parameter.shape, generator=generator).float()
                 parameter.mul_(1 + 2.0**-23 * ulps.to(parameter.device))
-
-
-def relative(a: Tensor, b: Tensor) -> float:
-    """‖a − b‖ / max(‖a‖, ‖b‖); 0 where both are zero or not finite in the same places."""
-    a, b = a.detach().double().flatten(), b.detach().double().flatten()
-    if a.shape != b.shape or not torch.equal(torch.isfinite(a), torch.isfinite(b)):
-        return float("inf")
-    a, b = (torch.where(torch.isfinite(x), x, torch.zeros_like(x)) for x in (a, b))
-    scale = max(float(a.norm()), float(b.norm()))
-    return float((a - b).norm()) / scale if scale > 0 else 0.0
 
 
 def plain(numbers: Sequence[int]) -> Units:

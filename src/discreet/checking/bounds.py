@@ -8,7 +8,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from discreet.checking.bench import LARGEST, ROUNDINGS, Bench, Held, plain, relative
+from discreet.checking.bench import LARGEST, ROUNDINGS, Bench, plain
+from discreet.checking.held import Held, relative
 from discreet.checking.report import Finding
 from discreet.errors import DiscreetError
 

@@ -14,8 +14,10 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from discreet.checking.bench import Bench, Update, plain, relative
+from discreet.checking.bench import Bench, plain
+from discreet.checking.held import relative
 from discreet.checking.report import Finding
+from discreet.checking.witness import Update
 
 # Probability that noise of the right scale is refused, over all parameters of one check.
 FALSE_ALARM = 1e-9
