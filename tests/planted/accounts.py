@@ -148,7 +148,7 @@ PLANTS = (
         why="The amplification that is claimed is not the sampler's.",
         runs=(Release,),
         plant=shuffle_as_poisson,
-        found_by={Tool.VERIFY: "."},
+        found_by={Tool.VERIFY: "the events are those of poisson"},
     ),
     Plant(
         name="one relation claimed, another accounted",

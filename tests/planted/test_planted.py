@@ -16,7 +16,7 @@ from .runs import Run
 __all__ = ["scenes"]
 
 Make = Callable[..., Run]
-CLEAN: dict[tuple[str, Tool], list[str]] = {}
+CLEAN: dict[tuple[str, Tool], list[str]] = {}  # what tools say of runs without a mistake
 
 
 def cases() -> Iterator[object]:
@@ -57,10 +57,9 @@ def test_a_planted_mistake_is_seen(
     assert alarms, "no alarm"
     assert any(re.search(plant.found_by[tool], alarm, re.DOTALL) for alarm in alarms), alarms
     clean = fresh(kind)
-    alarms = CLEAN.setdefault((clean.key, tool), []) if (clean.key, tool) in CLEAN else None
-    if alarms is None:
-        alarms = CLEAN[clean.key, tool] = tool.look(clean)
-    assert alarms == []
+    if (clean.key, tool) not in CLEAN:
+        CLEAN[clean.key, tool] = tool.look(clean)
+    assert CLEAN[clean.key, tool] == []
 
 
 def test_the_catalogue_is_whole():

@@ -232,7 +232,7 @@ class Bench:
         parts: Sequence[Sequence[int]],
         *,
         seed: int | None = None,
-        spoilt: float | None = None,
+        spoilt: Sequence[float] = (),
     ) -> Update:
         """Run the run's step on gradients that the engine gave before, scaled: see `scaled`.
 
@@ -240,7 +240,7 @@ class Bench:
             units: A batch.
             parts: Micro-batches, as positions in it; none for an empty draw.
             seed: Seed of the noise, and the step is run once; the run's own source if not given.
-            spoilt: Value of one entry of the second unit's gradient; left as it is if not given.
+            spoilt: Factor of the first entry of each gradient of each part.
         """
         if seed is None:
             return self._step(self._replayed(units, parts, spoilt), self.subject.source)
@@ -259,14 +259,13 @@ class Bench:
         return self._step(self._replayed(units, [[0]]), InsecureSource(0), refuse).changed
 
     def _replayed(
-        self, units: Units, parts: Sequence[Sequence[int]], spoilt: float | None = None
-    ) -> list[Held | Units]:
+        self, units: Units, parts: Sequence[Sequence[int]], spoilt: Sequence[float] = ()
+    ) -> Sequence[Held | Units]:
         if not parts:
             return []
         held = self.scaled(units)
-        if spoilt is not None:
-            held = held.with_entry(1, spoilt)
-        return [held.only(*part) for part in parts]
+        chosen = [held.only(*part) for part in parts]
+        return [part.with_first_entry_times(*spoilt) for part in chosen] if spoilt else chosen
 
     def scaled(self, units: Units) -> Held:
         """Gradients of a batch, each scaled to a public multiple of C, some below, some above.
@@ -322,12 +321,6 @@ class Bench:
             held = self.gradients(units).held.only(*positions)
             self._clipped[key] = self.subject.clipping_of(clip).clip_and_sum(held)
         return self._clipped[key]
-
-    def clipped_alone(self, units: Units, position: int, clip: float, size: float) -> float:
-        """Norm of one unit's clipped gradient, when it is `size` times as long."""
-        held = self.gradients(units).held.only(position).times(size)
-        sums = self.subject.clipping_of(clip).clip_and_sum(held).sums
-        return float(torch.cat([value.flatten() for value in sums.values()]).double().norm())
 
     def stepped(self, units: Units, positions: Sequence[int]) -> ClippedSum:
         """Clipped sum that `step` has for a single part."""

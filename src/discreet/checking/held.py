@@ -55,12 +55,12 @@ class Held:
             }
         )
 
-    def with_entry(self, position: int, value: float) -> Held:
-        """One entry of one unit's gradient replaced, of the first parameter."""
-        rows = {name: row.clone() for name, row in self.rows.items()}
-        first = next(iter(rows.values()))
-        first[(position, *(0,) * (first.dim() - 1))] = value
-        return Held(rows)
+    def with_first_entry_times(self, *factors: float) -> Held:
+        """One entry of each unit's gradient times a factor, to spoil it."""
+        name, first = next(iter(self.rows.items()))
+        spoilt = first.reshape(len(first), -1).clone()
+        spoilt[:, 0] *= spoilt.new_tensor(factors)
+        return Held({**self.rows, name: spoilt.view(first.shape)})
 
     def flat(self, position: int) -> Tensor:
         """One unit's whole gradient, (all P,)."""
