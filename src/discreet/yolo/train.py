@@ -341,6 +341,7 @@ class PrivateDetectionTrainer(DetectionTrainer):
             except BudgetError as error:
                 self._end_at_the_budget(error)
                 break
+            self._require_charged(step)
             self._write_journal(step, report, seconds=time.monotonic() - began)
             self.run_callbacks("on_train_batch_end")
             self.reporter.step(step)
@@ -349,6 +350,14 @@ class PrivateDetectionTrainer(DetectionTrainer):
                 self._end_epoch(epoch, epsilons[epoch])
             if self.stop:
                 break
+
+    def _require_charged(self, step: int) -> None:
+        if self.charged != step:
+            raise LedgerError(
+                f"step {step} ran, and {self.charged} were charged",
+                where=str(self.internal),
+                do="its weights are not covered by any claim: do not share them, and report this",
+            )
 
     def _charge_the_rest_of_a_shuffled_epoch(self) -> None:
         # An interrupted epoch is dealt anew, so what is left of the old one counts as run.
