@@ -29,7 +29,7 @@ from discreet.errors import (
 )
 from discreet.ledger import BudgetLedger
 from discreet.result import TrainingResult
-from discreet.statement.files import REQUIRED
+from discreet.statement.files import RELEASED
 from discreet.statement.summary import from_description, summarise
 from discreet.statement.verify import verify_release
 from discreet.storage import lock_folder
@@ -123,7 +123,7 @@ def test_nothing_of_this_machine_or_of_the_data_is_in_the_release(
     released: TrainingResult, scenes: Path
 ):
     files = sorted(p.name for p in released.release.iterdir())
-    assert files == sorted(REQUIRED)
+    assert files == sorted(RELEASED)
     images = [p.name for p in (scenes.parent / "images").rglob("*.*")]
     forbidden = ["424242", str(scenes.parent), "project_folder", "run_name", "/tmp", *images]
     import zipfile

@@ -20,7 +20,7 @@ from discreet.errors import StorageError
 from discreet.statement import strict_json
 from discreet.statement.archive import read_weights, summary_inside
 from discreet.statement.consistency import examine
-from discreet.statement.files import ENVELOPE, RECORD, RELEASED, REQUIRED, WEIGHTS
+from discreet.statement.files import ENVELOPE, RECORD, RELEASED, WEIGHTS
 from discreet.statement.page import render
 from discreet.statement.scan import scan_release
 from discreet.statement.schema import PrivacyRecord, Signer
@@ -98,7 +98,7 @@ def _read_folder(folder: Path) -> tuple[dict[str, str], list[str]]:
     """sha256 of each file, and what there is too much or too little of."""
     paths = sorted(folder.iterdir())
     names = {path.name for path in paths}
-    faults = [f"{name}: it is missing" for name in REQUIRED if name not in names]
+    faults = [f"{name}: it is missing" for name in RELEASED if name not in names]
     for path in paths:
         if path.name not in RELEASED:
             faults.append(f"{path.name}: it does not belong into a release")
