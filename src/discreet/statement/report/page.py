@@ -18,6 +18,7 @@ from discreet.statement.files import PAGES, RECORD, WEIGHTS
 from discreet.statement.page import percent, vocabulary
 from discreet.statement.report import charts
 from discreet.statement.report.findings import audit_facts, check_facts
+from discreet.statement.report.tags import place_tags
 from discreet.statement.report.validation import ClassCurve, Sample, ValidationFigures
 from discreet.statement.schema import PrivacyRecord
 
@@ -64,6 +65,7 @@ def render_report(record: PrivacyRecord, validation: ValidationFigures | None = 
         "audit": audit_facts(record.audit),
         "validation": validation,
         "classes": () if validation is None else _curves(validation.classes),
+        "mean_ap50": 0.0 if validation is None else _mean_ap50(validation.classes),
         "mean": None if validation is None else _mean(validation.classes),
         "groups": groups,
         "largest_group": max(epsilon or 0.0 for _, epsilon in groups),
@@ -77,7 +79,9 @@ def render_report(record: PrivacyRecord, validation: ValidationFigures | None = 
         for language in _LANGUAGES
     }
     page = environment.get_template("report.html.jinja")
-    return page.render({**shared, "bodies": bodies, "style": Markup(_style())}).encode()
+    return page.render(
+        {**shared, "bodies": bodies, "style": Markup(_style()), "tags": place_tags}
+    ).encode()
 
 
 def _base64(data: bytes) -> str:
@@ -102,6 +106,10 @@ def _fitting(samples: Iterable[Sample]) -> tuple[Sample, ...]:
             break
         kept.append(sample)
     return tuple(kept)
+
+
+def _mean_ap50(classes: Sequence[ClassCurve]) -> float:
+    return sum(curve.ap50 for curve in classes) / max(1, len(classes))
 
 
 def _mean(classes: Sequence[ClassCurve]) -> charts.Chart | None:
