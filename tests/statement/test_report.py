@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,17 @@ import pytest
 
 from discreet.errors import ReleaseError
 from discreet.randomness import InsecureSource
+from discreet.statement.files import RELEASED
 from discreet.statement.page import percent
 from discreet.statement.report import render_report
 from discreet.statement.report.charts import spending_chart, ticks, trade_off_chart
+from discreet.statement.report.embedding import extract
 from discreet.statement.report.page import MOST_BYTES
+from discreet.statement.report.repeating import report_faults
 from discreet.statement.scan import PrivateWords, scan_release
 from discreet.statement.schema import PrivacyRecord, ValidationData
-from discreet.statement.sealing import seal
-from discreet.statement.signing import ReleaseKey
+from discreet.statement.sealing import seal, sha256
+from discreet.statement.signing import ReleaseKey, make_envelope, make_statement
 from discreet.statement.verify import verify_release
 from discreet.terminal import format_epsilon
 
@@ -248,3 +252,59 @@ def test_a_picture_that_carries_words_is_not_released(release: Path, key: Releas
     with pytest.raises(ReleaseError) as refused:
         seal(release, record=public_record(), key=key, words=PrivateWords(), validation=spoken)
     assert "more than pixels" in str(refused.value)
+
+
+def resigned(release: Path, change: Callable[[bytes], bytes], key: ReleaseKey) -> tuple[str, ...]:
+    """Faults of a release whose publisher changed the report and signed it as it is."""
+    path = release / "report.html"
+    data = path.read_bytes()
+    changed = change(data)
+    assert changed != data
+    path.write_bytes(changed)
+    record = PrivacyRecord.model_validate_json((release / "privacy.json").read_bytes())
+    names = [name for name in RELEASED if name != "statement.dsse.json"]
+    digests = {name: sha256(release / name) for name in sorted(names)}
+    envelope = make_envelope(make_statement(record, digests), key)
+    (release / "statement.dsse.json").write_bytes(envelope)
+    return verify_release(release).faults
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda html: html.replace(b"at most <", b"never <").replace(b"<dd>each", b"<dd>no"),
+        lambda html: re.sub(rb'(<dt>..</dt><dd>)[\d.]+', rb"\g<1>0.10", html, count=1),
+        lambda html: html.replace(b"</main>", b"<p>Approved.</p></main>"),
+        lambda html: re.sub(rb'class="line" d="M', b'class="line" d="M1 1L', html, count=1),
+        lambda html: html.replace(b"data-validation=\"{", b"data-validation=\"[{"),
+        lambda html: html.replace(b"red cell 0.90", b"red cell 0.99"),
+        lambda html: html + b"\n" * MOST_BYTES,
+    ],
+)  # fmt: skip
+def test_a_report_that_says_something_else_is_found_though_it_is_signed(
+    release: Path, key: ReleaseKey, change: Callable[[bytes], bytes]
+):
+    seal(
+        release,
+        record=public_record(),
+        key=key,
+        words=PrivateWords(),
+        validation=validation_figures(),
+    )
+    faults = resigned(release, change, key)
+    assert [fault for fault in faults if fault.startswith("report.html: ")]
+
+
+def test_another_accountant_may_draw_other_curves_and_no_more(record: PrivacyRecord):
+    html = render_report(record)
+    other = re.sub(rb'class="line" d="M', b'class="line" d="M1 1L', html, count=1)
+    assert report_faults(html, record, same_accountant=True) == []
+    assert report_faults(other, record, same_accountant=True)
+    assert report_faults(other, record, same_accountant=False) == []
+    assert report_faults(html.replace(b"at most", b"never"), record, same_accountant=False)
+
+
+def test_figures_survive_the_way_into_a_report_and_out():
+    figures = validation_figures("<a href='x'>&\"", "b")
+    assert extract(render_report(public_record(), figures).decode()) == figures
+    assert extract(render_report(record_of()).decode()) is None

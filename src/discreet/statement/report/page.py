@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from importlib import resources
 from typing import Any
 
@@ -17,6 +18,7 @@ from markupsafe import Markup
 from discreet.statement.files import PAGES, RECORD, WEIGHTS
 from discreet.statement.page import percent, vocabulary
 from discreet.statement.report import charts
+from discreet.statement.report.embedding import embed
 from discreet.statement.report.findings import audit_facts, check_facts
 from discreet.statement.report.tags import place_tags
 from discreet.statement.report.validation import ClassCurve, Sample, ValidationFigures
@@ -42,6 +44,8 @@ def render_report(record: PrivacyRecord, validation: ValidationFigures | None = 
     """
     if validation is not None and record.data.validation.access != "public":
         raise ValueError("a report has no figure of validation images that are not public")
+    if validation is not None:
+        validation = replace(validation, samples=_fitting(validation.samples))
     environment = Environment(
         loader=PackageLoader("discreet.statement"),
         undefined=StrictUndefined,
@@ -69,7 +73,7 @@ def render_report(record: PrivacyRecord, validation: ValidationFigures | None = 
         "mean": None if validation is None else _mean(validation.classes),
         "groups": groups,
         "largest_group": max(epsilon or 0.0 for _, epsilon in groups),
-        "samples": () if validation is None else _fitting(validation.samples),
+        "samples": () if validation is None else validation.samples,
     }
     body = environment.get_template("report.body.jinja")
     bodies = {
@@ -80,7 +84,7 @@ def render_report(record: PrivacyRecord, validation: ValidationFigures | None = 
     }
     page = environment.get_template("report.html.jinja")
     return page.render(
-        {**shared, "bodies": bodies, "style": Markup(_style()), "tags": place_tags}
+        {**shared, "bodies": bodies, "style": Markup(_style()), "tags": place_tags, "embed": embed}
     ).encode()
 
 
