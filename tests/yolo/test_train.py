@@ -215,11 +215,17 @@ def test_private_validation_stays_inside(run: Run):
     assert result.metrics is not None
     assert json.loads((result.internal / "metrics.json").read_text())["map50"] >= 0
     assert "NOT" in (result.internal / "NOT-PRIVATE.txt").name
+    report = (result.release / "report.html").read_text()
+    assert "data:image" not in report
+    assert "data-validation" not in report
 
 
 def test_public_validation_is_released(released: TrainingResult):
     record = json.loads((released.release / "privacy.json").read_text())
     assert set(record["metrics"]) == {"precision", "recall", "map50", "map50_95"}
+    report = (released.release / "report.html").read_text()
+    assert report.count("data:image/jpeg;base64,") == 6
+    assert len(report) < 2_000_000
 
 
 @pytest.mark.parametrize("given", [{"insecure_seed": 1}, {"noise_multiplier": 0, "epsilon": None}])
