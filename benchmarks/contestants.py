@@ -26,9 +26,9 @@ from discreet.yolo.model import (
     build_detector,
     fast_layout,
     open_source,
-    select_trainable,
     train_mode,
 )
+from discreet.yolo.parts import select_trainable
 
 Step = Callable[[], None]
 _CLASSES = 3

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from discreet.arguments import (
-    DEFAULT_EPOCHS,
     ULTRALYTICS,
     Argument,
     Kind,
@@ -63,13 +62,17 @@ def test_defaults_are_those_of_the_documentation() -> None:
         "noise_multiplier": None,
         "delta": None,
         "max_grad_norm": 1.0,
-        "clipping": "flat",
+        "recipe": "auto",
+        "clipping": None,
         "batch": None,
         "micro_batch": None,
-        "epochs": DEFAULT_EPOCHS,
+        "epochs": None,
         "steps": None,
         "norm": None,
         "trainable": None,
+        "norm_lr": None,
+        "balance": None,
+        "standardise": None,
         "sampling": "poisson",
         "largest_batch": None,
         "noise_schedule": "constant",

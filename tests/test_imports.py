@@ -14,7 +14,7 @@ import discreet
 PACKAGE = Path(discreet.__file__).parent
 CORE = (
     "errors", "_validate", "privacy", "config", "performance", "randomness", "sampling",
-    "clipping", "noise", "ledger", "step", "storage", "accounting", "planning", "recipe",
+    "clipping", "noise", "ledger", "step", "storage", "accounting", "planning", "recipes",
     "checking",
 )  # fmt: skip
 

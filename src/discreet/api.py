@@ -10,7 +10,7 @@ from discreet.arguments.plan import PlanArguments, read_plan_arguments
 from discreet.data import DetectionDataset, load_dataset
 from discreet.errors import ConfigurationError
 from discreet.planning import Plan, make_plan
-from discreet.recipe import DEFAULT_IMGSZ
+from discreet.recipes import DEFAULT_IMGSZ
 from discreet.result import TrainingResult
 from discreet.terminal import Reporter, SilentReporter
 
@@ -43,7 +43,9 @@ def plan(
     batch: int | None = None,
     epochs: int | None = None,
     steps: int | None = None,
+    recipe: str = "auto",
     max_grad_norm: float = 1.0,
+    clipping: str | None = None,
     accountant: str = "pld",
     trainable: str | None = None,
     model: str | Path | None = None,
@@ -62,7 +64,9 @@ def plan(
         batch: Expected number of images in a step; chosen if not given.
         epochs: Expected passes over the images; this or `steps`.
         steps: Noisy updates.
+        recipe: What chooses where nothing is given: "auto" or "plain".
         max_grad_norm: L2 bound that each image's gradient is clipped to.
+        clipping: Kind of clipping; chosen if not given.
         accountant: Which accountant promises the ε: "pld" or "rdp".
         trainable: Parts of the model that train.
         model: Weights or architecture whose speed is measured here; without it, no times.
@@ -91,7 +95,9 @@ def plan(
             "batch": batch,
             "epochs": epochs,
             "steps": steps,
+            "recipe": recipe,
             "max_grad_norm": max_grad_norm,
+            "clipping": clipping,
             "accountant": accountant,
             "trainable": trainable,
             "model": model,

@@ -9,8 +9,21 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from discreet.accounting import Accountant, AccountantName, Event, make_accountant, merge
-from discreet.clipping import Clipping, FlatClipping
+from discreet.accounting import (
+    Accountant,
+    AccountantName,
+    AdaptivelyClippedGaussian,
+    Event,
+    make_accountant,
+    merge,
+)
+from discreet.clipping import (
+    AdaptiveClipping,
+    AutomaticClipping,
+    Clipping,
+    FlatClipping,
+    GroupClipping,
+)
 from discreet.noise import GaussianMechanism
 from discreet.privacy import NeighboringRelation, PrivacySpent, PrivacyUnit
 from discreet.sampling import (
@@ -21,10 +34,14 @@ from discreet.sampling import (
 )
 
 SamplingName = Literal["poisson", "truncated_poisson", "shuffle"]
+ClippingName = Literal["flat", "automatic", "per_layer", "per_block", "adaptive"]
 NoiseSchedule = Literal["constant", "step", "exponential"]
 
+# Noise on the count of adaptive clipping, over the expected batch (Andrew et al. 2021, section 3).
+_COUNT_NOISE = 0.05
+
 # Noise falls in plateaus: as many different mechanisms as the accountant has to compose.
-_PLATEAUS: Mapping[NoiseSchedule, int] = {"constant": 1, "step": 4, "exponential": 32}
+_PLATEAUS: Mapping[NoiseSchedule, int] = {"constant": 1, "step": 4, "exponential": 12}
 
 
 class MechanismConfig(BaseModel):
@@ -36,10 +53,11 @@ class MechanismConfig(BaseModel):
         steps: Number of steps T.
         noise_multiplier: Standard deviation of the noise over the sensitivity, σ, in the first
             step.
-        noise_schedule: How σ moves over the run: not at all, in four plateaus, or in up to 32
+        noise_schedule: How σ moves over the run: not at all, in four plateaus, or in up to 12
             (a geometric series either way).
         final_noise: σ of the last plateau over σ of the first.
-        max_grad_norm: L2 bound C on one unit's contribution.
+        max_grad_norm: L2 bound C on one unit's contribution; with adaptive clipping, in the
+            first step.
         delta: δ of the guarantee.
         clipping: Kind of clipping.
         accountant: Which accountant computes ε.
@@ -57,7 +75,7 @@ class MechanismConfig(BaseModel):
     noise_multiplier: float = Field(ge=0)
     max_grad_norm: float = Field(gt=0)
     delta: float = Field(gt=0, lt=1)
-    clipping: Literal["flat"] = "flat"
+    clipping: ClippingName = "flat"
     accountant: AccountantName = "pld"
     unit: PrivacyUnit = PrivacyUnit.IMAGE
     relation: NeighboringRelation = NeighboringRelation.ADD_OR_REMOVE_ONE
@@ -86,6 +104,17 @@ class MechanismConfig(BaseModel):
         if self.noise_schedule == "constant" and self.final_noise != 1:
             raise ValueError("final_noise needs a noise schedule other than constant")
         return self
+
+    @model_validator(mode="after")
+    def _adaptive_clipping_where_it_is_accounted(self) -> Self:
+        if self.clipping == "adaptive" and self.sampling != "poisson":
+            raise ValueError("adaptive clipping is accounted for Poisson sampling only")
+        return self
+
+    @property
+    def count_noise_multiplier(self) -> float:
+        """σ_b of adaptive clipping, in units."""
+        return _COUNT_NOISE * self.expected_batch_size
 
     @property
     def sample_rate(self) -> float:
@@ -141,6 +170,16 @@ class MechanismConfig(BaseModel):
         return math.ceil(plateau * self._periods / self._plateaus) * self._period + 1
 
     def _event(self, noise_multiplier: float, *, steps: int) -> Event:
+        if self.clipping == "adaptive":
+            event = AdaptivelyClippedGaussian(
+                sample_rate=self.sample_rate,
+                noise_multiplier=noise_multiplier,
+                count_noise_multiplier=self.count_noise_multiplier,
+                steps=steps,
+            )
+            if self.sampling == "poisson":
+                return event
+            noise_multiplier = event.combined_noise_multiplier  # what other samplings would cost
         return self.make_sampler().event(noise_multiplier=noise_multiplier, steps=steps)
 
     def make_accountant(self) -> Accountant:
@@ -164,9 +203,27 @@ class MechanismConfig(BaseModel):
                     population=self.population, steps_per_epoch=self.steps_per_epoch
                 )
 
-    def make_clipping(self) -> Clipping:
-        """The clipping rule."""
-        return FlatClipping(max_grad_norm=self.max_grad_norm)
+    def make_clipping(self, blocks: Mapping[str, str] | None = None) -> Clipping:
+        """The clipping rule, as it begins.
+
+        Args:
+            blocks: Parameter name to block of the model, for clipping per block; only what each
+                block gets depends on it, never the sensitivity.
+        """
+        match self.clipping:
+            case "flat":
+                return FlatClipping(max_grad_norm=self.max_grad_norm)
+            case "automatic":
+                return AutomaticClipping(max_grad_norm=self.max_grad_norm)
+            case "per_layer":
+                return GroupClipping(max_grad_norm=self.max_grad_norm)
+            case "per_block":
+                return GroupClipping(max_grad_norm=self.max_grad_norm, group_of=blocks or {})
+            case "adaptive":
+                return AdaptiveClipping(
+                    max_grad_norm=self.max_grad_norm,
+                    count_noise_multiplier=self.count_noise_multiplier,
+                )
 
     def make_mechanism(self, step: int) -> GaussianMechanism:
         """The noise of the `step`-th step, from 1."""

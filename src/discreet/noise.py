@@ -1,9 +1,7 @@
 """Gaussian noise, once per logical step, on every trainable parameter.
 
 The scale is noise multiplier × sensitivity, and the sensitivity is the one that the clipped sum
-carries. Samples are hardened against floating-point attacks: the sum of four independent
-float64 normals, halved, so that no single output reveals the generator's state (Holohan and
-Braghin, "Secure Random Sampling in Differential Privacy", 2021, section 4).
+carries. Samples are hardened against floating-point attacks, see `hardened_normal`.
 """
 
 from __future__ import annotations
@@ -20,21 +18,9 @@ from torch import Tensor
 
 from discreet import _validate
 from discreet.clipping import ClippedSum
-from discreet.randomness import RandomSource
+from discreet.randomness import RandomSource, hardened_normal
 
-_CHUNK = 1 << 18  # 2 MiB of float64: stays in cache, bounds the extra memory
-
-
-def hardened_normal(count: int, stream: np.random.Generator) -> NDArray[np.float64]:
-    """Standard normal float64 samples, each the sum of four normals, halved; shape (count,)."""
-    out = np.empty(count)
-    for start in range(0, count, _CHUNK):
-        part = out[start : start + _CHUNK]
-        stream.standard_normal(out=part)
-        for _ in range(3):
-            part += stream.standard_normal(len(part))
-        part *= 0.5
-    return out
+__all__ = ["DrawnAhead", "GaussianMechanism", "Mechanism", "hardened_normal"]
 
 
 class Mechanism(Protocol):

@@ -168,4 +168,5 @@ def private_step(
             parameter.grad = (noised[name] / expected_batch_size).to(parameter.dtype)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
+        clipping.end_step(clipped, expected_batch_size=expected_batch_size, source=source)
     return StepReport(units=clipped.units, clipped=clipped.clipped, non_finite=clipped.non_finite)

@@ -106,14 +106,14 @@ def test_the_time_is_measured_unless_it_is_turned_off(
     monkeypatch.setattr(discreet.yolo.timing, "measure_step", measure_step)
     words = ["plan", "n=4", "noise_multiplier=5", "batch=4", "steps=10", "--json"]
     assert main(words) == 0
-    assert asked == [(None, 640, "film+head")]
+    assert asked == [(None, 640, "neck_film+classes")]
     assert json.loads(capsys.readouterr().out)["seconds"] == pytest.approx(21)
     asked.clear()
     assert main([*words, "time=false"]) == 0
     made = discreet.plan(n=4, noise_multiplier=5, batch=4, steps=10)
     assert asked == [] and made.seconds is None
     timed = discreet.plan(n=4, noise_multiplier=5, batch=4, steps=10, model="m.pt", imgsz=64)
-    assert asked == [("m.pt", 64, "film+head")] and timed.seconds == pytest.approx(21)
+    assert asked == [("m.pt", 64, "neck_film+classes")] and timed.seconds == pytest.approx(21)
 
 
 def test_a_model_that_is_not_there(capsys: pytest.CaptureFixture[str]):
@@ -162,3 +162,24 @@ def test_python_gives_the_numbers():
         discreet.plan(n=4, data="d.yaml", epsilon=8)
     with pytest.raises(TypeError):
         discreet.plan(n=4, epsilom=8)  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["n=1e30", "epsilon=8"],
+        ["n=10", "noise_multiplier=1e308", "batch=2"],
+        ["n=10", "noise_multiplier=1", "batch=2", "steps=1e18"],
+        ["n=10", "epsilon=8", "plot=a\0.svg"],
+        ["data=\udcff/data.yaml", "epsilon=8"],
+    ],
+)
+def test_numbers_and_names_beyond_all_bounds(words: list[str], capsys: pytest.CaptureFixture[str]):
+    assert main(["plan", *words, "time=false"]) == 2
+    assert "unexpected" not in capsys.readouterr().err
+
+
+def test_python_takes_no_number_beyond_all_bounds():
+    for given in ({"n": 10**400, "steps": 1}, {"n": 10, "plot": "a\0.svg"}):
+        with pytest.raises(discreet.DiscreetError):
+            discreet.plan(epsilon=8, batch=1, **given)  # type: ignore[arg-type]

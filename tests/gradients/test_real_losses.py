@@ -9,7 +9,8 @@ from ultralytics.utils import DEFAULT_CFG_DICT
 
 from discreet.gradients import LayerwiseEngine, ReferenceEngine
 from discreet.yolo.loss import PerImageLoss
-from discreet.yolo.model import attach_settings, select_trainable
+from discreet.yolo.model import attach_settings
+from discreet.yolo.parts import select_trainable
 from tests.gradients.test_whole_models import agree, detector
 
 BOXES = (2, 0, 5)

@@ -8,11 +8,11 @@ from discreet.arguments import PrivacyArguments
 from discreet.errors import AccountingError, ConfigurationError
 from discreet.planning import (
     TrainingPlan,
-    default_batch_size,
     plan_rows,
     plan_training,
     plan_warnings,
 )
+from discreet.recipes import default_batch_size
 
 
 def plan(population: int, **arguments: object) -> TrainingPlan:
@@ -96,5 +96,5 @@ def test_runs_that_are_not_private_say_so():
 def test_rows_name_what_matters():
     made = plan(1008, epsilon=8)
     text = str(plan_rows(made, trainable="film+head", parameters=6297))
-    for word in ("1,008", "252", "80", "film+head", "6,297", "add or remove one image"):
+    for word in ("1,008", "252", "160", "film+head", "6,297", "add or remove one image"):
         assert word in text

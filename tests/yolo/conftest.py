@@ -15,14 +15,8 @@ from discreet.demo.scenes import PRIVATE
 from discreet.gradients import make_engine
 from discreet.result import TrainingResult
 from discreet.yolo.loss import PerImageLoss
-from discreet.yolo.model import (
-    attach_settings,
-    build_detector,
-    open_source,
-    select_trainable,
-    set_norm,
-    train_mode,
-)
+from discreet.yolo.model import attach_settings, build_detector, open_source, set_norm, train_mode
+from discreet.yolo.parts import select_trainable
 
 ARCHITECTURE = str(Path(__file__).parents[2] / "src/discreet/demo/demo-model.yaml")
 NAMES = ("red cell", "white cell", "platelet")

@@ -13,14 +13,8 @@ from ultralytics.utils import DEFAULT_CFG_DICT
 from discreet.clipping import FlatClipping
 from discreet.gradients import make_engine
 from discreet.yolo.loss import PerImageLoss
-from discreet.yolo.model import (
-    attach_settings,
-    build_detector,
-    open_source,
-    select_trainable,
-    set_norm,
-    train_mode,
-)
+from discreet.yolo.model import attach_settings, build_detector, open_source, set_norm, train_mode
+from discreet.yolo.parts import select_trainable
 
 from .conftest import NAMES, make_batch, make_model, relative, trained
 

@@ -9,7 +9,8 @@ from torch import nn
 from ultralytics.nn.tasks import DetectionModel
 
 from discreet.errors import ConfigurationError, ModelError
-from discreet.yolo.model import build_detector, open_source, select_trainable, set_norm, train_mode
+from discreet.yolo.model import build_detector, open_source, set_norm, train_mode
+from discreet.yolo.parts import select_trainable
 
 from .conftest import ARCHITECTURE, IMGSZ, NAMES, make_model
 

@@ -13,7 +13,8 @@ from ultralytics.nn.tasks import RTDETRDetectionModel
 
 from discreet.errors import ModelError
 from discreet.yolo.loss import PerImageLoss
-from discreet.yolo.model import select_trainable, train_mode
+from discreet.yolo.model import train_mode
+from discreet.yolo.parts import select_trainable
 
 from .conftest import make_batch, only, relative
 

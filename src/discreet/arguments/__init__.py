@@ -15,11 +15,7 @@ from discreet.arguments.accepted import PUBLIC_SETTINGS
 from discreet.arguments.plan import PlanArguments, read_plan_arguments
 from discreet.arguments.plan import is_flag as is_plan_flag
 from discreet.arguments.policy import UNSET, Argument, Kind
-from discreet.arguments.privacy import (
-    DEFAULT_EPOCHS,
-    TRAINABLE_PARTS,
-    PrivacyArguments,
-)
+from discreet.arguments.privacy import TRAINABLE_PARTS, PrivacyArguments
 from discreet.arguments.split import (
     ULTRALYTICS,
     is_flag,
@@ -31,7 +27,6 @@ from discreet.arguments.split import (
 from discreet.arguments.values import parse_value
 
 __all__ = [
-    "DEFAULT_EPOCHS",
     "PUBLIC_SETTINGS",
     "TRAINABLE_PARTS",
     "ULTRALYTICS",

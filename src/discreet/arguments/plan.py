@@ -22,7 +22,7 @@ from discreet.arguments.values import (
     expected,
     shown,
 )
-from discreet.recipe import DEFAULT_IMGSZ
+from discreet.recipes import DEFAULT_IMGSZ
 
 PLOT_ENDINGS = (".svg", ".png")
 DEFAULT_PLOT = "plan.svg"
@@ -36,7 +36,9 @@ SHARED = (
     "batch",
     "epochs",
     "steps",
+    "recipe",
     "max_grad_norm",
+    "clipping",
     "accountant",
     "trainable",
 )

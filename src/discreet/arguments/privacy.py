@@ -13,7 +13,9 @@ from discreet.arguments.values import (
     Count,
     CountOrZero,
     Expected,
-    Gain,
+    Flag,
+    Fraction,
+    NoiseMultiplier,
     OpenFraction,
     PathOrFlag,
     PositiveNumber,
@@ -24,8 +26,7 @@ from discreet.arguments.values import (
     shown,
 )
 
-DEFAULT_EPOCHS = 20
-TRAINABLE_PARTS = ("all", "head", "film", "whole_head")
+TRAINABLE_PARTS = ("all", "head", "film", "whole_head", "classes", "neck_film")
 
 
 def _known_parts(text: str) -> str:
@@ -48,8 +49,8 @@ Trainable = Annotated[
 class PrivacyArguments(BaseModel):
     """Privacy arguments of a run; immutable, checked on construction.
 
-    Exactly one of `epsilon` and `noise_multiplier` is set, and exactly one of `epochs` and
-    `steps` (20 epochs if neither is given). Values may be text from a command line.
+    Exactly one of `epsilon` and `noise_multiplier` is set, and at most one of `epochs` and
+    `steps`. What is None is left to the recipe. Values may be text from a command line.
 
     Raises:
         ConfigurationError: Values are wrong, unknown or contradict one another; all problems
@@ -61,18 +62,25 @@ class PrivacyArguments(BaseModel):
     epsilon: PositiveNumber | None = Field(
         default=None, description="ε that the run ends at or under; this or noise_multiplier"
     )
-    noise_multiplier: Gain | None = Field(
+    noise_multiplier: NoiseMultiplier | None = Field(
         default=None,
         description="standard deviation of the noise over max_grad_norm; 0 is not private",
     )
     delta: OpenFraction | None = Field(
         default=None, description="δ; if left out, below 1/images, a power of ten"
     )
+    recipe: Literal["auto", "plain"] = Field(
+        default="auto",
+        description="chooses from public numbers what is left out; plain: film+head, flat clipping",
+    )
     max_grad_norm: PositiveNumber = Field(
         default=1.0, description="L2 bound that each image's gradient is clipped to"
     )
-    clipping: Literal["flat"] = Field(
-        default="flat", description="flat: one bound on the whole gradient of an image"
+    clipping: Literal["flat", "automatic", "per_layer", "per_block", "adaptive"] | None = Field(
+        default=None,
+        description="flat: one bound on the whole gradient of an image; automatic: every image's "
+        "gradient is normalised to it; per_layer, per_block: a bound for each layer, or for "
+        "backbone, neck, box and class branch; adaptive: flat, the bound follows the median",
     )
     batch: Count | None = Field(
         default=None,
@@ -82,7 +90,7 @@ class PrivacyArguments(BaseModel):
         default=None, description="images held in memory at once; if left out, by memory"
     )
     epochs: Count | None = Field(
-        default=None, description=f"passes over the images; {DEFAULT_EPOCHS} without steps"
+        default=None, description="passes over the images; if left out, chosen"
     )
     steps: Count | None = Field(default=None, description="noisy updates; instead of epochs")
     norm: Literal["frozen", "group"] | None = Field(
@@ -92,8 +100,22 @@ class PrivacyArguments(BaseModel):
     )
     trainable: Trainable | None = Field(
         default=None,
-        description="parts that train: all, head, film (γ/β of the normalisations), "
-        "whole_head; joined by +, as film+head",
+        description="parts that train: all, head (last convolutions), film (γ/β of the "
+        "normalisations), whole_head, classes (last class convolution), neck_film (γ/β behind the "
+        "backbone); joined by +, as film+head",
+    )
+    norm_lr: PositiveNumber | None = Field(
+        default=None, description="learning rate of γ and β of the normalisations, over lr0"
+    )
+    balance: Fraction | None = Field(
+        default=None,
+        description="weight of an image's rare classes beside its common ones: 0 all objects "
+        "count alike, 1 all classes do",
+    )
+    standardise: Flag | None = Field(
+        default=None,
+        description="scale the inputs of the last class convolution by public statistics while "
+        "it trains",
     )
     sampling: Literal["poisson", "truncated_poisson", "shuffle"] = Field(
         default="poisson",
@@ -144,8 +166,6 @@ class PrivacyArguments(BaseModel):
         if problems:
             raise gather(problems)
         values = {name: _read(name, value) for name, value in given.items()}
-        if values.get("epochs") is None and values.get("steps") is None:
-            values["epochs"] = DEFAULT_EPOCHS
         super().__init__(**values)
 
     @property

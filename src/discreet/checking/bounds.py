@@ -111,7 +111,9 @@ def sensitivity(bench: Bench, *, full: bool) -> Finding:
             rest = _flat(bench.clipped(units, _others(len(units), i), clip).sums)
             alone = _flat(bench.clipped(units, (i,), clip).sums)
             moved = max(float((whole - rest).double().norm()), float(alone.double().norm()))
-            allowed = min(declared, clip, together.norm(i) * (1 + ROUNDING))
+            allowed = min(declared, clip)
+            if bench.subject.clipping_of(clip).only_shrinks:
+                allowed = min(allowed, together.norm(i) * (1 + ROUNDING))
             over = moved / allowed - 1 if allowed > 0 else moved
             over -= OVER_BOUND * float(whole.norm()) / clip  # two sums of rounded numbers
             if over > worst:

@@ -13,20 +13,22 @@ text.py plot.py   a plan as plain text, as two charts
 from discreet.planning.report import Plan, make_plan
 from discreet.planning.training import (
     TrainingPlan,
-    default_batch_size,
+    complete,
     noise_to_signal,
     plan_rows,
     plan_training,
     plan_warnings,
+    recipe_rows,
 )
 
 __all__ = [
     "Plan",
     "TrainingPlan",
-    "default_batch_size",
+    "complete",
     "make_plan",
     "noise_to_signal",
     "plan_rows",
     "plan_training",
     "plan_warnings",
+    "recipe_rows",
 ]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from discreet.accounting import default_delta
 from discreet.planning.table import Cell, best_noise
 from discreet.planning.training import TrainingPlan
-from discreet.recipe import AUTO_FINAL_FACTOR, AUTO_OPTIMIZER, automatic_rate
+from discreet.recipes import AUTO_FINAL_FACTOR, AUTO_OPTIMIZER, automatic_rate
 
 _NOTICEABLE = 0.97  # a change of less than 3 % is not worth advice
 

@@ -13,9 +13,9 @@ from discreet.planning.cost import Measure, StepTime, usual_parameters
 from discreet.planning.figures import Figures, figures_of
 from discreet.planning.table import Cell, table_of
 from discreet.planning.text import as_text
-from discreet.planning.training import TrainingPlan, plan_training
+from discreet.planning.training import TrainingPlan, complete, plan_training
 from discreet.planning.verdict import noise_for_usual_epsilon, verdict_of
-from discreet.recipe import DEFAULT_IMGSZ, DEFAULT_TRAINABLE
+from discreet.recipes import DEFAULT_IMGSZ, Chosen, PublicFacts
 from discreet.terminal import Reporter, SilentReporter
 
 
@@ -27,6 +27,7 @@ class Plan:
         training: The mechanism of the requested run and its promise.
         epochs: Expected passes over the images; not whole where steps were asked for.
         trainable: Parts of the model that train.
+        chosen: What the recipe chose, and why.
         figures: Its ε by every accountant, relation and group.
         table: It and its neighbours.
         time: What a step takes on this machine, if it was measured.
@@ -37,6 +38,7 @@ class Plan:
     training: TrainingPlan
     epochs: float
     trainable: str
+    chosen: Chosen
     figures: Figures
     table: tuple[Cell, ...]
     time: StepTime | None
@@ -79,6 +81,13 @@ class Plan:
             "target_epsilon": self.training.target_epsilon,
             "accountant": mechanism.accountant,
             "trainable": self.trainable,
+            "recipe": {
+                "name": self.chosen.recipe,
+                "chosen": {
+                    choice.setting: {"value": choice.value, "why": choice.why}
+                    for choice in self.chosen.choices
+                },
+            },
             "relation": str(mechanism.relation),
             "sampling": mechanism.sampling,
             "epsilon": dict(figures.epsilon),
@@ -127,7 +136,16 @@ def make_plan(
     reporter = reporter or SilentReporter()
     # An architecture alone is trained from scratch, and then all of it is.
     scratch = model is not None and model.endswith((".yaml", ".yml"))
-    trainable = asked.trainable or ("all" if scratch else DEFAULT_TRAINABLE)
+    facts = PublicFacts(
+        population=population,
+        pretrained=not scratch,
+        imgsz=imgsz,
+        epsilon=asked.epsilon,
+        delta=asked.delta,
+    )
+    asked, chosen = complete(asked, facts=facts)
+    trainable = asked.trainable
+    assert trainable is not None
     time: StepTime | None = None
     if measure is not None:
         reporter.stage("measuring the speed on blank images")
@@ -146,6 +164,7 @@ def make_plan(
         training=training,
         epochs=epochs,
         trainable=trainable,
+        chosen=chosen,
         figures=figures,
         table=table,
         time=time,

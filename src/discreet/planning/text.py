@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from discreet.planning.table import Cell
+from discreet.planning.training import recipe_rows
 from discreet.planning.verdict import one_decimal, two_decimals
 from discreet.terminal import format_delta
 
@@ -36,6 +37,9 @@ def as_text(plan: Plan, *, width: int) -> str:
         "",
         "Other batch sizes and epochs (> is this run)",
         *_table(plan.table),
+        "",
+        f"Chosen by recipe={plan.chosen.recipe}, from public numbers only",
+        *_rows(recipe_rows(plan.chosen), width),
         "",
         "Advice",
         *_rows(((advice.about, advice.text) for advice in plan.advice), width),

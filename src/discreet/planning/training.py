@@ -5,20 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 from discreet.accounting import (
     calibrate_noise_multiplier,
     default_delta,
     epsilon_per_prefix,
 )
-from discreet.arguments import DEFAULT_EPOCHS, PrivacyArguments
+from discreet.arguments import PrivacyArguments
 from discreet.config import MechanismConfig, SamplingName, steps_for
 from discreet.errors import ConfigurationError
 from discreet.privacy import NeighboringRelation, PrivacySpent
+from discreet.recipes import DEFAULT_IMGSZ, Chosen, PublicFacts, choose
 from discreet.terminal import format_delta, format_epsilon
 
-_LARGEST_DEFAULT_BATCH = 1024
 # Above this an attacker's odds may grow more than 20,000-fold: no privacy to speak of.
 MEANINGLESS_EPSILON = 10.0
 _DEFAULT_FINAL_NOISE = 0.5
@@ -79,6 +79,25 @@ class TrainingPlan:
         return dict(zip(epochs, values, strict=True))
 
 
+def complete(
+    arguments: PrivacyArguments,
+    *,
+    facts: PublicFacts,
+    settings: Mapping[str, Any] | None = None,
+) -> tuple[PrivacyArguments, Chosen]:
+    """Let the recipe choose what was left open.
+
+    Args:
+        arguments: What the user asked for; complete ones come back as they are.
+        facts: Public numbers.
+        settings: The other arguments that the user gave, such as `lr0`.
+    """
+    asked = {**(settings or {}), **arguments.model_dump()}
+    chosen = choose(arguments.recipe, asked, facts=facts)
+    ours = {k: v for k, v in chosen.values().items() if k in PrivacyArguments.model_fields}
+    return arguments.model_copy(update=ours), chosen
+
+
 def plan_training(arguments: PrivacyArguments, *, population: int) -> TrainingPlan:
     """Fill in what was left open, calibrate the noise, and compute the promise.
 
@@ -90,7 +109,10 @@ def plan_training(arguments: PrivacyArguments, *, population: int) -> TrainingPl
         ConfigurationError: If the batch is larger than the population.
         AccountingError: If no noise multiplier reaches the target.
     """
-    batch = arguments.batch or default_batch_size(population)
+    facts = PublicFacts(population=population, pretrained=True, imgsz=DEFAULT_IMGSZ)
+    arguments, _ = complete(arguments, facts=facts)
+    batch = arguments.batch
+    assert batch is not None and arguments.clipping is not None
     if arguments.largest_batch is not None and arguments.largest_batch < batch:
         raise ConfigurationError(
             f"the cap {arguments.largest_batch} is below the expected batch size {batch}",
@@ -104,10 +126,11 @@ def plan_training(arguments: PrivacyArguments, *, population: int) -> TrainingPl
             do=f"use batch={population} or less",
         )
     delta = arguments.delta if arguments.delta is not None else default_delta(population)
-    epochs = arguments.epochs or DEFAULT_EPOCHS
-    steps = arguments.steps or steps_for(
-        epochs=epochs, population=population, expected_batch_size=batch
-    )
+    steps = arguments.steps
+    if steps is None:
+        assert arguments.epochs is not None
+        steps = steps_for(epochs=arguments.epochs, population=population, expected_batch_size=batch)
+    clipping = arguments.clipping
     scheduled = arguments.noise_schedule != "constant"
 
     def mechanism_with(noise_multiplier: float) -> MechanismConfig:
@@ -118,7 +141,7 @@ def plan_training(arguments: PrivacyArguments, *, population: int) -> TrainingPl
             noise_multiplier=noise_multiplier,
             max_grad_norm=arguments.max_grad_norm,
             delta=delta,
-            clipping=arguments.clipping,
+            clipping=clipping,
             accountant=arguments.accountant,
             relation=NeighboringRelation(arguments.relation),
             sampling=arguments.sampling,
@@ -139,9 +162,13 @@ def plan_training(arguments: PrivacyArguments, *, population: int) -> TrainingPl
     return TrainingPlan.of(mechanism_with(noise_multiplier), target_epsilon=arguments.epsilon)
 
 
-def default_batch_size(population: int) -> int:
-    """A quarter of the data, at least 64 images and at most 1024: noise shrinks as σ / B."""
-    return min(population, max(64, min(_LARGEST_DEFAULT_BATCH, population // 4)))
+def recipe_rows(chosen: Chosen) -> list[tuple[str, str]]:
+    """What the recipe chose, and why, as short rows of name and value, for people."""
+    return [
+        (choice.setting, f"{choice.value}: {choice.why}")
+        for choice in chosen.choices
+        if choice.why is not None
+    ]
 
 
 def plan_rows(plan: TrainingPlan, *, trainable: str, parameters: int) -> list[tuple[str, str]]:

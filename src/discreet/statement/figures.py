@@ -195,7 +195,7 @@ def _in_two_levels(events: Sequence[Event]) -> tuple[Event, ...]:
     """The events with two noise multipliers at most, none above its own: ε can only rise.
 
     Each noise multiplier of a schedule costs seconds for each size of a group, and there may be
-    32 of them.
+    a dozen of them.
     """
     levels = sorted({_noise(event) for event in events})
     if len(levels) <= 2 or levels[0] == 0:

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
 
 from discreet.accounting import AccountantName, event_from_json
-from discreet.config import NoiseSchedule, SamplingName
+from discreet.config import ClippingName, NoiseSchedule, SamplingName
 from discreet.errors import AccountingError
 from discreet.privacy import NeighboringRelation, PrivacyUnit
 
@@ -138,8 +138,10 @@ class Mechanism(_Part):
 
     name: Literal["DP-SGD"]
     noise: Literal["gaussian"]
-    clipping: Literal["flat"]
-    """flat: one L2 bound on the whole gradient of a unit."""
+    clipping: ClippingName
+    """flat: one L2 bound on the whole gradient of a unit; automatic: every unit's whole gradient
+    normalised to that bound; per_layer, per_block: a bound for each part, of which C is the L2
+    norm; adaptive: flat, the bound following a noised quantile that the events account for."""
     max_grad_norm: Positive
     """Clip norm C."""
     sensitivity: Positive

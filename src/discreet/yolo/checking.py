@@ -113,9 +113,7 @@ def subject_of(trainer: PrivateDetectionTrainer, *, real: bool) -> Subject:
         batch_of=batch_of,
         losses_of=partial(_losses_of, trainer),
         gradients_of=gradients_from(name),
-        clipping_of=lambda bound: mechanism.model_copy(
-            update={"max_grad_norm": bound}
-        ).make_clipping(),
+        clipping_of=trainer.make_clipping,
         max_grad_norm=mechanism.max_grad_norm,
         mechanism_of=mechanism_of,
         noise_multiplier=mechanism.noise_multiplier,
@@ -273,6 +271,7 @@ def check_arguments(
     with tempfile.TemporaryDirectory(prefix="discreet-check-") as folder:
         arguments = {k: v for k, v in given.items() if k not in {"resume", "exist_ok"}}
         arguments |= {"project": str(Path(folder) / "runs"), "name": "check"}
+        arguments |= {"ledger": str(Path(folder) / "ledger.sqlite")}  # nothing is reserved
         trainer = _Rehearsal(
             overrides=arguments, _callbacks=train.default_callbacks(), reporter=reporter
         )

@@ -23,9 +23,10 @@ from discreet.arguments.values import check_value
 from discreet.config import MechanismConfig
 from discreet.data import ImageRecord
 from discreet.errors import ConfigurationError, StorageError
+from discreet.ledger import without_secrets
 from discreet.storage import Seal, is_sealed, make_folder, write_json, write_sealed
 
-SCHEMA = 2
+SCHEMA = 3
 RUN = "run.json"
 CHECKPOINT = "checkpoint.pt"
 # What may differ when a run goes on: nothing that the guarantee or the model depends on.
@@ -133,11 +134,7 @@ class RunState:
         """Write to the run's internal folder."""
         content = {
             "schema": SCHEMA,
-            "given": {
-                key: _plain(key, value)
-                for key, value in self.given.items()
-                if key != "ledger"  # its address may hold a password
-            },
+            "given": {key: _plain(key, value) for key, value in self.given.items()},
             "mechanism": self.mechanism.model_dump(mode="json"),
             "dataset": self.dataset,
             "source": self.source,
@@ -239,6 +236,8 @@ def _meaning(key: str, value: Any) -> Any:
 
 
 def _plain(key: str, value: Any) -> Any:
+    if key == "ledger" and isinstance(value, (str, Path)):
+        return without_secrets(value)  # None, as not given: a password is asked for again
     if key in _PATHS and isinstance(value, (str, Path)) and Path(value).exists():
         return str(Path(value).resolve())  # the run may go on from another folder
     return value if isinstance(value, (bool, int, float, list, type(None))) else str(value)
@@ -252,11 +251,13 @@ class Checkpoint:
         executed: Steps whose update is in the weights.
         model: The model's state.
         optimizer: The optimizer's state.
+        max_grad_norm: The clip norm to go on with: adaptive clipping moves it.
     """
 
     executed: int
     model: Mapping[str, Any]
     optimizer: Mapping[str, Any]
+    max_grad_norm: float
 
     def save(self, internal: Path, *, seal: Seal) -> None:
         """Write to the run's internal folder, whole or not at all, under a seal."""
@@ -265,6 +266,7 @@ class Checkpoint:
             "executed": self.executed,
             "model": dict(self.model),
             "optimizer": dict(self.optimizer),
+            "max_grad_norm": self.max_grad_norm,
         }
         write_sealed(internal / CHECKPOINT, lambda stream: torch.save(content, stream), seal=seal)
 
@@ -288,6 +290,7 @@ class Checkpoint:
                 executed=int(content["executed"]),
                 model=content["model"],
                 optimizer=content["optimizer"],
+                max_grad_norm=float(content["max_grad_norm"]),
             )
         except Exception as error:
             raise StorageError(

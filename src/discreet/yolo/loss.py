@@ -26,14 +26,34 @@ from discreet.errors import ModelError
 from discreet.yolo.rtdetr_loss import PerImageRTDETRLoss
 
 Batch = dict[str, Any]
+_LARGEST_WEIGHT = 10.0
 
 
 class PerImageDetectionLoss(v8DetectionLoss):
     """Detection loss of each image, independent of the images beside it.
 
+    Args:
+        model: As in Ultralytics' class.
+        tal_topk: As in Ultralytics' class.
+        tal_topk2: As in Ultralytics' class.
+        balance: Exponent p of the weight (total of the image / (its classes · total of the
+            class)) ^ p on the positive targets of a class, at most 10; 0 weighs none. Totals are
+            of one image's target scores.
+
     Attributes:
         stride, nc, reg_max, hyp, …: As in Ultralytics' class.
     """
+
+    def __init__(
+        self,
+        model: Any,
+        tal_topk: int = 10,
+        tal_topk2: int | None = None,
+        *,
+        balance: float = 0.0,
+    ) -> None:
+        super().__init__(model, tal_topk, tal_topk2)
+        self.balance = balance
 
     def per_image(self, predictions: dict[str, Tensor], batch: Batch) -> Tensor:
         """Gain-scaled loss terms.
@@ -74,7 +94,10 @@ class PerImageDetectionLoss(v8DetectionLoss):
         target_scores = target_scores.to(scores.dtype)
         normaliser = target_scores.sum((1, 2)).clamp(min=1)  # (B,), each image's own
 
-        class_terms = self.bce(scores, target_scores).sum((1, 2))
+        class_terms = self.bce(scores, target_scores)
+        if self.balance:
+            class_terms = class_terms * _class_weights(target_scores, self.balance)
+        class_terms = class_terms.sum((1, 2))
         image, anchor = foreground.nonzero(as_tuple=True)
         weight = target_scores[image, anchor].sum(-1)
         target = target_boxes[image, anchor] / strides[anchor]
@@ -115,6 +138,7 @@ class PerImageLoss:
     Args:
         model: A detection model with its hyperparameters attached (`box`, `cls`, `dfl` in
             `model.args`; RT-DETR has its own constants).
+        balance: See `PerImageDetectionLoss`; RT-DETR has none.
 
     Attributes:
         names: What the loss terms are called in Ultralytics, in order.
@@ -124,7 +148,7 @@ class PerImageLoss:
             by a histogram.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, *, balance: float = 0.0) -> None:
         if getattr(model, "class_weights", None) is not None:
             raise ModelError(
                 "class weights come from the label histogram of the private images",
@@ -135,13 +159,21 @@ class PerImageLoss:
         self._branches: list[tuple[str | None, _Criterion, float]]
         stock = cast(Any, model).init_criterion()
         if type(stock) is v8DetectionLoss:
-            self._branches = [(None, PerImageDetectionLoss(model), 1.0)]
+            self._branches = [(None, PerImageDetectionLoss(model, balance=balance), 1.0)]
         elif type(stock) is E2ELoss and type(stock.one2many) is v8DetectionLoss:
             # The one-to-many branch fades over public epochs in Ultralytics; here both keep
             # their first weights.
             self._branches = [
-                ("one2many", PerImageDetectionLoss(model, tal_topk=10), stock.o2m),
-                ("one2one", PerImageDetectionLoss(model, tal_topk=7, tal_topk2=1), stock.o2o),
+                (
+                    "one2many",
+                    PerImageDetectionLoss(model, tal_topk=10, balance=balance),
+                    stock.o2m,
+                ),
+                (
+                    "one2one",
+                    PerImageDetectionLoss(model, tal_topk=7, tal_topk2=1, balance=balance),
+                    stock.o2o,
+                ),
             ]
         elif type(stock) is RTDETRDetectionLoss:
             self.names = ("giou", "cls", "l1")
@@ -167,3 +199,17 @@ class PerImageLoss:
 
 def _sum_by_image(values: Tensor, image: Tensor, images: int) -> Tensor:
     return values.new_zeros(images).index_add(0, image, values)
+
+
+def _class_weights(targets: Tensor, balance: float) -> Tensor:
+    """Weights of the class terms, (B, A, nc): those of `balance` on positive targets, 1 elsewhere.
+
+    Args:
+        targets: Target scores, (B, A, nc).
+        balance: Exponent.
+    """
+    of_class = targets.sum(1)  # (B, nc)
+    present = (of_class > 0).sum(1, keepdim=True)
+    share = of_class.sum(1, keepdim=True) / (present * of_class).clamp_min(1e-9)
+    weight = share.pow(balance).clamp(max=_LARGEST_WEIGHT)
+    return torch.where(targets > 0, weight[:, None, :], torch.ones_like(targets))

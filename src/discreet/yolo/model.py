@@ -1,9 +1,9 @@
-"""From public weights to a model whose images do not meet: build, normalise, choose what trains."""
+"""From public weights to a model whose images do not meet: build and normalise."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -13,8 +13,9 @@ from ultralytics.nn.modules import Detect
 from ultralytics.nn.tasks import DetectionModel, guess_model_task, yaml_model_load
 from ultralytics.utils import IterableSimpleNamespace
 
-from discreet.errors import ConfigurationError, ModelError
+from discreet.errors import ModelError
 from discreet.yolo._compat import load_weights
+from discreet.yolo.parts import CLASS_BRANCHES
 
 Norm = Literal["frozen", "group"]
 
@@ -119,7 +120,7 @@ def _start_new_classes(
     head, old = cast(Any, detector).model[-1], cast(Any, source).model[-1]
     anchors = sum((imgsz / float(stride)) ** 2 for stride in head.stride)
     prior = min(_PRIOR_OBJECTS / (head.nc * anchors), 0.5)
-    for branch in ("cv3", "one2one_cv3"):
+    for branch in CLASS_BRANCHES:
         for new_row, old_row in zip(
             getattr(head, branch, None) or (), getattr(old, branch, None) or (), strict=False
         ):
@@ -208,80 +209,6 @@ def fast_layout(model: nn.Module) -> None:
     Their weights decide: a convolution with such a weight gives such an output.
     """
     model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-
-
-def _last_convolutions(model: nn.Module) -> Iterator[nn.Module]:
-    head = cast(Any, model).model[-1]
-    for branch in ("cv2", "cv3", "one2one_cv2", "one2one_cv3"):
-        for row in getattr(head, branch, None) or ():
-            yield row[-1]
-
-
-def _norms(model: nn.Module) -> Iterator[nn.Module]:
-    kinds = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)  # pyright: ignore[reportPrivateUsage]
-    return (module for module in model.modules() if isinstance(module, kinds))
-
-
-# Parts of `trainable=`, joined by "+".
-PARTS: Mapping[str, Any] = {
-    "all": lambda model: [model],
-    "film": _norms,
-    "head": _last_convolutions,
-    "whole_head": lambda model: [cast(Any, model).model[-1]],
-}
-
-
-def select_trainable(
-    model: nn.Module, trainable: str, *, freeze: int | Sequence[int | str] | None = None
-) -> dict[str, nn.Parameter]:
-    """Set what trains, and return it by name, in the model's order.
-
-    Args:
-        model: A detection model; `requires_grad` is set on all of its parameters.
-        trainable: Parts joined by `+`: `all`; `film`, γ and β of every normalisation; `head`,
-            the last convolution of every branch of the head; `whole_head`.
-        freeze: As in Ultralytics: the first N layers, or layer indices and name parts.
-
-    Raises:
-        ConfigurationError: If a part is unknown or nothing is left to train.
-    """
-    unknown = [part for part in trainable.split("+") if part not in PARTS]
-    if unknown:
-        raise ConfigurationError(
-            f"unknown part {unknown[0]!r}", where="trainable", do=f"use {', '.join(PARTS)}"
-        )
-    chosen = {
-        id(parameter)
-        for part in trainable.split("+")
-        for module in PARTS[part](model)
-        for parameter in module.parameters()
-    }
-    layers = range(freeze) if isinstance(freeze, int) else freeze or ()
-    frozen = [f"model.{layer}." for layer in layers]
-    for part in frozen:
-        if not any(part in name for name, _ in model.named_parameters()) and not isinstance(
-            freeze, int
-        ):
-            raise ConfigurationError(
-                f"{part.removeprefix('model.').removesuffix('.')!r} names no layer with parameters",
-                where="freeze",
-                do="give layer numbers, or names such as 22.cv2",
-            )
-    # Neither gets a gradient: DFL is a constant, and denoising queries would mix images.
-    frozen += [".dfl.", ".denoising_class_embed."]
-    selected: dict[str, nn.Parameter] = {}
-    for name, parameter in model.named_parameters():
-        trains = id(parameter) in chosen and not any(part in name for part in frozen)
-        parameter.requires_grad_(trains)
-        if trains:
-            selected[name] = parameter
-    if not selected:
-        raise ConfigurationError(
-            f"nothing is left to train with trainable={trainable} freeze={freeze}",
-            where="freeze",
-            do="freeze fewer layers",
-        )
-    return selected
 
 
 def attach_settings(model: nn.Module, settings: Mapping[str, Any]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import nn
@@ -21,6 +21,8 @@ def build_optimizer(
     lr: float,
     momentum: float,
     weight_decay: float,
+    norms: Collection[str] = (),
+    norm_lr: float = 1.0,
 ) -> torch.optim.Optimizer:
     """An optimizer over exactly the trained parameters.
 
@@ -30,6 +32,8 @@ def build_optimizer(
         lr: Initial learning rate.
         momentum: SGD's momentum, or the first β of the Adam family.
         weight_decay: Applied to convolution weights only, as in Ultralytics.
+        norms: Names of γ and β of normalisations, where they have a rate of their own.
+        norm_lr: That rate over `lr`.
 
     Raises:
         ConfigurationError: If the name is unknown.
@@ -42,11 +46,18 @@ def build_optimizer(
             where="optimizer",
             do=f"use auto, {', '.join(sorted(known.values()))}",
         )
+    others = [p for name, p in parameters.items() if name not in norms]
     groups = [
-        {"params": [p for p in parameters.values() if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in parameters.values() if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": [p for p in others if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in others if p.ndim <= 1], "weight_decay": 0.0},
+        {
+            "params": [p for name, p in parameters.items() if name in norms],
+            "weight_decay": 0.0,
+            "lr": lr * norm_lr,
+        },
     ]
-    groups = [group for group in groups if group["params"]]
+    # `initial_lr`, as torch's schedulers call it, is what the schedule's factor multiplies.
+    groups = [group | {"initial_lr": group.get("lr", lr)} for group in groups if group["params"]]
     if chosen in _ADAM_FAMILY:
         return getattr(torch.optim, chosen)(groups, lr=lr, betas=(momentum, 0.99))
     options = {"nesterov": momentum > 0} if chosen == "SGD" else {}

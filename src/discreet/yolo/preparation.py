@@ -17,15 +17,8 @@ from discreet.arguments import PrivacyArguments, split_arguments, with_file
 from discreet.data import DetectionDataset, load_dataset
 from discreet.errors import ConfigurationError
 from discreet.performance import PerformanceConfig
-from discreet.planning import TrainingPlan, plan_training
-from discreet.recipe import (
-    AUTO_FINAL_FACTOR,
-    AUTO_MOMENTUM,
-    AUTO_OPTIMIZER,
-    DEFAULT_IMGSZ,
-    DEFAULT_TRAINABLE,
-    automatic_rate,
-)
+from discreet.planning import TrainingPlan, complete, plan_training
+from discreet.recipes import DEFAULT_IMGSZ, Chosen, PublicFacts
 from discreet.terminal import Reporter
 from discreet.yolo.checkpoint import RunState, dataset_digest, file_digest, find_run
 from discreet.yolo.model import Norm, open_source
@@ -46,6 +39,7 @@ class PreparedRun:
         source: The public model to start from.
         from_scratch: Whether only its architecture is taken.
         trainable: Parts of the model that train.
+        chosen: What the recipe chose, and why.
         norm: How normalisation is made independent of the batch.
         plan: The mechanism and its promise.
         state: What is kept so that the run can go on.
@@ -59,6 +53,7 @@ class PreparedRun:
     source: nn.Module
     from_scratch: bool
     trainable: str
+    chosen: Chosen
     norm: Norm
     plan: TrainingPlan
     state: RunState
@@ -123,18 +118,30 @@ def prepare(
         reporter.notice(notice)
     _check_classes(settings.get("classes"), dataset)
     _check_device(settings.get("device"))
-    plan = _plan(privacy, dataset.n + extra_units, resumed=state)
+    population = dataset.n + extra_units
+    # Whole cells of the coarsest feature map, as in Ultralytics.
+    settings["imgsz"] = math.ceil(settings.get("imgsz", DEFAULT_IMGSZ) / _CELL) * _CELL
+    facts = PublicFacts(
+        population=population,
+        pretrained=not from_scratch,
+        imgsz=settings["imgsz"],
+        classes=dataset.nc,
+        epsilon=privacy.epsilon,
+        delta=privacy.delta,
+    )
+    privacy, chosen = complete(privacy, facts=facts, settings=settings)
+    settings |= {k: v for k, v in chosen.values().items() if k not in PrivacyArguments.model_fields}
+    plan = _plan(privacy, population, resumed=state)
     fresh = RunState(
         given=given,
         mechanism=plan.mechanism,
         dataset=dataset_digest(dataset.train, dataset.names),
-        source=file_digest(Path(str(settings["model"]))),
+        source=_source_digest(settings),
         run_id=uuid.uuid4().hex,
     )
     if state is not None:
         state.check_unchanged(fresh)
-    trainable = privacy.trainable or ("all" if from_scratch else DEFAULT_TRAINABLE)
-    _fill_defaults(settings, trainable=trainable)
+    assert privacy.trainable is not None
     return PreparedRun(
         privacy=privacy,
         settings=settings,
@@ -142,7 +149,8 @@ def prepare(
         dataset=dataset,
         source=source,
         from_scratch=from_scratch,
-        trainable=trainable,
+        trainable=privacy.trainable,
+        chosen=chosen,
         norm=privacy.norm or ("group" if from_scratch else "frozen"),
         plan=plan,
         state=state or fresh,
@@ -205,12 +213,7 @@ def _performance(privacy: PrivacyArguments, settings: Mapping[str, Any]) -> Perf
     )
 
 
-def _fill_defaults(settings: dict[str, Any], *, trainable: str) -> None:
-    # Whole cells of the coarsest feature map, as in Ultralytics.
-    settings["imgsz"] = math.ceil(settings.get("imgsz", DEFAULT_IMGSZ) / _CELL) * _CELL
-    if settings.get("optimizer", "auto") == "auto":
-        settings["optimizer"] = AUTO_OPTIMIZER
-        settings.setdefault("lr0", automatic_rate(trainable))
-        settings.setdefault("lrf", AUTO_FINAL_FACTOR)
-        settings.setdefault("momentum", AUTO_MOMENTUM)
-        settings.setdefault("weight_decay", 0.0)
+def _source_digest(settings: Mapping[str, Any]) -> str:
+    """Digests of the files that the weights start from, as far as they are files."""
+    files = (settings["model"], settings.get("pretrained"))
+    return "".join(file_digest(Path(file)) for file in files if isinstance(file, str))

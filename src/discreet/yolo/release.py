@@ -23,6 +23,7 @@ from discreet.statement.sealing import seal
 from discreet.statement.signing import ReleaseKey
 from discreet.statement.summary import KEY, as_model_name, summarise
 from discreet.storage import make_folder, sync_folder, write_atomically
+from discreet.yolo.class_features import fold_classes
 
 __all__ = [
     "WEIGHTS",
@@ -38,14 +39,16 @@ __all__ = [
 def releasable(model: nn.Module, *, args: Mapping[str, Any]) -> nn.Module:
     """A copy of the model in half precision, of stock classes, without a trace of the run.
 
-    GroupNorm cannot stay in a convolution block's `.bn`, where `fuse()` expects a BatchNorm: it
-    moves behind the convolution in `.conv`, as a plain `nn.Sequential`.
+    Standardised class features are folded into the convolution behind them. GroupNorm cannot stay
+    in a convolution block's `.bn`, where `fuse()` expects a BatchNorm: it moves behind the
+    convolution in `.conv`, as a plain `nn.Sequential`.
 
     Args:
         model: The trained model; left as it is.
         args: The run's settings; only those that inference reads are kept.
     """
     released = copy.deepcopy(model).cpu()
+    fold_classes(released)
     for parameter in released.parameters():
         parameter.requires_grad_(False)
         parameter.grad = None

@@ -18,7 +18,7 @@ from discreet.gradients import make_engine
 from discreet.noise import GaussianMechanism
 from discreet.planning.cost import StepTime
 from discreet.randomness import make_source
-from discreet.recipe import AUTO_MOMENTUM, AUTO_OPTIMIZER, DEFAULT_TRAINABLE, automatic_rate
+from discreet.recipes import AUTO_MOMENTUM, AUTO_OPTIMIZER, DEFAULT_TRAINABLE, automatic_rate
 from discreet.step import sum_clipped
 from discreet.yolo.loss import PerImageLoss
 from discreet.yolo.microbatch import automatic_size
@@ -27,11 +27,11 @@ from discreet.yolo.model import (
     build_detector,
     fast_layout,
     open_source,
-    select_trainable,
     set_norm,
     train_mode,
 )
 from discreet.yolo.optimizer import build_optimizer
+from discreet.yolo.parts import select_trainable
 
 USUAL_MODEL = "yolov8n.yaml"
 _CELL = 32

@@ -22,11 +22,12 @@ from ultralytics.utils import DEFAULT_CFG, callbacks
 
 from discreet.accounting import Event
 from discreet.checking import CheckReport
+from discreet.clipping import Clipping
 from discreet.errors import BudgetError, LedgerError
 from discreet.gradients import GradientEngine, make_engine
 from discreet.ledger import OWN_RECORD, BudgetLedger, RunAccounts
 from discreet.noise import DrawnAhead
-from discreet.planning import plan_rows, plan_warnings
+from discreet.planning import plan_rows, plan_warnings, recipe_rows
 from discreet.privacy import PrivacySpent
 from discreet.randomness import make_source
 from discreet.result import TrainingResult
@@ -39,6 +40,7 @@ from discreet.storage import check_space, lock_folder, make_folder, write_json, 
 from discreet.terminal import Reporter, SilentReporter
 from discreet.yolo import _compat, release
 from discreet.yolo.checkpoint import CHECKPOINT, Checkpoint, claim_run_folder
+from discreet.yolo.class_features import standardise_classes
 from discreet.yolo.dataset import MicroBatches, RecordDataset, StepParts, describe
 from discreet.yolo.evaluate import evaluate
 from discreet.yolo.figures import validation_figures
@@ -50,11 +52,11 @@ from discreet.yolo.model import (
     build_detector,
     fast_layout,
     open_source,
-    select_trainable,
     set_norm,
     train_mode,
 )
 from discreet.yolo.optimizer import build_optimizer, learning_rate_factor
+from discreet.yolo.parts import block_of, normalisation_parameters, select_trainable
 from discreet.yolo.preparation import PreparedRun, prepare
 
 # The optimizer's state is still empty in the first one, and a new one is written beside the old.
@@ -227,16 +229,22 @@ class PrivateDetectionTrainer(DetectionTrainer):
         set_norm(model, self.prepared.norm)
         model.to(self.device)
         train_mode(model)
+        privacy = self.prepared.privacy
+        if privacy.standardise:
+            standardise_classes(model)
         fast_layout(model)
         self.parameters = select_trainable(model, self.prepared.trainable, freeze=self.args.freeze)
-        self.per_image_loss = PerImageLoss(model)
+        self.per_image_loss = PerImageLoss(model, balance=privacy.balance or 0.0)
         self.optimizer = build_optimizer(
             self.args.optimizer,
             self.parameters,
             lr=self.args.lr0,
             momentum=self.args.momentum,
             weight_decay=self.args.weight_decay,
+            norms=normalisation_parameters(model),
+            norm_lr=privacy.norm_lr or 1.0,
         )
+        self.clipping = self.make_clipping(self.plan.mechanism.max_grad_norm)
         self.accounts = self._open_accounts()
         self.journal = StepJournal(self.internal / "steps.csv")
         self._restore()
@@ -246,6 +254,12 @@ class PrivateDetectionTrainer(DetectionTrainer):
         self.tloss, self.loss_items, self.metrics = {}, {}, {}
         self._announce()
         self.run_callbacks("on_pretrain_routine_end")
+
+    def make_clipping(self, max_grad_norm: float) -> Clipping:
+        """The run's clipping rule at another max grad norm."""
+        model = cast(Any, self.model)
+        mechanism = self.plan.mechanism.model_copy(update={"max_grad_norm": max_grad_norm})
+        return mechanism.make_clipping({name: block_of(model, name) for name in self.parameters})
 
     def _open_accounts(self) -> RunAccounts:
         prepared, mechanism = self.prepared, self.plan.mechanism
@@ -280,6 +294,7 @@ class PrivateDetectionTrainer(DetectionTrainer):
         if checkpoint is not None:
             checkpoint.restore(self.model, self.optimizer)
             self.executed = checkpoint.executed
+            self.clipping = self.make_clipping(checkpoint.max_grad_norm)
         if self.executed > self.charged:
             raise LedgerError(
                 f"the weights hold {self.executed} steps, the ledger only {self.charged}",
@@ -298,7 +313,6 @@ class PrivateDetectionTrainer(DetectionTrainer):
     def _run_steps(self, noise: DrawnAhead) -> None:
         mechanism, plan = self.plan.mechanism, self.plan
         self._charge_the_rest_of_a_shuffled_epoch()
-        clipping = mechanism.make_clipping()
         micro_batches = self._load_ahead(first_step=self.charged + 1)
         epsilons = plan.epsilon_by_epoch()
         self.reporter.start(mechanism.steps)
@@ -318,7 +332,7 @@ class PrivateDetectionTrainer(DetectionTrainer):
                     micro_batches.next_step(),
                     parameters=self.parameters,
                     gradients_of=partial(self._gradients_of, engine),
-                    clipping=clipping,
+                    clipping=self.clipping,
                     mechanism=noise.scaled_by(mechanism.make_mechanism(step)),
                     expected_batch_size=mechanism.expected_batch_size,
                     source=self.source,
@@ -423,7 +437,7 @@ class PrivateDetectionTrainer(DetectionTrainer):
             cosine=self.args.cos_lr,
         )
         for group in self.optimizer.param_groups:
-            group["lr"] = self.args.lr0 * factor
+            group["lr"] = group["initial_lr"] * factor
         self.lr = {f"lr/pg{i}": g["lr"] for i, g in enumerate(self.optimizer.param_groups)}
 
     def _write_journal(self, step: int, report: StepReport, *, seconds: float) -> None:
@@ -449,6 +463,7 @@ class PrivateDetectionTrainer(DetectionTrainer):
             executed=self.executed,
             model=self.model.state_dict(),
             optimizer=self.optimizer.state_dict(),
+            max_grad_norm=self.clipping.sensitivity,
         ).save(self.internal, seal=self.accounts.seal)
         self._saved_at = time.monotonic()
         self._saving_takes = self._saved_at - began
@@ -465,7 +480,10 @@ class PrivateDetectionTrainer(DetectionTrainer):
                 f"resuming after {self.charged} charged steps, {self.executed} in the weights"
             )
         self.reporter.plan(
-            plan_rows(self.plan, trainable=self.prepared.trainable, parameters=parameters),
+            [
+                *plan_rows(self.plan, trainable=self.prepared.trainable, parameters=parameters),
+                *recipe_rows(self.prepared.chosen),
+            ],
             plan_warnings(self.plan, parameters=parameters, secure=self.source.secure),
         )
 
@@ -550,12 +568,22 @@ class PrivateDetectionTrainer(DetectionTrainer):
                 access="none" if prepared.from_scratch else "public",
                 sha256=None if prepared.from_scratch else prepared.starting_weights,
             ),
-            configuration=release.public_settings(vars(self.args)),
+            configuration=release.public_settings(vars(self.args)) | self._chosen_settings(),
             metrics=metrics if public else None,
             accelerator=release.accelerator(self.device),
             check=None if self.check is None else self.check.summary(),
             canaries=self.has_canaries,
         )
+
+    def _chosen_settings(self) -> dict[str, Any]:
+        """What the recipe chose that no other field of the record tells."""
+        privacy = self.prepared.privacy
+        return {
+            "recipe": privacy.recipe,
+            "norm_lr": privacy.norm_lr,
+            "balance": privacy.balance,
+            "standardise": privacy.standardise,
+        }
 
 
 def default_callbacks() -> dict[str, list[Any]]:

@@ -1,0 +1,40 @@
+"""What a private run takes where nothing is asked for: rules on public numbers, with reasons.
+
+facts.py       the public numbers that rules may look at
+rules.py       the table of rules, one row a setting
+choosing.py    fill in what was left open, and say why
+"""
+
+from discreet.recipes.choosing import Choice, Chosen, choose
+from discreet.recipes.facts import PublicFacts
+from discreet.recipes.rules import (
+    AUTO_FINAL_FACTOR,
+    AUTO_MOMENTUM,
+    AUTO_OPTIMIZER,
+    DEFAULT_EPOCHS,
+    DEFAULT_IMGSZ,
+    DEFAULT_TRAINABLE,
+    RECIPES,
+    Rule,
+    automatic_rate,
+    default_batch_size,
+    rules_of,
+)
+
+__all__ = [
+    "AUTO_FINAL_FACTOR",
+    "AUTO_MOMENTUM",
+    "AUTO_OPTIMIZER",
+    "DEFAULT_EPOCHS",
+    "DEFAULT_IMGSZ",
+    "DEFAULT_TRAINABLE",
+    "RECIPES",
+    "Choice",
+    "Chosen",
+    "PublicFacts",
+    "Rule",
+    "automatic_rate",
+    "choose",
+    "default_batch_size",
+    "rules_of",
+]

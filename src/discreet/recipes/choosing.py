@@ -1,0 +1,76 @@
+"""Fill in what the user left open, and say what was chosen and why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from discreet.recipes.facts import PublicFacts
+from discreet.recipes.rules import rules_of
+
+# Only the automatic optimizer comes with its own schedule.
+_OF_THE_OPTIMIZER = frozenset({"lr0", "lrf", "momentum", "weight_decay"})
+_INSTEAD = {"steps": "epochs", "epochs": "steps"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """One setting of a run.
+
+    Attributes:
+        setting: Name of the argument.
+        value: Its value.
+        why: The rule's reason; None where the user chose.
+    """
+
+    setting: str
+    value: Any
+    why: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chosen:
+    """All settings that a recipe speaks of.
+
+    Attributes:
+        recipe: Name of the recipe.
+        choices: What was chosen, in the table's order.
+    """
+
+    recipe: str
+    choices: tuple[Choice, ...]
+
+    def values(self) -> dict[str, Any]:
+        """Value of every setting, by name."""
+        return {choice.setting: choice.value for choice in self.choices}
+
+
+def choose(recipe: str, given: Mapping[str, Any], *, facts: PublicFacts) -> Chosen:
+    """Choose every setting that the user left open.
+
+    Args:
+        recipe: `auto` or `plain`.
+        given: What the user set, by name; None means that it is open.
+        facts: Public numbers.
+
+    Returns:
+        A value for each setting of the recipe. Of `steps` and `epochs` there is one: the one that
+        was given, or else the recipe's.
+    """
+    given = {name: value for name, value in given.items() if value is not None}
+    if str(given.get("optimizer", "auto")).lower() == "auto":
+        given.pop("optimizer", None)
+    facts = replace(facts, steps=given.get("steps"), batch=given.get("batch"))
+    choices: list[Choice] = []
+    for rule in rules_of(recipe, pretrained=facts.pretrained):
+        setting = rule.setting
+        if _INSTEAD.get(setting) in given:
+            setting = _INSTEAD[setting]
+        if setting in given:
+            choices.append(Choice(setting=setting, value=given[setting], why=None))
+        elif "optimizer" not in given or setting not in _OF_THE_OPTIMIZER:
+            choices.append(Choice(setting=setting, value=rule.value(facts), why=rule.why))
+        if setting == "trainable":
+            facts = replace(facts, trainable=choices[-1].value)
+    return Chosen(recipe=recipe, choices=tuple(choices))

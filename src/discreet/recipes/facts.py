@@ -1,0 +1,32 @@
+"""The public numbers that a rule may look at, and nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublicFacts:
+    """What is known before an image is opened. All of it is published with the claim.
+
+    Attributes:
+        population: Number of training images n.
+        pretrained: Whether the run starts from public weights.
+        imgsz: Side of the images in pixels.
+        classes: Number of classes; None where it is not known yet, as in a plan.
+        epsilon: ε asked for; None where the noise was given.
+        delta: δ asked for; None where it follows from n.
+        trainable: Parts that train, as asked or as chosen by the first rule.
+        steps: Number of steps, if it was asked for.
+        batch: Expected batch size, if it was asked for.
+    """
+
+    population: int
+    pretrained: bool
+    imgsz: int
+    classes: int | None = None
+    epsilon: float | None = None
+    delta: float | None = None
+    trainable: str | None = None
+    steps: int | None = None
+    batch: int | None = None

@@ -1,0 +1,219 @@
+"""The table of rules: one row a setting, its value from public facts, and the reason."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from discreet.recipes.facts import PublicFacts
+
+DEFAULT_IMGSZ = 640
+DEFAULT_TRAINABLE = "film+head"
+DEFAULT_EPOCHS = 20
+_LARGEST_PLAIN_BATCH = 1024
+
+# Adam rescales each coordinate by its noise, so one learning rate serves any clip bound.
+AUTO_OPTIMIZER = "Adam"
+AUTO_FINAL_FACTOR = 0.1
+AUTO_MOMENTUM = 0.9
+_AUTO_RATES = {"all": 0.002, "whole_head": 0.005, "classes": 0.05, "neck_film": 0.05}
+_AUTO_RATE = 0.02
+
+STEPS = 160
+# Images read in a whole run, over n: between these, as many passes as make up this many images.
+_IMAGES_READ = 160_000
+_FEWEST_PASSES, _MOST_PASSES = 10.0, 40.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """How one setting is chosen.
+
+    Attributes:
+        setting: Name of the argument.
+        value: Its value from public facts; must not depend on anything else.
+        table: The rule in words, for the documentation's table.
+        why: The reason.
+    """
+
+    setting: str
+    value: Callable[[PublicFacts], object]
+    table: str
+    why: str
+
+
+def automatic_rate(trainable: str) -> float:
+    """Initial learning rate for the automatic optimizer: smaller the more is trained."""
+    return min(_AUTO_RATES.get(part, _AUTO_RATE) for part in trainable.split("+"))
+
+
+def default_batch_size(population: int) -> int:
+    """A quarter of the data, at least 64 images and at most 1024: noise shrinks as σ / B."""
+    return min(population, max(64, min(_LARGEST_PLAIN_BATCH, population // 4)))
+
+
+def passes_over(population: int) -> float:
+    """Expected passes over the data: 160,000 / n, from 10 to 40."""
+    return min(max(_IMAGES_READ / population, _FEWEST_PASSES), _MOST_PASSES)
+
+
+def _steps(facts: PublicFacts) -> int:
+    if facts.batch is None:
+        return STEPS
+    return math.ceil(passes_over(facts.population) * facts.population / facts.batch)
+
+
+def _batch(facts: PublicFacts) -> int:
+    read = passes_over(facts.population) * facts.population
+    return min(facts.population, max(1, round(read / (facts.steps or STEPS))))
+
+
+def _always(value: object) -> Callable[[PublicFacts], object]:
+    return lambda _facts: value
+
+
+def _rate(facts: PublicFacts) -> float:
+    return automatic_rate(facts.trainable or DEFAULT_TRAINABLE)
+
+
+_SCHEDULE = (
+    Rule(
+        setting="lr0",
+        value=_rate,
+        table="0.05 for classes and neck_film; 0.02 for film and head; 0.005 for whole_head; "
+        "0.002 for all",
+        why="the rate of every coordinate is its own under Adam: smaller the more is trained",
+    ),
+    Rule(
+        setting="lrf",
+        value=_always(AUTO_FINAL_FACTOR),
+        table="0.1, in a line",
+        why="small late steps average the noise out",
+    ),
+    Rule(
+        setting="momentum",
+        value=_always(AUTO_MOMENTUM),
+        table="0.9 (β₁; β₂ is 0.99)",
+        why="averages the noise of ten steps; β₂ forgets the first steps within the run",
+    ),
+    Rule(
+        setting="weight_decay",
+        value=_always(0.0),
+        table="0",
+        why="noise regularises more than enough",
+    ),
+)
+_OPTIMIZER = Rule(
+    setting="optimizer",
+    value=_always(AUTO_OPTIMIZER),
+    table="Adam",
+    why="divides each coordinate by its own noise, so that no rate depends on n, ε or C",
+)
+
+# The order matters: `trainable` comes first, and later rules may look at it.
+PRETRAINED = (
+    Rule(
+        setting="trainable",
+        value=_always("neck_film+classes"),
+        table="neck_film+classes",
+        why="γ and β behind the backbone and the last class convolution: noise grows with the "
+        "square root of what trains, and box convolutions trained too gained nothing",
+    ),
+    Rule(
+        setting="steps",
+        value=_steps,
+        table="160; with batch given, as many as make up the passes",
+        why="at the same number of images read, many steps cost little more noise and let Adam "
+        "find its way",
+    ),
+    Rule(
+        setting="batch",
+        value=_batch,
+        table="n · passes / steps, with 160,000 / n passes, from 10 to 40",
+        why="more passes always help a little and cost their time: small data can afford more",
+    ),
+    Rule(
+        setting="clipping",
+        value=_always("automatic"),
+        table="automatic",
+        why="every image gets the same say, and there is no threshold to guess",
+    ),
+    _OPTIMIZER,
+    *_SCHEDULE,
+    Rule(
+        setting="norm_lr",
+        value=_always(0.6),
+        table="0.6 of lr0",
+        why="γ and β scale whole channels, and move in smaller steps than a class's weights",
+    ),
+    Rule(
+        setting="box",
+        value=_always(2.0),
+        table="2",
+        why="an image's gradient is cut to one length: the class branch, which starts from "
+        "nothing, needs the larger part of it",
+    ),
+    Rule(setting="cls", value=_always(1.0), table="1", why="see box"),
+    Rule(setting="dfl", value=_always(0.5), table="0.5", why="see box"),
+    Rule(
+        setting="balance",
+        value=_always(0.5),
+        table="0.5",
+        why="rare classes of an image count more beside its common ones; each image's own labels "
+        "decide, so nothing is spent",
+    ),
+    Rule(
+        setting="standardise",
+        value=_always(True),
+        table="True",
+        why="the inputs of the last class convolution are brought to mean 0 and variance 1 from "
+        "public γ and β, so that one noise suits all of its weights; folded back at release",
+    ),
+)
+
+SCRATCH = (
+    Rule(
+        setting="trainable",
+        value=_always("all"),
+        table="all",
+        why="random weights are no use where they stand",
+    ),
+    Rule(
+        setting="epochs",
+        value=_always(DEFAULT_EPOCHS),
+        table="20",
+        why="as many passes as a patient user waits for",
+    ),
+    Rule(
+        setting="batch",
+        value=lambda facts: default_batch_size(facts.population),
+        table="n / 4, from 64 to 1024",
+        why="noise shrinks as σ / B",
+    ),
+    Rule(setting="clipping", value=_always("flat"), table="flat", why="the classical rule"),
+    _OPTIMIZER,
+    *_SCHEDULE,
+)
+
+PLAIN = (
+    Rule(
+        setting="trainable",
+        value=lambda facts: DEFAULT_TRAINABLE if facts.pretrained else "all",
+        table="film+head; all from scratch",
+        why="all γ and β and the last convolutions",
+    ),
+    *SCRATCH[1:],
+)
+
+# Names as the documentation's tables have them.
+RECIPES: Mapping[str, tuple[Rule, ...]] = {
+    "auto": PRETRAINED,
+    "auto, from scratch": SCRATCH,
+    "plain": PLAIN,
+}
+
+
+def rules_of(recipe: str, *, pretrained: bool) -> tuple[Rule, ...]:
+    """The rules of a recipe: `auto` or `plain`."""
+    return RECIPES["auto, from scratch" if recipe == "auto" and not pretrained else recipe]

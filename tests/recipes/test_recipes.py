@@ -1,0 +1,120 @@
+"""Recipes: public numbers in, a whole run out, and what the user says wins."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from discreet.arguments import TRAINABLE_PARTS, PrivacyArguments
+from discreet.planning import complete, plan_training
+from discreet.recipes import RECIPES, PublicFacts, choose
+from discreet.recipes.document import as_markdown
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "recipes.md"
+
+
+def facts(population: int = 1008, **changes: Any) -> PublicFacts:
+    values: dict[str, Any] = {"population": population, "pretrained": True, "imgsz": 160}
+    return PublicFacts(**{**values, **changes})
+
+
+def chosen(given: dict[str, Any] | None = None, recipe: str = "auto", **known: Any) -> dict:
+    return choose(recipe, given or {}, facts=facts(**known)).values()
+
+
+def test_a_thousand_images():
+    values = chosen()
+    assert (values["steps"], values["batch"], values["clipping"]) == (160, 252, "automatic")
+    assert values["trainable"] == "neck_film+classes"
+
+
+@pytest.mark.parametrize(
+    ("population", "passes"), [(10, 40), (1008, 40), (6885, 23.2), (16_000, 10), (10**6, 10)]
+)
+def test_passes_shrink_with_the_data(population: int, passes: float):
+    values = chosen(population=population)
+    assert values["steps"] * values["batch"] / population == pytest.approx(passes, rel=0.25)
+    assert 1 <= values["batch"] <= population
+
+
+@given(
+    population=st.integers(1, 10**6),
+    recipe=st.sampled_from(["auto", "plain"]),
+    pretrained=st.booleans(),
+    given=st.fixed_dictionaries(
+        {},
+        optional={"batch": st.integers(1, 10**4), "steps": st.integers(1, 10**4)},
+    ),
+)
+def test_every_choice_makes_a_run(
+    population: int, recipe: str, pretrained: bool, given: dict[str, int]
+):
+    values = choose(recipe, given, facts=facts(population, pretrained=pretrained)).values()
+    assert ("steps" in values) != ("epochs" in values)
+    assert values.items() >= given.items()
+    if "batch" not in given:
+        assert 1 <= values["batch"] <= population
+    assert set(values["trainable"].split("+")) <= set(TRAINABLE_PARTS)
+
+
+@pytest.mark.parametrize("recipe", ["auto", "plain"])
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"trainable": "all"}, {"clipping": "flat"}, {"lr0": 0.3}, {"box": 7.5}, {"epochs": 3},
+        {"steps": 7, "batch": 9}, {"balance": 0.0}, {"standardise": False}, {"norm_lr": 1.0},
+    ],
+)  # fmt: skip
+def test_what_the_user_gives_wins(recipe: str, asked: dict[str, Any]):
+    made = choose(recipe, asked, facts=facts())
+    values = {**asked, **made.values()}
+    assert values.items() >= asked.items()
+    assert not [c for c in made.choices if c.setting in asked and c.why is not None]
+    assert not ({"steps", "epochs"} <= values.keys())
+
+
+def test_batch_and_steps_keep_the_passes():
+    assert chosen({"steps": 80})["batch"] == 504
+    assert chosen({"batch": 504})["steps"] == 80
+    assert chosen({"epochs": 5})["batch"] == 252
+    assert chosen({"steps": 10})["batch"] == 1008  # no more than there are
+
+
+def test_another_optimizer_comes_without_the_automatic_schedule():
+    values = chosen({"optimizer": "SGD"})
+    assert values["optimizer"] == "SGD"
+    assert not {"lr0", "lrf", "momentum", "weight_decay"} & values.keys()
+    assert chosen({"optimizer": "auto"})["optimizer"] == "Adam"
+
+
+def test_rates_follow_what_trains():
+    assert chosen()["lr0"] == 0.05
+    assert chosen({"trainable": "all"})["lr0"] == 0.002
+    assert chosen({"trainable": "whole_head+film"})["lr0"] == 0.005
+    assert chosen(recipe="plain")["lr0"] == 0.02
+
+
+def test_arguments_are_completed_once():
+    asked = PrivacyArguments(epsilon=8)
+    made, why = complete(asked, facts=facts())
+    again, _ = complete(made, facts=facts())
+    assert again == made
+    assert (made.steps, made.batch, made.epochs) == (160, 252, None)
+    assert why.values()["trainable"] == made.trainable
+    assert plan_training(asked, population=1008) == plan_training(made, population=1008)
+
+
+def test_scratch_trains_everything():
+    values = chosen(pretrained=False)
+    assert (values["trainable"], values["epochs"], values["batch"]) == ("all", 20, 252)
+
+
+def test_the_document_is_that_of_the_rules():
+    again = "python -m discreet.recipes > docs/recipes.md"
+    assert DOCUMENT.read_text(encoding="utf-8") == as_markdown(), again
+    for rules in RECIPES.values():
+        assert all(rule.why and rule.table for rule in rules)
