@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from threading import Event, Timer
 
 import numpy as np
 import pytest
@@ -144,3 +145,20 @@ def test_no_noise_stays_no_noise():
     with DrawnAhead(SecureSource(), ENTRIES) as ahead:
         mechanism = ahead.scaled_by(GaussianMechanism(noise_multiplier=0.0))
         assert not mechanism.privatise(sums(), SecureSource())["a"].any()
+
+
+def test_leaving_stops_what_nobody_will_take(monkeypatch: pytest.MonkeyPatch):
+    begun, go_on, drawn = Event(), Event(), []
+
+    def draw(count: int, stream: np.random.Generator) -> np.ndarray:
+        drawn.append(count)
+        begun.set()
+        go_on.wait(timeout=60)
+        return np.zeros(count)
+
+    monkeypatch.setattr("discreet.noise.hardened_normal", draw)
+    ahead = DrawnAhead(SecureSource(), {"a": 1, "b": 2, "c": 3})
+    assert begun.wait(timeout=60)
+    Timer(0.2, go_on.set).start()
+    ahead.__exit__()
+    assert drawn == [1]

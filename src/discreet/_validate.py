@@ -11,17 +11,24 @@ def _refuse(name: str, value: object, expected: str) -> ConfigurationError:
     return ConfigurationError(f"expected {name} {expected}, got {name}={value!r}", where=name)
 
 
+def _is_finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except (OverflowError, TypeError):  # an integer beyond all floats, a text
+        return False
+
+
 def positive(**values: float) -> None:
     """Refuse values that are not finite and > 0, naming the keyword."""
     for name, value in values.items():
-        if not (math.isfinite(value) and value > 0):
+        if not (_is_finite(value) and value > 0):
             raise _refuse(name, value, "> 0")
 
 
 def non_negative(**values: float) -> None:
     """Refuse values that are not finite and >= 0, naming the keyword."""
     for name, value in values.items():
-        if not (math.isfinite(value) and value >= 0):
+        if not (_is_finite(value) and value >= 0):
             raise _refuse(name, value, ">= 0")
 
 

@@ -47,6 +47,11 @@ def plan(
     max_grad_norm: float = 1.0,
     clipping: str | None = None,
     accountant: str = "pld",
+    relation: str = "add_or_remove_one",
+    sampling: str = "poisson",
+    largest_batch: int | None = None,
+    noise_schedule: str = "constant",
+    final_noise: float | None = None,
     trainable: str | None = None,
     model: str | Path | None = None,
     imgsz: int = DEFAULT_IMGSZ,
@@ -67,7 +72,12 @@ def plan(
         recipe: What chooses where nothing is given: "auto" or "plain".
         max_grad_norm: L2 bound that each image's gradient is clipped to.
         clipping: Kind of clipping; chosen if not given.
-        accountant: Which accountant promises the ε: "pld" or "rdp".
+        accountant: Which accountant promises the ε: "pld", "rdp" or "prv".
+        relation: Neighbouring relation: "add_or_remove_one" or "replace_one".
+        sampling: How images are drawn: "poisson", "truncated_poisson" or "shuffle".
+        largest_batch: Cap on the drawn images of truncated Poisson sampling.
+        noise_schedule: How the noise moves: "constant", "step" or "exponential".
+        final_noise: Last noise multiplier over the first, with a schedule.
         trainable: Parts of the model that train.
         model: Weights or architecture whose speed is measured here; without it, no times.
         imgsz: Side of the images in pixels, for the time.
@@ -99,6 +109,11 @@ def plan(
             "max_grad_norm": max_grad_norm,
             "clipping": clipping,
             "accountant": accountant,
+            "relation": relation,
+            "sampling": sampling,
+            "largest_batch": largest_batch,
+            "noise_schedule": noise_schedule,
+            "final_noise": final_noise,
             "trainable": trainable,
             "model": model,
             "imgsz": imgsz,

@@ -37,11 +37,11 @@ SamplingName = Literal["poisson", "truncated_poisson", "shuffle"]
 ClippingName = Literal["flat", "automatic", "per_layer", "per_block", "adaptive"]
 NoiseSchedule = Literal["constant", "step", "exponential"]
 
-# Noise falls in plateaus: as many different mechanisms as the accountant has to compose.
 # Noise on the count of adaptive clipping, over the expected batch (Andrew et al. 2021, section 3).
 _COUNT_NOISE = 0.05
 
-_PLATEAUS: Mapping[NoiseSchedule, int] = {"constant": 1, "step": 4, "exponential": 32}
+# Noise falls in plateaus: as many different mechanisms as the accountant has to compose.
+_PLATEAUS: Mapping[NoiseSchedule, int] = {"constant": 1, "step": 4, "exponential": 12}
 
 
 class MechanismConfig(BaseModel):
@@ -53,7 +53,7 @@ class MechanismConfig(BaseModel):
         steps: Number of steps T.
         noise_multiplier: Standard deviation of the noise over the sensitivity, σ, in the first
             step.
-        noise_schedule: How σ moves over the run: not at all, in four plateaus, or in up to 32
+        noise_schedule: How σ moves over the run: not at all, in four plateaus, or in up to 12
             (a geometric series either way).
         final_noise: σ of the last plateau over σ of the first.
         max_grad_norm: L2 bound C on one unit's contribution; with adaptive clipping, in the

@@ -6,6 +6,7 @@ carries. Samples are hardened against floating-point attacks, see `hardened_norm
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -105,6 +106,7 @@ class DrawnAhead:
         self, source: RandomSource, entries: Mapping[str, int], *, most: int = 1 << 25
     ) -> None:
         self._source, self._entries = source, dict(entries)
+        self._over = threading.Event()
         pays = 0 < sum(entries.values()) <= most
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="noise") if pays else None
         self._next = self._begin()
@@ -116,6 +118,7 @@ class DrawnAhead:
     def __exit__(self, *_: object) -> None:
         """Forget what was drawn, and end the thread."""
         if self._thread is not None:
+            self._over.set()
             self._thread.shutdown(cancel_futures=True)
         self._next = None
 
@@ -145,7 +148,15 @@ class DrawnAhead:
         if self._thread is None:
             return None
         streams = {name: self._source.stream() for name in self._entries}
-        return self._thread.submit(_draw, self._entries, streams)
+        return self._thread.submit(self._draw, streams)
+
+    def _draw(self, streams: Mapping[str, np.random.Generator]) -> dict[str, NDArray[np.float64]]:
+        drawn: dict[str, NDArray[np.float64]] = {}
+        for name, entries in self._entries.items():
+            if self._over.is_set():  # nobody will take them
+                break
+            drawn[name] = hardened_normal(entries, streams[name])
+        return drawn
 
 
 @dataclass(frozen=True)
@@ -161,9 +172,3 @@ class _Ahead:
         if taken is None:
             return self.mechanism.privatise(clipped, source)
         return self.mechanism.add(clipped, taken)
-
-
-def _draw(
-    entries: Mapping[str, int], streams: Mapping[str, np.random.Generator]
-) -> dict[str, NDArray[np.float64]]:
-    return {name: hardened_normal(entries[name], streams[name]) for name in entries}

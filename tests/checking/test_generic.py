@@ -12,7 +12,8 @@ from torch import Tensor, nn
 import discreet
 from discreet.errors import CheckError, ConfigurationError
 
-from .plants import Net, data, losses_of
+from ..planted.models import Softmax
+from ..planted.small_step import Net, data, losses_of
 
 IMAGES, TARGETS = data()
 
@@ -23,11 +24,6 @@ def batch(units):
 
 def check(model: nn.Module, losses: Callable[..., Tensor] = losses_of, **options: Any):
     return discreet.check(model, losses, batch, **options)
-
-
-class Softmax(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return x * x.mean((1, 2, 3), keepdim=True).softmax(0)
 
 
 class Attention(nn.Module):
@@ -116,48 +112,6 @@ def test_running_buffers_and_forgotten_parameters_are_found():
     model.idle.requires_grad_(False)
     found = check(model, parameters=some, optimizer=everything).violations
     assert "optimizer" in found[0].what
-
-
-class Tied(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.first = nn.Linear(192, 192)
-        self.second = nn.Linear(192, 192)
-        self.second.weight = self.first.weight
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.second(self.first(x.flatten(1)).relu()).mean(1)
-
-
-class Stochastic(nn.Module):
-    """Drops whole units at random; no layer that torch knows as dropout."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * (torch.rand(len(x), 1, 1, 1) < 0.5)
-
-
-CLEAN: dict[str, Callable[[], nn.Module]] = {
-    "group norm": Net,
-    "frozen batch norm": lambda: _frozen(Net(nn.BatchNorm2d(8))),
-    "instance norm": lambda: Net(nn.InstanceNorm2d(8, affine=True)),
-    "dropout": lambda: Net(nn.Dropout(0.4)),
-    "channel dropout": lambda: Net(nn.Dropout2d(0.4)),
-    "stochastic depth": lambda: Net(Stochastic()),
-    "tied weights": Tied,
-    "in-place": lambda: Net(nn.SiLU(inplace=True)),
-}
-
-
-def _frozen(model: Net) -> Net:
-    model.norm.eval()
-    return model
-
-
-@pytest.mark.parametrize("name", CLEAN)
-@pytest.mark.parametrize("options", [{}, {"full": True, "max_grad_norm": 1e3}], ids=["", "full"])
-def test_clean_models_raise_no_alarm(name: str, options: dict[str, Any]):
-    report = check(CLEAN[name](), **options)
-    assert report.passed, report.to_text()
 
 
 @pytest.mark.parametrize("engine", ["opacus", "reference"])

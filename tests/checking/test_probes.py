@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,7 +13,10 @@ from torch import nn
 from discreet.checking import PROBES, run_checks
 from discreet.errors import CheckError
 
-from .plants import PLANTS, Net, subject
+from ..planted.catalogue import CATALOGUE
+from ..planted.plant import Plant
+from ..planted.runs import Step
+from ..planted.small_step import Net, subject
 
 
 def test_a_correct_step_passes_everything():
@@ -22,20 +26,23 @@ def test_a_correct_step_passes_everything():
     report.require()
 
 
-@pytest.mark.parametrize("plant", PLANTS)
-def test_each_mistake_is_found_by_its_probe_alone(plant: str):
-    probe, make, where = PLANTS[plant]
-    report = run_checks(make())
-    failed = {finding.probe for finding in report.violations}
-    assert failed == {probe}, report.to_text()
-    assert where in " ".join(report.violations[0].where), report.violations
-    with pytest.raises(CheckError, match="not private"):
-        report.require()
-    assert run_checks(make(), without={probe}).passed
+# Mistakes that the core shows in a small step, and which of its probes see it.
+PLANTS = [plant for plant in CATALOGUE if Step in plant.runs and plant.probes]
+
+
+@pytest.mark.parametrize("plant", PLANTS, ids=lambda plant: plant.name)
+def test_each_mistake_is_found_by_its_probes_alone(plant: Plant, tmp_path: Path):
+    run = Step(tmp_path, tmp_path)
+    with plant.planted(run):
+        report = run_checks(run.subject())
+        assert {finding.probe for finding in report.violations} == plant.probes, report.to_text()
+        with pytest.raises(CheckError, match="not private"):
+            report.require()
+        assert run_checks(run.subject(), without=plant.probes).passed
 
 
 def test_every_probe_has_a_mistake_to_find():
-    assert {probe for probe, _, _ in PLANTS.values()} | {"engines"} == set(PROBES)
+    assert {probe for plant in PLANTS for probe in plant.probes} | {"engines"} == set(PROBES)
 
 
 def test_engines_that_disagree_are_told():

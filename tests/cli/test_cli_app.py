@@ -280,7 +280,7 @@ def test_unknown_modes_are_guessed(capsys: pytest.CaptureFixture[str], word: str
     assert main([word, "data=d.yaml"]) == 2
     assert capsys.readouterr().err == (
         f"error: {word}: unknown mode; did you mean train?\n"
-        "  The modes are plan, check, train, audit, verify, demo, ledger, version, help.\n"
+        "  The modes are plan, check, train, audit, verify, compare, demo, ledger, version, help.\n"
     )
 
 
@@ -292,9 +292,9 @@ def test_a_mode_comes_first(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["demo", "epsilom=8"], "--epsilon"),
+        (["demo", "epsilom=8"], "did you mean epsilon"),
         (["demo", "epsilon=abc"], "abc"),
-        (["demo", "epsilon=8", "data=d.yaml"], "--data"),
+        (["demo", "epsilon=8", "data=d.yaml"], "data=d.yaml"),
         (["version", "foo"], "foo"),
         (["help", "trian"], "did you mean train"),
     ],

@@ -6,7 +6,8 @@ import pytest
 
 from discreet.arguments import ULTRALYTICS, Kind, PrivacyArguments
 from discreet.cli import main
-from discreet.cli.helping import MODES, page
+from discreet.cli.helping import page
+from discreet.cli.modes import MODES
 
 
 @pytest.mark.parametrize(
@@ -32,7 +33,7 @@ def test_three_ways_to_one_page(capsys: pytest.CaptureFixture[str], mode: str) -
 
 
 def test_privacy_comes_first_and_nothing_is_left_out() -> None:
-    text = page("train")
+    text = page(MODES["train"])
     names = [
         line.split()[0] for line in text.splitlines() if line[:2] == "  " and line[2:3].strip()
     ]
@@ -53,7 +54,9 @@ def test_every_accepted_argument_has_a_help() -> None:
 
 def test_help_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["help", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == {"modes": dict(MODES)}
+    assert json.loads(capsys.readouterr().out) == {
+        "modes": {name: mode.summary for name, mode in MODES.items()}
+    }
     assert main(["train", "--help", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     defaults = {entry["name"]: entry["default"] for entry in told["arguments"]}

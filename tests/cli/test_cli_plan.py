@@ -162,3 +162,46 @@ def test_python_gives_the_numbers():
         discreet.plan(n=4, data="d.yaml", epsilon=8)
     with pytest.raises(TypeError):
         discreet.plan(n=4, epsilom=8)  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["n=1e30", "epsilon=8"],
+        ["n=10", "noise_multiplier=1e308", "batch=2"],
+        ["n=10", "noise_multiplier=1", "batch=2", "steps=1e18"],
+        ["n=10", "epsilon=8", "plot=a\0.svg"],
+        ["data=\udcff/data.yaml", "epsilon=8"],
+    ],
+)
+def test_numbers_and_names_beyond_all_bounds(words: list[str], capsys: pytest.CaptureFixture[str]):
+    assert main(["plan", *words, "time=false"]) == 2
+    assert "unexpected" not in capsys.readouterr().err
+
+
+def test_python_takes_no_number_beyond_all_bounds():
+    for given in ({"n": 10**400, "steps": 1}, {"n": 10, "plot": "a\0.svg"}):
+        with pytest.raises(discreet.DiscreetError):
+            discreet.plan(epsilon=8, batch=1, **given)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("words", "promised", "told"),
+    [
+        (["relation=replace_one"], "replace_one", "replace one"),
+        (["sampling=shuffle"], None, "shuffled: accounted without amplification"),
+        (["sampling=truncated_poisson", "largest_batch=400"], None, "Poisson, cut at 400"),
+        (["noise_schedule=step", "final_noise=0.5"], None, "step"),
+        (["clipping=adaptive"], None, "adaptive"),
+    ],
+)
+def test_a_plan_of_all_that_train_offers(
+    words: list[str], promised: str | None, told: str, capsys: pytest.CaptureFixture[str]
+):
+    common = ["plan", "n=1008", "epsilon=8", "batch=252", "steps=20", "time=false", *words]
+    assert main(common) == 0
+    assert told in capsys.readouterr().out
+    assert main([*common, "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    epsilon = facts["epsilon"]["pld"] if promised is None else facts[promised]
+    assert 7.9 < epsilon <= 8

@@ -194,13 +194,35 @@ def test_float_tiff_is_refused(tmp_path):
     assert "32 bits" in refusal(path)
 
 
-def test_digest_follows_the_bytes(tmp_path):
-    one, two = tmp_path / "1.png", tmp_path / "2.png"
-    one.write_bytes(encoded("PNG"))
-    two.write_bytes(encoded("PNG"))
-    assert inspect_image(one).digest == inspect_image(two).digest
-    two.write_bytes(encoded("PNG", picture(seed=1)))
-    assert inspect_image(one).digest != inspect_image(two).digest
+def digest_of(path: Path, content: bytes) -> bytes:
+    path.write_bytes(content)
+    return inspect_image(path).digest
+
+
+def test_digest_follows_the_pixels(tmp_path):
+    jpeg = encoded("JPEG")
+    with Image.open(io.BytesIO(jpeg)) as image:
+        pixels = image.convert("RGB")
+    first = digest_of(tmp_path / "1.jpg", jpeg)
+    # A comment behind the start marker: what writing or stripping metadata changes.
+    commented = jpeg[:2] + b"\xff\xfe\x00\x08secret" + jpeg[2:]
+    assert digest_of(tmp_path / "2.jpg", commented) == first
+    assert digest_of(tmp_path / "3.jpg", jpeg + b"\0\xff\xd9") == first
+    assert digest_of(tmp_path / "4.png", encoded("PNG", pixels)) == first
+    pixels.putpixel((0, 0), (1, 2, 3))
+    assert digest_of(tmp_path / "5.png", encoded("PNG", pixels)) != first
+
+
+def test_digest_tells_shapes_and_deep_samples_apart(tmp_path):
+    wide, high = (Image.new("L", size, 7) for size in ((40, 20), (20, 40)))
+    digests = {digest_of(tmp_path / "a.png", encoded("PNG", image)) for image in (wide, high)}
+    deep = [np.full((20, 40), value, np.uint16) for value in (60_000, 61_000)]
+    digests |= {
+        digest_of(tmp_path / "a.png", encoded("PNG", Image.fromarray(value))) for value in deep
+    }
+    assert len(digests) == 4
+    in_colour = encoded("PNG", wide.convert("RGB"))
+    assert digest_of(tmp_path / "a.png", in_colour) in digests
 
 
 def test_never_through_the_replaceable_open_of_pillow(tmp_path, monkeypatch):

@@ -54,9 +54,9 @@ def test_same_bytes_in_train(tiny):
     twin(tiny, "images/train/train1.jpg", "images/train/y.jpg")
     twin(tiny, "images/train/train1.jpg", "images/train/z.jpg")
     assert tiny.problems() == (
-        "images/train/y.jpg: byte for byte the same as images/train/train1.jpg:"
+        "images/train/y.jpg: the same pixels as images/train/train1.jpg:"
         " one image would count twice in train",
-        "images/train/z.jpg: byte for byte the same as images/train/train1.jpg:"
+        "images/train/z.jpg: the same pixels as images/train/train1.jpg:"
         " one image would count twice in train",
     )
 
@@ -65,9 +65,9 @@ def test_train_and_val_overlap_by_bytes(tiny):
     twin(tiny, "images/train/train0.jpg", "images/val/a.jpg")
     twin(tiny, "images/train/train2.jpg", "images/val/b.jpg")
     assert tiny.problems() == (
-        "images/val/a.jpg: in val, and byte for byte the same as images/train/train0.jpg in train:"
+        "images/val/a.jpg: in val, and the same pixels as images/train/train0.jpg in train:"
         " the splits overlap",
-        "images/val/b.jpg: in val, and byte for byte the same as images/train/train2.jpg in train:"
+        "images/val/b.jpg: in val, and the same pixels as images/train/train2.jpg in train:"
         " the splits overlap",
     )
 

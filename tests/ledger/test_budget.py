@@ -16,6 +16,7 @@ from discreet.accounting import (
 )
 from discreet.errors import BudgetError, ConfigurationError, LedgerError
 from discreet.ledger import BudgetLedger, Reservation
+from discreet.terminal import format_epsilon
 from tests.ledger.conftest import DELTA, PLD, STEP, epsilon, images
 
 NAMES: tuple[AccountantName, ...] = ("pld", "rdp", "prv")
@@ -169,7 +170,7 @@ def test_a_run_without_guarantee_makes_the_total_infinite(ledger: BudgetLedger):
     assert math.isinf(total.epsilon) and total.unprotected_runs == 1 and total.events == ()
     change = ledger.set_budget("blood", 8.0, DELTA)
     assert change.is_overspent and change.limits == {"a": 1}
-    with pytest.raises(BudgetError, match="stopped exactly"):
+    with pytest.raises(BudgetError, match="stopped by the budget"):
         run.charge(STEP)
     with pytest.raises(BudgetError, match="no budget can be kept"):
         reserve(ledger, "b", 1)
@@ -190,7 +191,7 @@ def test_a_lower_budget_stops_open_runs_exactly_the_newest_first(ledger: BudgetL
     assert ledger.set_budget("blood", epsilon(22), DELTA).limits == {"a": 17, "b": 5}
     second.refresh()
     assert second.remaining == 0
-    with pytest.raises(BudgetError, match="stopped exactly at the budget"):
+    with pytest.raises(BudgetError, match="stopped by the budget"):
         second.charge(STEP)
     first.charge(STEP, steps=12)
     with pytest.raises(BudgetError) as caught:
@@ -200,6 +201,27 @@ def test_a_lower_budget_stops_open_runs_exactly_the_newest_first(ledger: BudgetL
     # Raised again: what was cut comes back as far as it fits, the oldest first.
     assert ledger.set_budget("blood", epsilon(30), DELTA).limits == {"a": 20, "b": 10}
     assert ledger.set_budget("blood", None).limits == {"b": 20}
+
+
+def test_a_settled_run_that_does_not_fit_again_is_told_what_it_spent_itself(ledger: BudgetLedger):
+    run = reserve(ledger, "a", 20)
+    run.charge(STEP.with_steps(5))
+    run.settle()
+    ledger.set_budget("blood", epsilon(6), DELTA)
+    with pytest.raises(BudgetError, match=f"spent so far: ε = {format_epsilon(epsilon(5))} by 1"):
+        ledger.reopen("a")
+
+
+@pytest.mark.parametrize("value", [10**400, "8", float("nan"), -1])
+def test_a_budget_that_is_no_number(ledger: BudgetLedger, value: object):
+    ledger.register(name="blood", digests=images(1))
+    with pytest.raises(ConfigurationError, match="epsilon"):
+        ledger.set_budget("blood", value)  # type: ignore[arg-type]
+
+
+def test_a_place_that_no_file_has():
+    with pytest.raises(ConfigurationError, match="NUL"):
+        BudgetLedger.open("a\0b")
 
 
 def test_a_budget_below_what_is_spent_is_allowed_and_said(ledger: BudgetLedger):

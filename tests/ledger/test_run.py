@@ -60,7 +60,28 @@ def test_a_process_killed_after_the_charge_has_charged(tmp_path: Path):
     assert steps(RunLedger(path, new=False)) == 1
 
 
-@pytest.mark.parametrize("content", ["", "not json\n", '{"ledger": "other"}\n', "[]\n"])
+@pytest.mark.parametrize("length", [0, 1, 20, 38])
+def test_a_torn_header_is_written_anew(tmp_path: Path, length: int):
+    path = tmp_path / "ledger.jsonl"
+    RunLedger(path, new=True)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:length])
+    ledger = RunLedger(path, new=False)
+    assert path.read_bytes() == whole
+    ledger.charge(STEP)
+    assert steps(RunLedger(path, new=False)) == 1
+
+
+def test_a_torn_first_charge_counts_where_it_is_known_what_it_was(tmp_path: Path):
+    path = tmp_path / "ledger.jsonl"
+    RunLedger(path, new=True).charge(STEP)
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(LedgerError, match=r"ledger\.jsonl:2"):
+        RunLedger(path, new=False)
+    assert RunLedger(path, new=False, first=STEP).events == (STEP,)
+
+
+@pytest.mark.parametrize("content", ["not json\n", '{"ledger": "other"}\n', "[]\n"])
 def test_another_file_is_not_taken_for_a_ledger(tmp_path: Path, content: str):
     path = tmp_path / "ledger.jsonl"
     path.write_text(content)

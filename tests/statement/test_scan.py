@@ -44,6 +44,7 @@ def test_any_other_file_is_refused(release: Path, name: str):
 
 def test_folders_and_links_are_refused(release: Path, tmp_path: Path):
     (release / "crops").mkdir()
+    (release / "report.html").unlink()
     (release / "report.html").symlink_to(tmp_path / "elsewhere")
     assert len(scan_release(release)) == 2
 

@@ -18,9 +18,10 @@ from discreet.api import train
 from discreet.demo.dataset import write_dataset
 from discreet.demo.scenes import PRIVATE
 from discreet.errors import BudgetError, ConfigurationError, DiscreetError, LedgerError
-from discreet.ledger import BudgetLedger
+from discreet.ledger import BudgetLedger, without_secrets
 from discreet.result import TrainingResult
 from discreet.terminal import SilentReporter
+from discreet.yolo.checking import check_arguments
 from discreet.yolo.checkpoint import RunState
 
 from .conftest import ARCHITECTURE, IMGSZ, counts
@@ -162,13 +163,34 @@ def test_a_run_without_protection_is_told_by_all_later_ones(run: Run, ledger: Bu
         run(insecure_seed=1)
 
 
-def test_a_run_is_resumed_with_the_ledger_it_was_charged_in(run: Run, tmp_path: Path):
-    begun(run, ledger=str(tmp_path / "mine.sqlite"))
+def test_a_run_is_resumed_with_the_ledger_it_was_charged_in(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    begun(run, ledger="mine.sqlite")
     folder = tmp_path / "runs" / "train"
     with pytest.raises(LedgerError, match=r"not on record|no ledger"):
-        train({"resume": str(folder)})
-    done = train({"resume": str(folder), "ledger": str(tmp_path / "mine.sqlite")})
+        train({"resume": str(folder), "ledger": str(tmp_path / "another.sqlite")})
+    monkeypatch.chdir(tmp_path.parent)  # it was given as a relative path
+    done = train({"resume": str(folder)})
     assert done.record.steps.charged == 4
+
+
+def test_a_check_reserves_nothing(run: Run, scenes: Path, ledger: BudgetLedger):
+    run()
+    set_budget(ledger, 1e-3)  # not a step fits any more
+    before = Path(ledger.location).read_bytes()
+    report = check_arguments(
+        {"data": str(scenes), "model": ARCHITECTURE, "epsilon": 8, "batch": 8, "imgsz": IMGSZ}
+    )
+    assert report.passed
+    assert Path(ledger.location).read_bytes() == before
+
+
+def test_a_password_is_never_written_down():
+    assert without_secrets("postgresql://host/name") == "postgresql://host/name"
+    assert without_secrets("postgresql://me:secret@host/name") is None
+    assert without_secrets("postgresql://host/name?sslpassword=secret") is None
 
 
 @pytest.mark.parametrize("harm", ["deleted", "replaced by a backup"])

@@ -29,7 +29,7 @@ from discreet.errors import (
 )
 from discreet.ledger import BudgetLedger
 from discreet.result import TrainingResult
-from discreet.statement.files import REQUIRED
+from discreet.statement.files import RELEASED
 from discreet.statement.summary import from_description, summarise
 from discreet.statement.verify import verify_release
 from discreet.storage import lock_folder
@@ -123,7 +123,7 @@ def test_nothing_of_this_machine_or_of_the_data_is_in_the_release(
     released: TrainingResult, scenes: Path
 ):
     files = sorted(p.name for p in released.release.iterdir())
-    assert files == sorted(REQUIRED)
+    assert files == sorted(RELEASED)
     images = [p.name for p in (scenes.parent / "images").rglob("*.*")]
     forbidden = ["424242", str(scenes.parent), "project_folder", "run_name", "/tmp", *images]
     import zipfile
@@ -215,11 +215,17 @@ def test_private_validation_stays_inside(run: Run):
     assert result.metrics is not None
     assert json.loads((result.internal / "metrics.json").read_text())["map50"] >= 0
     assert "NOT" in (result.internal / "NOT-PRIVATE.txt").name
+    report = (result.release / "report.html").read_text()
+    assert "data:image" not in report
+    assert "data-validation" not in report
 
 
 def test_public_validation_is_released(released: TrainingResult):
     record = json.loads((released.release / "privacy.json").read_text())
     assert set(record["metrics"]) == {"precision", "recall", "map50", "map50_95"}
+    report = (released.release / "report.html").read_text()
+    assert report.count("data:image/jpeg;base64,") == 6
+    assert len(report) < 2_000_000
 
 
 @pytest.mark.parametrize("given", [{"insecure_seed": 1}, {"noise_multiplier": 0, "epsilon": None}])
@@ -409,7 +415,8 @@ def test_a_new_run_never_takes_over_an_old_one(run: Run):
 
 
 @pytest.mark.parametrize(
-    "change", [{"batch": 6}, {"epsilon": 4}, {"max_grad_norm": 2}, {"trainable": "head"}]
+    "change",
+    [{"batch": 6}, {"epsilon": 4}, {"max_grad_norm": 2}, {"trainable": "head"}, {"lr0": 0.01}],
 )
 def test_a_resumed_run_goes_on_as_it_began(scenes: Path, tmp_path: Path, change: dict[str, Any]):
     folder = interrupted(scenes, tmp_path, at=1)

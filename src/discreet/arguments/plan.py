@@ -40,6 +40,11 @@ SHARED = (
     "max_grad_norm",
     "clipping",
     "accountant",
+    "relation",
+    "sampling",
+    "largest_batch",
+    "noise_schedule",
+    "final_noise",
     "trainable",
 )
 

@@ -15,7 +15,7 @@ from discreet.arguments.values import (
     Expected,
     Flag,
     Fraction,
-    Gain,
+    NoiseMultiplier,
     OpenFraction,
     PathOrFlag,
     PositiveNumber,
@@ -62,7 +62,7 @@ class PrivacyArguments(BaseModel):
     epsilon: PositiveNumber | None = Field(
         default=None, description="ε that the run ends at or under; this or noise_multiplier"
     )
-    noise_multiplier: Gain | None = Field(
+    noise_multiplier: NoiseMultiplier | None = Field(
         default=None,
         description="standard deviation of the noise over max_grad_norm; 0 is not private",
     )

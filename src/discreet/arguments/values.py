@@ -19,6 +19,9 @@ from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAdapter
 
 OPTIMIZERS = ("SGD", "Adam", "Adamax", "AdamW", "NAdam", "RAdam", "RMSprop", "auto")
+# More images or steps than anybody has, and than a ledger counts.
+MAX_COUNT = 1_000_000_000
+MAX_NOISE = 1_000_000
 MAX_SHOWN = 60  # characters of a value that an error repeats
 
 
@@ -139,6 +142,14 @@ def _as_text(value: object) -> object:
     return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
+def _is_clean(value: str) -> str:
+    """Text that a file name, a database and a JSON file can hold."""
+    value.encode("utf-8")  # a word of the command line may hold bytes that are no text
+    if "\0" in value:
+        raise ValueError("NUL")
+    return value
+
+
 def _spelled(value: object) -> object:
     """Optimizer names in any case, as Ultralytics takes them."""
     known = {name.lower(): name for name in OPTIMIZERS}
@@ -152,10 +163,11 @@ def _min_below_max(value: list[float]) -> list[float]:
 
 
 Flag = bool
-Text = Annotated[str, BeforeValidator(_as_text), Field(min_length=1), Verbatim(), Expected("text")]
-Path = Annotated[
-    str, BeforeValidator(_as_text), Field(min_length=1), Verbatim(), Expected("a path")
+_Clean = Annotated[
+    str, BeforeValidator(_as_text), Field(min_length=1), AfterValidator(_is_clean), Verbatim()
 ]
+Text = Annotated[_Clean, Expected("text in UTF-8")]
+Path = Annotated[_Clean, Expected("a path in UTF-8")]
 Fraction = Annotated[float, Field(ge=0, le=1), Expected("a number from 0 to 1")]
 Gain = Annotated[float, Field(ge=0), Expected("a number >= 0")]
 PositiveNumber = Annotated[float, Field(gt=0), Expected("a number > 0")]
@@ -163,7 +175,15 @@ OpenFraction = Annotated[
     float, Field(gt=0, lt=1), Expected("a number strictly between 0 and 1, such as 1e-5")
 ]
 Angle = Annotated[float, Field(ge=0, le=180), Expected("an angle from 0 to 180 degrees")]
-Count = Annotated[int, BeforeValidator(_whole), Field(ge=1), Expected("a whole number >= 1")]
+NoiseMultiplier = Annotated[
+    float, Field(ge=0, le=MAX_NOISE), Expected(f"a number from 0 to {MAX_NOISE:,}")
+]
+Count = Annotated[
+    int,
+    BeforeValidator(_whole),
+    Field(ge=1, le=MAX_COUNT),
+    Expected(f"a whole number >= 1, at most {MAX_COUNT:,}"),
+]
 CountOrZero = Annotated[int, BeforeValidator(_whole), Field(ge=0), Expected("a whole number >= 0")]
 Pixels = Annotated[
     int, BeforeValidator(_whole), Field(ge=32), Expected("a whole number of pixels >= 32")
@@ -201,5 +221,6 @@ Optimizer = Annotated[
     Literal[OPTIMIZERS], BeforeValidator(_spelled), Expected(f"one of {', '.join(OPTIMIZERS)}")
 ]
 PathOrFlag = Annotated[
-    bool | Annotated[str, Field(min_length=1)], Expected("True, False or a path")
+    bool | Annotated[str, Field(min_length=1), AfterValidator(_is_clean)],
+    Expected("True, False or a path in UTF-8"),
 ]

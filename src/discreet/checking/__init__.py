@@ -5,10 +5,12 @@
     probes.py     all probes, and the run through them
     coupling.py   what one unit can do to another
     bounds.py     norms, clipping, sensitivity
-    noising.py    noise and normaliser
+    noising.py    noise, normaliser, charge: a whole step
     wiring.py     parameters, buffers, shapes
     locating.py   which module or loss term is at fault
     bench.py      runs passes and steps for the probes
+    witness.py    sees what a step does
+    held.py       gradients as plain tensors
     freezing.py   frozen randomness; leave everything as found
 
 Engines come in as callables: nothing here knows how gradients are computed.

@@ -5,8 +5,9 @@ B is the number of units of a batch, P the number of entries of one parameter.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+import itertools
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,61 +25,22 @@ from discreet.checking.freezing import (
     reseeding,
     without_dropout,
 )
+from discreet.checking.held import Held, hold, relative
 from discreet.checking.subject import Subject, Unit
+from discreet.checking.witness import RefusedError, Update, Witness, refuse
 from discreet.clipping import ClippedSum, PerExampleGradients
 from discreet.errors import CheckError, DiscreetError
 from discreet.randomness import InsecureSource, RandomSource
 
 Units = tuple[Unit, ...]
+# Norms of the gradients that a step is tried on, over C: one unit is left as it is, one is clipped.
+_SHARES_OF_BOUND = (0.4, 10.0)
 # Batches of another size run other kernels, which round differently. What rounding does to a
 # gradient is measured by moving every parameter by about one unit in its last place; kernels
 # round once per layer and in each sum, so a multiple of that is allowed.
 ROUNDINGS = 30.0
 # Nothing below this can be told from rounding, and a coupling of 1e-3 is always seen.
-_SHARE_OF_BOUND = 0.4
 SAME_SIZE, OTHER_SIZE, LARGEST = 1e-5, 1e-4, 5e-4
-
-
-class Held:
-    """Per-unit gradients as plain tensors; the engine may reuse its memory.
-
-    Args:
-        rows: Name to float32 (B, *shape).
-    """
-
-    def __init__(self, rows: Mapping[str, Tensor]) -> None:
-        self.rows = dict(rows)
-        self._norms: dict[str, Tensor] = {}
-
-    @property
-    def squared_norms(self) -> Mapping[str, Tensor]:
-        """See `PerExampleGradients`; sums in float64."""
-        self._norms = self._norms or {
-            name: row.flatten(1).double().pow(2).sum(1).float() for name, row in self.rows.items()
-        }
-        return self._norms
-
-    def weighted_sum(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """See `PerExampleGradients`."""
-        return {
-            name: sum(
-                (float(w) * row for w, row in zip(weights[name], rows, strict=True) if w != 0),
-                torch.zeros_like(rows[0]) if len(rows) else rows.new_zeros(rows.shape[1:]),
-            )
-            for name, rows in self.rows.items()
-        }
-
-    def only(self, *positions: int) -> Held:
-        """Some of the units, in this order."""
-        return Held({name: rows[list(positions)] for name, rows in self.rows.items()})
-
-    def flat(self, position: int) -> Tensor:
-        """One unit's whole gradient, (all P,)."""
-        return torch.cat([rows[position].flatten() for rows in self.rows.values()])
-
-    def norm(self, position: int) -> float:
-        """Norm of one unit's whole gradient."""
-        return float(self.flat(position).double().norm())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,21 +60,6 @@ class Pass:
     mixed: Mapping[str, Tensor]
     weights: Tensor
     touched: tuple[str, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Update:
-    """What one step handed to the optimizer.
-
-    Attributes:
-        calls: How often the optimizer was called.
-        gradients: Gradient of every declared parameter at the last call; None where it had none.
-        changed: Tensors of the model that are not what they were.
-    """
-
-    calls: int
-    gradients: Mapping[str, Tensor | None]
-    changed: tuple[str, ...]
 
 
 class Bench:
@@ -238,7 +185,7 @@ class Bench:
     def _noted(self, found: PerExampleGradients) -> Pass:
         touched = tuple(self.snapshot.changed())
         norms = {name: value.clone() for name, value in found.squared_norms.items()}
-        held = _hold(found, norms)
+        held = hold(found, norms)
         any_norm = next(iter(norms.values()))
         weights = torch.linspace(0.25, 1.0, len(any_norm), device=any_norm.device)
         mixed = found.weighted_sum(dict.fromkeys(norms, weights))
@@ -253,7 +200,7 @@ class Bench:
         """
         with self.calm(quiet=True):
             found = self.subject.engines[name](self.subject.batch_of(units))
-            return _hold(found, found.squared_norms)
+            return hold(found, found.squared_norms)
 
     def rounding(self, unit: Unit) -> float:
         """Relative change of a unit's gradient when every parameter moves by a rounding."""
@@ -262,7 +209,7 @@ class Bench:
             with self.calm(quiet=True):
                 _jitter(self.subject.model)
                 found = self.subject.gradients_of(self.subject.batch_of((unit,)))
-                moved = _hold(found, found.squared_norms)
+                moved = hold(found, found.squared_norms)
             self._rounding = relative(moved.flat(0), plain.flat(0))
         return self._rounding
 
@@ -280,7 +227,12 @@ class Bench:
     # ---- the step ----
 
     def step(
-        self, units: Units, parts: Sequence[Sequence[int]], *, seed: int | None = None
+        self,
+        units: Units,
+        parts: Sequence[Sequence[int]],
+        *,
+        seed: int | None = None,
+        spoilt: Sequence[float] = (),
     ) -> Update:
         """Run the run's step on gradients that the engine gave before, scaled: see `scaled`.
 
@@ -288,50 +240,56 @@ class Bench:
             units: A batch.
             parts: Micro-batches, as positions in it; none for an empty draw.
             seed: Seed of the noise, and the step is run once; the run's own source if not given.
+            spoilt: Factor of the first entry of each gradient of each part.
         """
         if seed is None:
-            return self._step(self._replayed(units, parts), self.subject.source)
-        key = units if parts else (), tuple(map(tuple, parts)), seed
+            return self._step(self._replayed(units, parts, spoilt), self.subject.source)
+        key = units if parts else (), tuple(map(tuple, parts)), seed, str(spoilt)
         if key not in self._updates:
             source = InsecureSource(seed)
-            self._updates[key] = self._step(self._replayed(units, parts), source)
+            self._updates[key] = self._step(self._replayed(units, parts, spoilt), source)
         return self._updates[key]
 
     def live_step(self, units: Units) -> Update:
         """Run the run's step with its engine at work."""
         return self._step([units], InsecureSource(0))
 
-    def _replayed(self, units: Units, parts: Sequence[Sequence[int]]) -> list[Held | Units]:
-        return [self.scaled(units).only(*part) for part in parts]
+    def refused_step(self, units: Units) -> tuple[str, ...]:
+        """Tensors of the model that a step changes whose charge is refused."""
+        return self._step(self._replayed(units, [[0]]), InsecureSource(0), refuse).changed
+
+    def _replayed(
+        self, units: Units, parts: Sequence[Sequence[int]], spoilt: Sequence[float] = ()
+    ) -> Sequence[Held | Units]:
+        if not parts:
+            return []
+        held = self.scaled(units)
+        chosen = [held.only(*part) for part in parts]
+        return [part.with_first_entry_times(*spoilt) for part in chosen] if spoilt else chosen
 
     def scaled(self, units: Units) -> Held:
-        """Gradients of a batch, each scaled to a public share of C.
+        """Gradients of a batch, each scaled to a public multiple of C, some below, some above.
 
         Beside a C far above all norms the true ones would be lost in the rounding of the noise.
         """
         held = self.gradients(units).held
-        size = _SHARE_OF_BOUND * self.subject.max_grad_norm
-        norms = [held.norm(i) for i in range(len(next(iter(held.rows.values()))))]
+        norms = [held.norm(i) for i in range(len(units))]
+        shares = itertools.cycle(_SHARES_OF_BOUND)
+        sizes = [
+            self.subject.max_grad_norm * share for share in itertools.islice(shares, len(norms))
+        ]
         usable = [0 < norm < float("inf") for norm in norms]
-        factors = [size / n if good else 1.0 for n, good in zip(norms, usable, strict=True)]
-        return Held(
-            {
-                name: row * row.new_tensor(factors).view(-1, *(1,) * (row.dim() - 1))
-                for name, row in held.rows.items()
-            }
+        return held.times(
+            *(s / n if good else 1.0 for s, n, good in zip(sizes, norms, usable, strict=True))
         )
 
-    def _step(self, parts: Sequence[Held | Units], source: RandomSource) -> Update:
+    def _step(
+        self,
+        parts: Sequence[Held | Units],
+        source: RandomSource,
+        charge: Callable[[], None] | None = None,
+    ) -> Update:
         subject = self.subject
-        calls = 0
-        seen: dict[str, Tensor | None] = {}
-
-        def look(*_: object) -> None:
-            nonlocal calls
-            calls += 1
-            for name, parameter in subject.parameters.items():
-                grad = parameter.grad
-                seen[name] = None if grad is None else grad.detach().float().clone()
 
         def gradients_of(part: Held | Units) -> PerExampleGradients:
             if isinstance(part, Held):
@@ -340,9 +298,9 @@ class Bench:
             self._passes.setdefault((part, False), self._noted(found))
             return found
 
-        hook = subject.optimizer.register_step_pre_hook(look)
-        try:
-            with self.calm(), subject.mechanism_of(source) as mechanism:
+        witness = Witness(subject, self.snapshot)
+        with self.calm(), witness, subject.mechanism_of(source) as mechanism:
+            with suppress(RefusedError):
                 subject.step(
                     iter(parts),
                     parameters=subject.parameters,
@@ -351,13 +309,10 @@ class Bench:
                     mechanism=mechanism,
                     expected_batch_size=subject.expected_batch_size,
                     source=source,
-                    charge=_charge_nothing,
+                    charge=charge or witness.count_charge,
                     optimizer=subject.optimizer,
                 )
-                changed = tuple(self.snapshot.changed())
-        finally:
-            hook.remove()
-        return Update(calls=calls, gradients=seen, changed=changed)
+            return witness.update()
 
     def clipped(self, units: Units, positions: Sequence[int], clip: float) -> ClippedSum:
         """Clipped sum of some units of a batch, by the run's clipping at another C."""
@@ -373,21 +328,6 @@ class Bench:
         return self.subject.clipping_of(self.subject.max_grad_norm).clip_and_sum(held)
 
 
-def _charge_nothing() -> None:
-    """Stands where a run would charge its ledger."""
-
-
-def _hold(found: PerExampleGradients, norms: Mapping[str, Tensor]) -> Held:
-    any_norm = next(iter(norms.values()))
-    columns: dict[str, list[Tensor]] = {name: [] for name in norms}
-    for unit in range(len(any_norm)):
-        weight = torch.zeros_like(any_norm, dtype=torch.float32)
-        weight[unit] = 1.0
-        for name, value in found.weighted_sum(dict.fromkeys(norms, weight)).items():
-            columns[name].append(value.detach().float().clone())
-    return Held({name: torch.stack(rows) for name, rows in columns.items()})
-
-
 def _jitter(model: nn.Module) -> None:
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
@@ -395,16 +335,6 @@ def _jitter(model: nn.Module) -> None:
             if parameter.dtype == torch.float32:
                 ulps = torch.randint(-1, 2, parameter.shape, generator=generator).float()
                 parameter.mul_(1 + 2.0**-23 * ulps.to(parameter.device))
-
-
-def relative(a: Tensor, b: Tensor) -> float:
-    """‖a − b‖ / max(‖a‖, ‖b‖); 0 where both are zero or not finite in the same places."""
-    a, b = a.detach().double().flatten(), b.detach().double().flatten()
-    if a.shape != b.shape or not torch.equal(torch.isfinite(a), torch.isfinite(b)):
-        return float("inf")
-    a, b = (torch.where(torch.isfinite(x), x, torch.zeros_like(x)) for x in (a, b))
-    scale = max(float(a.norm()), float(b.norm()))
-    return float((a - b).norm()) / scale if scale > 0 else 0.0
 
 
 def plain(numbers: Sequence[int]) -> Units:

@@ -8,7 +8,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from discreet.checking.bench import LARGEST, ROUNDINGS, Bench, Held, plain, relative
+from discreet.checking.bench import LARGEST, ROUNDINGS, Bench, plain
+from discreet.checking.held import Held, relative
 from discreet.checking.report import Finding
 from discreet.errors import DiscreetError
 
@@ -17,6 +18,8 @@ NORMS = 1e-4
 OVER_BOUND = 1e-6
 ROUNDING = 1e-4
 _SMALL, _LARGE = 0.1, 100.0
+# Norms that are rounded too coarsely fall short for some lengths and not for others.
+_LENGTHS = tuple(10 * 2 ** (i / 16) for i in range(16))
 
 
 def clips(bench: Bench, held: Held) -> dict[str, float]:
@@ -118,6 +121,9 @@ def sensitivity(bench: Bench, *, full: bool) -> Finding:
             over -= OVER_BOUND * float(whole.norm()) / clip  # two sums of rounded numbers
             if over > worst:
                 worst, where = over, name
+    over = _over_for_lengths(bench)
+    if over > worst:
+        worst, where = over, "some lengths of a gradient"
     return _bounded(
         Finding(
             probe="sensitivity",
@@ -130,6 +136,17 @@ def sensitivity(bench: Bench, *, full: bool) -> Finding:
         f"the clipped sum moves by more than the declared sensitivity, at {where}",
         "clip each unit's whole gradient to C; clipping per layer has sensitivity √layers · C",
     )
+
+
+def _over_for_lengths(bench: Bench) -> float:
+    """How far the run's clipping lets gradients of many lengths pass, all of them above C."""
+    clip, generator = bench.subject.max_grad_norm, torch.Generator().manual_seed(4)
+    names = bench.subject.parameters
+    made = Held({name: torch.randn(len(_LENGTHS), 4, generator=generator) for name in names})
+    made = made.times(*(clip * n / made.norm(i) for i, n in enumerate(_LENGTHS)))
+    rule = bench.subject.clipping_of(clip)
+    clipped = [rule.clip_and_sum(made.only(i)) for i in range(len(_LENGTHS))]
+    return max(float(_flat(c.sums).double().norm()) / c.sensitivity - 1 for c in clipped)
 
 
 def additivity(bench: Bench, *, full: bool) -> Finding:

@@ -15,8 +15,8 @@ from discreet.checking.bench import (
     Pass,
     Units,
     plain,
-    relative,
 )
+from discreet.checking.held import relative
 from discreet.checking.locating import changed_terms, culprits
 from discreet.checking.report import Finding
 from discreet.checking.subject import Unit

@@ -34,7 +34,7 @@ class Snapshot:
 
     def changed(self) -> list[str]:
         """Names of the model's tensors that are no longer bit for bit what they were."""
-        return [name for name, now, then in self._tensors if not _same(now, then)]
+        return [name for name, now, then in self._tensors if not same_tensor(now, then)]
 
     def restore_tensors(self) -> None:
         """Put parameters and buffers back."""
@@ -65,7 +65,8 @@ def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> list[tuple[Tensor, T
     return [(p, p.detach().clone()) for p in held]
 
 
-def _same(now: Tensor, then: Tensor) -> bool:
+def same_tensor(now: Tensor, then: Tensor) -> bool:
+    """Whether both hold the same bits, whatever the sign of what is not a number."""
     return bool(torch.equal(now.detach(), then)) or bool(
         now.is_floating_point() and torch.equal(now.detach().nan_to_num(), then.nan_to_num())
     )

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from discreet.checking.bench import Bench, Units, relative
+from discreet.checking.bench import Bench, Units
+from discreet.checking.held import relative
 
 CHANGED = 1e-6
 _LOSS = "the loss"

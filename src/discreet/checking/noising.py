@@ -14,8 +14,10 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from discreet.checking.bench import Bench, Update, plain, relative
+from discreet.checking.bench import Bench, plain
+from discreet.checking.held import relative
 from discreet.checking.report import Finding
+from discreet.checking.witness import Update
 
 # Probability that noise of the right scale is refused, over all parameters of one check.
 FALSE_ALARM = 1e-9
@@ -148,7 +150,7 @@ def normaliser(bench: Bench, *, full: bool) -> Finding:
     for positions in ([0], [0, 1]):
         drawn = bench.step(units, [positions], seed=_SEED)
         expected = _flat(list(bench.stepped(units, positions).sums.values()))
-        if any(g is None for u in (empty, drawn) for g in u.gradients.values()):
+        if not all(_whole(update) for update in (empty, drawn)):
             continue  # the probe of empty draws tells of it
         moved = _flat([a.double() - b.double() for a, b in _matched(drawn, empty)])
         worst = max(worst, relative(moved * subject.expected_batch_size, expected))
@@ -164,8 +166,9 @@ def normaliser(bench: Bench, *, full: bool) -> Finding:
             limit=NORMALISER + rounding,
         ),
         ("the step",),
-        "the update is not the noised sum over the expected batch size",
-        "divide the noised sum by the expected batch size, a public constant, never by the drawn",
+        "the update is not the noised sum of clipped gradients over the expected batch size",
+        "clip each unit's gradient, and divide the noised sum by the expected batch size, a public "
+        "constant, never by the drawn",
     )
 
 
@@ -180,9 +183,8 @@ def empty_draw(bench: Bench, *, full: bool) -> Finding:
         verdict="passed",
     )
     seen = [grad for grad in update.gradients.values() if grad is not None]
-    whole = len(seen) == len(update.gradients) > 0
     noised = bench.subject.noise_multiplier == 0 or any(bool(grad.any()) for grad in seen)
-    if update.calls == ordinary.calls == 1 and whole and noised:
+    if update.calls == ordinary.calls == 1 and _whole(update) and noised:
         return finding
     if ordinary.calls != 1:
         what = f"a step calls the optimizer {ordinary.calls} times"
@@ -192,11 +194,59 @@ def empty_draw(bench: Bench, *, full: bool) -> Finding:
     return replace(finding, verdict="failed", where=("the step",), what=what, do=do)
 
 
+def charge(bench: Bench, *, full: bool) -> Finding:
+    """The charge of a step: one, whatever was drawn, and no update without it."""
+    del full
+    units = plain(bench.subject.units[:2])
+    updates = [bench.step(units, parts, seed=_SEED) for parts in ([], [[0]], [[0], [1]])]
+    finding = Finding(
+        probe="charge",
+        compared="charges of a step with one, and its update where the charge is refused",
+        verdict="passed",
+    )
+    counts = sorted({update.charges for update in updates})
+    if counts != [1]:
+        what = f"a step is charged {' or '.join(map(str, counts))} times"
+    elif bench.refused_step(units):
+        what = "a step whose charge is refused moves the weights"
+    else:
+        return finding
+    do = "charge each step once, empty ones too, before its update"
+    return replace(finding, verdict="failed", where=("the step",), what=what, do=do)
+
+
+def non_finite(bench: Bench, *, full: bool) -> Finding:
+    """A unit whose gradient is not finite: the step goes on as if it had not been drawn."""
+    del full
+    units = plain(bench.subject.units[:2])
+    without = bench.step(units, [[0]], seed=_SEED)
+    update = bench.step(units, [[0, 1, 1]], seed=_SEED, spoilt=(1.0, math.nan, math.inf))
+    moved = [relative(a, b) for a, b in _matched(update, without)]
+    worst = max(moved, default=math.inf) if update.calls == without.calls else math.inf
+    return _told(
+        Finding(
+            probe="non-finite",
+            compared="the update with a unit whose gradient is not finite, and without it",
+            verdict="passed",
+            deviation=worst,
+            limit=SAME_NOISE,
+        ),
+        ("the step",),
+        "a unit whose gradient is not finite reaches the sum, or stops the step",
+        "let it contribute zero, and run the step to its end; no loss scaling that skips steps",
+    )
+
+
 def _told(finding: Finding, where: tuple[str, ...], what: str, do: str) -> Finding:
     assert finding.deviation is not None and finding.limit is not None
     if finding.deviation <= finding.limit:
         return finding
     return replace(finding, verdict="failed", where=where, what=what, do=do)
+
+
+def _whole(update: Update) -> bool:
+    """Whether the optimizer was called, with a gradient of every parameter."""
+    return bool(update.gradients) and all(g is not None for g in update.gradients.values())
 
 
 def _matched(one: Update, other: Update) -> list[tuple[Tensor, Tensor]]:

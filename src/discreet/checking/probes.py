@@ -46,6 +46,8 @@ PROBES: Mapping[str, Probe] = {
     "once": noising.once,
     "normaliser": noising.normaliser,
     "empty draw": noising.empty_draw,
+    "non-finite": noising.non_finite,
+    "charge": noising.charge,
     "engines": bounds.engines,
 }
 ONLY_FULL = frozenset({"engines"})

@@ -69,7 +69,7 @@ def engine(bench: Bench, *, full: bool) -> Finding:
 
 
 def state(bench: Bench, *, full: bool) -> Finding:
-    """What a forward and backward pass, and a whole step, leave changed."""
+    """What a pass, and a whole step beside the optimizer's update, leave changed."""
     del full
     subject = bench.subject
     units = plain(subject.units[:2])
@@ -81,7 +81,8 @@ def state(bench: Bench, *, full: bool) -> Finding:
     }
     try:
         written = set(bench.gradients(units).touched)
-        written |= set(bench.live_step(units[:1]).changed) - declared
+        update = bench.live_step(units[:1])
+        written |= (set(update.changed) - declared) | set(update.elsewhere)
     except DiscreetError:  # the engine refuses the model: see what the forward pass writes
         written = _written_by_losses(bench, units)
     if not written:

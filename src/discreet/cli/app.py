@@ -9,16 +9,14 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
-import functools
 import os
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 
-import cyclopts
-
-from discreet.cli import audit, check, demo, helping, ledger, plan, train, verify, version
+from discreet.cli.grammar import to_pairs
+from discreet.cli.mode import Call, Facts
+from discreet.cli.modes import HELP, find_mode
 from discreet.cli.output import (
     INTERRUPTED,
     MENDABLE,
@@ -32,11 +30,10 @@ from discreet.cli.output import (
     say_error,
     write_json,
 )
-from discreet.errors import ConfigurationError, DiscreetError
-from discreet.terminal import Reporter, RichReporter, printable
+from discreet.errors import DiscreetError
+from discreet.terminal import RichReporter, printable
 
 ALIASES = {"--help": "help", "-h": "help", "--version": "version", "-V": "version"}
-Facts = Mapping[str, object]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -112,30 +109,17 @@ def _guarded(words: Sequence[str], *, as_json: bool, debug: bool) -> tuple[int, 
 
 
 def _run(words: Sequence[str], *, as_json: bool) -> Facts:
-    words = [ALIASES.get(words[0], words[0]), *words[1:]] if words else ["help"]
-    mode, rest = words[0], words[1:]
-    if mode not in helping.MODES:
-        raise _unknown_mode(mode)
+    first, *rest = words or ["help"]
+    mode = find_mode(ALIASES.get(first, first))
     if "--help" in rest or "-h" in rest:
-        mode, rest = "help", [mode]
-    if mode in ("train", "check", "audit", "plan", "demo"):
-        rest = _options(mode, rest)
-    elif mode in ("ledger", "verify"):
-        bare = 1 if rest and _is_bare(rest[0]) else 0  # the action, or the folder
-        rest = [*rest[:bare], *_options(mode, rest[bare:])]
+        mode, rest = HELP, [mode.name]
+    word = rest.pop(0) if mode.takes_word and rest and _is_bare(rest[0]) else None
+    given = to_pairs(rest, is_flag=mode.is_flag)
     # Facts for a program go to standard output alone; a person reads the story there.
     reporter = RichReporter(sys.stderr if as_json else sys.stdout)
-    application = _application(reporter, show=_say_nothing if as_json else _say)
-    try:
-        command, bound, _ = application.parse_args(
-            [mode, *rest], exit_on_error=False, print_error=False
-        )
-    except cyclopts.CycloptsError as error:
-        raise ConfigurationError(
-            str(error).strip(), do=f"`discreet {mode} --help` lists its arguments."
-        ) from error
     with contextlib.closing(reporter):
-        return command(*bound.args, **bound.kwargs)
+        show = _say_nothing if as_json else _say
+        return mode.run(Call(given=given, word=word, reporter=reporter, show=show))
 
 
 def _say(text: str) -> None:
@@ -146,81 +130,5 @@ def _say_nothing(text: str) -> None:
     del text
 
 
-def _options(mode: str, words: Sequence[str]) -> list[str]:
-    from discreet import arguments  # late: help does not need the tables' checks
-    from discreet.cli.grammar import to_options
-
-    flags = {
-        "check": lambda name: name == "full" or arguments.is_flag(name),
-        "demo": demo.is_flag,
-        "ledger": lambda _: False,
-        "plan": arguments.is_plan_flag,
-        "verify": lambda _: False,
-    }
-    return to_options(words, is_flag=flags.get(mode, arguments.is_flag))
-
-
 def _is_bare(word: str) -> bool:
     return "=" not in word and not word.startswith("-")
-
-
-def _application(reporter: Reporter, *, show: Callable[[str], None]) -> cyclopts.App:
-    """The modes as commands, each of which returns facts.
-
-    Args:
-        reporter: Hears what happens in a run.
-        show: Prints a page for a person.
-    """
-    app = cyclopts.App(name="discreet", help_flags=[], version_flags=[])
-
-    @app.command(name="train")
-    def _train(**given: str) -> Facts:
-        return train.run(given, reporter=reporter)
-
-    @app.command(name="ledger")
-    def _ledger(action: str | None = None, /, **given: str) -> Facts:
-        return ledger.run(action, given, show=show)
-
-    @app.command(name="plan")
-    def _plan(**given: str) -> Facts:
-        return plan.run(given, reporter=reporter, show=show)
-
-    @app.command(name="check")
-    def _check(**given: str) -> Facts:
-        return check.run(given, reporter=reporter, show=show)
-
-    @app.command(name="audit")
-    def _audit(**given: str) -> Facts:
-        return audit.run(given, reporter=reporter)
-
-    @app.command(name="verify")
-    def _verify(folder: str | None = None, /, **given: str) -> Facts:
-        return verify.run(folder, given, show=show)
-
-    @app.command(name="version")
-    def _version() -> Facts:
-        versions = version.run()
-        show(version.as_text(versions))
-        return versions
-
-    @app.command(name="help")
-    def _help(mode: str | None = None, /) -> Facts:
-        if mode is not None and mode not in helping.MODES:
-            raise _unknown_mode(mode)
-        show(helping.overview() if mode is None else helping.page(mode))
-        return helping.facts(mode)
-
-    app.command(functools.partial(demo.run, reporter=reporter), name="demo")
-    return app
-
-
-def _unknown_mode(word: str) -> ConfigurationError:
-    if "=" in word or word.startswith("-"):
-        return ConfigurationError(
-            "a mode comes first", where=word, do="Write `discreet train data=… model=… epsilon=8`."
-        )
-    close = difflib.get_close_matches(word.lower(), helping.MODES, n=1)
-    guess = f"; did you mean {close[0]}?" if close else ""
-    return ConfigurationError(
-        f"unknown mode{guess}", where=word, do=f"The modes are {', '.join(helping.MODES)}."
-    )

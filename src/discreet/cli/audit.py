@@ -6,18 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
+from discreet.cli import train
+from discreet.cli.mode import Call, Facts, Mode, Row
 from discreet.errors import ConfigurationError
 from discreet.terminal import Reporter
 
-SUMMARY = "train with canaries, attack the run, and see how much ε the attack proves"
-ABOUT = (
-    "Train as `discreet train` would, with canaries among the training records, and attack the "
-    "run. The attack proves, with 95 % confidence, that ε is at least so much; it never proves "
-    "more than a correct run claims. Takes the arguments of `discreet train` too. The weights of "
-    "such a run are for the audit only. With compare= and release=, nothing is trained: the same "
-    "membership attack is made on a plain model and on a private one."
-)
-ROWS: tuple[tuple[str, object, str], ...] = (
+_OWN: tuple[Row, ...] = (
     ("canaries", None, "their number: 5000 for attack=gradient, 500 for attack=image"),
     (
         "attack",
@@ -27,26 +21,18 @@ ROWS: tuple[tuple[str, object, str], ...] = (
     ("compare", None, "weights of a model trained on the same images without privacy"),
     ("release", None, "release folder of the private run to compare it with"),
 )
-EXAMPLE = """\
-  discreet audit data=bccd/data.yaml model=yolov8n.pt epsilon=8
-  discreet audit compare=stock.pt release=runs/private/train/release \\
-    data=bccd/data.yaml"""
 
 
-def run(given: Mapping[str, str], *, reporter: Reporter) -> dict[str, object]:
+def run(call: Call) -> Facts:
     """Audit, and return the facts.
-
-    Args:
-        given: Arguments as typed, name to text.
-        reporter: Hears what happens.
 
     Raises:
         DiscreetError: Anything that is wrong.
     """
-    rest = dict(given)
-    own = {name: rest.pop(name) for name, _, _ in ROWS if name in rest}
+    rest = dict(call.given)
+    own = {name: rest.pop(name) for name, _, _ in _OWN if name in rest}
     if "compare" in own or "release" in own:
-        return _compare(own, rest, reporter=reporter)
+        return _compare(own, rest, reporter=call.reporter)
     attack = own.get("attack", "gradient")
     if attack not in ("gradient", "image"):
         raise ConfigurationError(f"expected gradient or image, got attack={attack}", where="attack")
@@ -58,7 +44,7 @@ def run(given: Mapping[str, str], *, reporter: Reporter) -> dict[str, object]:
 
     from discreet.yolo.audit import audit_run  # late: seconds of imports
 
-    audited = audit_run(rest, attack=cast(Any, attack), canaries=canaries, reporter=reporter)
+    audited = audit_run(rest, attack=cast(Any, attack), canaries=canaries, reporter=call.reporter)
     return audited.to_json()
 
 
@@ -102,3 +88,28 @@ def _compare(
             f"{100 * curve.tpr_at_1_percent_fpr:.1f} % of the members at 1 % false alarms"
         )
     return {"membership": found.to_json()}
+
+
+def _rows() -> dict[str, list[Row]]:
+    return {"Arguments": list(_OWN)}
+
+
+MODE = Mode(
+    name="audit",
+    summary="train with canaries, attack the run, and see how much ε the attack proves",
+    usage="data=DATA.yaml model=WEIGHTS.pt epsilon=8 [key=value …]",
+    about=(
+        "Train as `discreet train` would, with canaries among the training records, and attack "
+        "the run. The attack proves, with 95 % confidence, that ε is at least so much; it never "
+        "proves more than a correct run claims. Takes the arguments of `discreet train` too. The "
+        "weights of such a run are for the audit only. With compare= and release=, nothing is "
+        "trained: the same membership attack is made on a plain model and on a private one."
+    ),
+    example="""\
+  discreet audit data=bccd/data.yaml model=yolov8n.pt epsilon=8
+  discreet audit compare=stock.pt release=runs/private/train/release \\
+    data=bccd/data.yaml""",
+    run=run,
+    rows=_rows,
+    is_flag=train.is_flag,
+)

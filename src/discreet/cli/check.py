@@ -2,42 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from discreet.cli import train
+from discreet.cli.mode import Call, Facts, Mode, Row
 
-from discreet.terminal import Reporter
-
-SUMMARY = "check, before a run, that its step keeps images apart"
-EXAMPLE = """\
-  discreet check data=bccd/data.yaml model=yolov8n.pt epsilon=8 imgsz=160 --full"""
-ABOUT = (
-    "Run the step of `discreet train` with frozen randomness on neighbouring batches of your "
-    "images, and compare what each image contributes. Takes the arguments of train, and --full "
-    "to go through all variants, engines and statistics. Charges nothing and leaves no folder."
-)
+_OWN: list[Row] = [("full", False, "go through all variants, engines and statistics")]
 
 
-def run(
-    given: Mapping[str, str], *, reporter: Reporter, show: Callable[[str], None]
-) -> dict[str, object]:
-    """Check, and return the facts of the check.
-
-    Args:
-        given: Arguments as typed, name to text.
-        reporter: Hears what happens.
-        show: Prints the table for a person.
+def run(call: Call) -> Facts:
+    """Check, show the table, and return its facts.
 
     Raises:
         CheckError: A probe failed.
     """
     from discreet.arguments import parse_value, split_arguments
 
-    arguments = dict(given)
+    arguments = dict(call.given)
     full = parse_value(arguments.pop("full", "false")) is True
     split_arguments(arguments, required=("data", "model"))
 
     from discreet.yolo.checking import check_arguments  # late: seconds of imports
 
-    report = check_arguments(arguments, full=full, reporter=reporter)
-    show(report.to_text())
+    report = check_arguments(arguments, full=full, reporter=call.reporter)
+    call.show(report.to_text())
     report.require()
     return report.to_json()
+
+
+def _rows() -> dict[str, list[Row]]:
+    return {"Arguments": [*_OWN, ("…", None, "those of `discreet train --help`")]}
+
+
+def _is_flag(name: str) -> bool:
+    return name == "full" or train.is_flag(name)
+
+
+MODE = Mode(
+    name="check",
+    summary="check, before a run, that its step keeps images apart",
+    usage="data=DATA.yaml model=WEIGHTS.pt epsilon=8 [--full] …",
+    about=(
+        "Run the step of `discreet train` with frozen randomness on neighbouring batches of your "
+        "images, and compare what each image contributes. Takes the arguments of train, and "
+        "--full to go through all variants, engines and statistics. Charges nothing and leaves no "
+        "folder."
+    ),
+    example="  discreet check data=bccd/data.yaml model=yolov8n.pt epsilon=8 imgsz=160 --full",
+    run=run,
+    rows=_rows,
+    is_flag=_is_flag,
+)

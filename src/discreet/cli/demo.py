@@ -2,34 +2,39 @@
 
 from __future__ import annotations
 
-import inspect
-from typing import Annotated
+from discreet.arguments.values import CountOrZero, PositiveNumber, Text
+from discreet.cli.mode import Call, Facts, Mode, Row
+from discreet.cli.options import Option, read_options
 
-from cyclopts import Parameter
-
-from discreet.terminal import Reporter
-
-ABOUT = (
-    "Make synthetic scenes like blood smears, train on them privately from a small public model, "
-    "and report how well the model detects before and after."
+_OWN = (
+    Option(name="epsilon", kind=PositiveNumber, default=8.0, help="ε to end at or under"),
+    Option(name="seed", kind=CountOrZero, default=0, help="picks the scenes, never the noise"),
+    Option(name="project", kind=Text, default="runs/demo", help="folder of the scenes and the run"),
 )
-SUMMARY = "train privately on synthetic images, in a few minutes"
 
 
-def run(
-    *,
-    reporter: Annotated[Reporter, Parameter(parse=False)],
-    epsilon: Annotated[float, Parameter(help="ε that the run ends at or under")] = 8.0,
-    seed: Annotated[int, Parameter(help="which scenes are drawn; never the noise")] = 0,
-    project: Annotated[str, Parameter(help="folder of the scenes and of the run")] = "runs/demo",
-) -> dict[str, object]:
+def run(call: Call) -> Facts:
     """Run the demo, and return its facts: those of the run, and mAP50 before and after."""
+    call.refuse_unknown((option.name for option in _OWN), mode="demo")
+    values = read_options(call.given, _OWN)
+
     from discreet.demo.run import run_demo  # late: it draws with OpenCV
 
-    return run_demo(epsilon=epsilon, seed=seed, project=project, reporter=reporter)
+    return run_demo(**values, reporter=call.reporter)
 
 
-def is_flag(name: str) -> bool:
-    """Whether an argument may stand as a bare word, meaning True."""
-    parameter = inspect.signature(run).parameters.get(name)
-    return parameter is not None and isinstance(parameter.default, bool)
+def _rows() -> dict[str, list[Row]]:
+    return {"Arguments": [option.row for option in _OWN]}
+
+
+MODE = Mode(
+    name="demo",
+    summary="train privately on synthetic images, in a few minutes",
+    usage="[key=value …]",
+    about=(
+        "Make synthetic scenes like blood smears, train on them privately from a small public "
+        "model, and report how well the model detects before and after."
+    ),
+    run=run,
+    rows=_rows,
+)

@@ -1,6 +1,6 @@
 """Two spellings of one argument: Ultralytics' `key=value` and the usual `--key value`.
 
-Both become `--key=value`. A bare word is True for an argument that is a truth value
+Both become a name and a text. A bare word is True for an argument that is a truth value
 (`resume`, `--exist-ok`), spaces around `=` are allowed, and a list may contain spaces
 (`freeze=[0, 1]`), all as Ultralytics reads them.
 """
@@ -17,8 +17,8 @@ _NAME = re.compile(r"[A-Za-z_][\w-]*")
 _PAIR = re.compile(r"-{0,2}[A-Za-z_][\w-]*=.*", re.DOTALL)
 
 
-def to_options(words: Sequence[str], *, is_flag: Callable[[str], bool]) -> list[str]:
-    """Rewrite the words after the mode as `--key=value`.
+def to_pairs(words: Sequence[str], *, is_flag: Callable[[str], bool]) -> dict[str, str]:
+    """Read the words after the mode as arguments, name to text.
 
     Args:
         words: What was typed after the mode, in both spellings mixed.
@@ -32,7 +32,11 @@ def to_options(words: Sequence[str], *, is_flag: Callable[[str], bool]) -> list[
     problems: list[Problem] = []
     for word, key, value in _pairs(_joined(words), is_flag=is_flag):
         name = key.replace("-", "_")
-        if not _NAME.fullmatch(key):
+        if not _is_text(word):
+            problems.append(
+                Problem(where=ascii(word), what="not UTF-8", do="Rename the file or folder.")
+            )
+        elif not _NAME.fullmatch(key):
             problems.append(
                 Problem(where=word, what="not an argument", do="Write arguments as key=value.")
             )
@@ -44,7 +48,7 @@ def to_options(words: Sequence[str], *, is_flag: Callable[[str], bool]) -> list[
             pairs[name] = value
     if problems:
         raise gather(problems)
-    return [f"--{name}={value}" for name, value in pairs.items()]
+    return pairs
 
 
 def _pairs(
@@ -92,6 +96,14 @@ def _continues(last: str, word: str) -> bool:
     if word.startswith("="):
         return "=" not in last
     return last.endswith("=") and last.count("=") == 1 and not ("=" in word or _is_argument(word))
+
+
+def _is_text(word: str) -> bool:
+    try:
+        word.encode("utf-8")  # bytes of a file name that are no text arrive as surrogates
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _is_argument(word: str) -> bool:

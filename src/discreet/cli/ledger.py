@@ -8,21 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from discreet.arguments.problems import Problem, gather
+from discreet.cli.mode import Call, Facts, Mode, Row
 from discreet.errors import ConfigurationError
 from discreet.terminal import format_delta, format_epsilon
 
 if TYPE_CHECKING:  # the ledger imports numpy and the accounting: late, below
     from discreet.ledger import BudgetLedger, Dataset
-    from discreet.ledger.report import Facts
 
-SUMMARY = "show, limit and export what data sets have spent, over all runs"
-ABOUT = (
-    "A data set's privacy is spent by all runs on its images, tuning included, whatever the "
-    "folder is called. The ledger holds what was charged, and keeps runs within a budget: one "
-    "that would cross it is refused before it starts."
-)
-USAGE = "discreet ledger ACTION [key=value …]"
-EXAMPLE = "  discreet ledger set-budget data=bccd/data.yaml epsilon=8"
 ACTIONS: Mapping[str, str] = {
     "list": "the data sets, and what was spent on each",
     "show": "one data set: spent, reserved, budget, left, and its runs",
@@ -30,7 +22,7 @@ ACTIONS: Mapping[str, str] = {
     "export": "write all that is on record, without the key and the images' fingerprints",
     "settle": "end a run that is dead: what it did not charge is free for others",
 }
-ARGUMENTS: Mapping[str, str] = {
+_ARGUMENTS: Mapping[str, str] = {
     "data": "the data set's YAML file (show, set-budget)",
     "dataset": "or its id, as listed, its first digits, or its name",
     "epsilon": "the budget's ε, over all runs; none takes it away",
@@ -51,16 +43,9 @@ _TAKES: Mapping[str, tuple[str, ...]] = {
 }
 
 
-def run(
-    action: str | None, given: Mapping[str, str], *, show: Callable[[str], None]
-) -> dict[str, object]:
-    """Do what was asked for, and return its facts.
-
-    Args:
-        action: One of `ACTIONS`.
-        given: Arguments as typed, name to text.
-        show: Prints a page for a person.
-    """
+def run(call: Call) -> Facts:
+    """Do what was asked for, and return its facts."""
+    action, given, show = call.word, call.given, call.show
     if action is None or action not in ACTIONS:
         raise _unknown_action(action)
     _check_names(action, given)
@@ -310,3 +295,26 @@ def _end_of(text: str, width: int) -> str:
     """The end of a text says most of a path."""
     text = " ".join(text.split())
     return text if len(text) <= width else f"…{text[1 - width :]}"
+
+
+def _rows() -> dict[str, list[Row]]:
+    return {
+        "Actions": [(name, None, text) for name, text in ACTIONS.items()],
+        "Arguments": [(name, None, text) for name, text in _ARGUMENTS.items()],
+    }
+
+
+MODE = Mode(
+    name="ledger",
+    summary="show, limit and export what data sets have spent, over all runs",
+    usage="ACTION [key=value …]",
+    about=(
+        "A data set's privacy is spent by all runs on its images, tuning included, whatever the "
+        "folder is called. The ledger holds what was charged, and keeps runs within a budget: one "
+        "that would cross it is refused before it starts."
+    ),
+    example="  discreet ledger set-budget data=bccd/data.yaml epsilon=8",
+    run=run,
+    rows=_rows,
+    takes_word=True,
+)

@@ -1,4 +1,4 @@
-"""Read one image: its size, its digest, and that every pixel decodes. Nothing is written.
+"""Read one image: its size, a digest of its pixels; that all of them decode. Writes nothing.
 
 Stricter than Ultralytics, which drops an image that does not verify and rewrites a JPEG whose end
 is missing: here both are refused, because the number of units is part of the guarantee.
@@ -61,7 +61,8 @@ class ImageFacts:
     Attributes:
         width: Pixels after EXIF rotation.
         height: Pixels after EXIF rotation.
-        digest: BLAKE2b of the bytes, 16 bytes.
+        digest: BLAKE2b of the pixels as stored, 16 bytes: a copy with other metadata, or in another
+            lossless format, is the same image.
         frames: Number of frames or pages; only the first is used, as OpenCV does.
     """
 
@@ -153,5 +154,14 @@ def inspect_image(path: Path) -> ImageFacts:
         width, height = height, width
     if min(width, height) < MIN_SIDE:
         raise UnusableImageError(f"{width}x{height} is smaller than {MIN_SIDE} pixels a side")
-    digest = hashlib.blake2b(content, digest_size=DIGEST_SIZE).digest()
-    return ImageFacts(width=width, height=height, digest=digest, frames=frames)
+    return ImageFacts(width=width, height=height, digest=_digest(image), frames=frames)
+
+
+def _digest(image: Image.Image) -> bytes:
+    # As training sees them: a grey image and its copy in colour are one, and nothing is seen
+    # through. Samples of more than 8 bits are taken as they are: converting would cut them off.
+    pixels = image if image.mode.startswith(("I", "F")) else image.convert("RGB")
+    shape = f"{pixels.mode} {pixels.width}x{pixels.height} "
+    content = hashlib.blake2b(shape.encode(), digest_size=DIGEST_SIZE)
+    content.update(pixels.tobytes())
+    return content.digest()

@@ -23,7 +23,7 @@ class ImageRecord:
         height: Pixels, after the same rotation.
         classes: Class numbers, int64 (k,), read-only.
         boxes: Centre x, centre y, width, height as shares of the image, float32 (k, 4), read-only.
-        digest: BLAKE2b of the file's bytes, 16 bytes. Private: it identifies the image, so it
+        digest: BLAKE2b of the pixels, 16 bytes. Private: it identifies the image, so it
             must never reach a release.
     """
 

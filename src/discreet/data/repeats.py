@@ -32,7 +32,7 @@ def report_repeats(images: Sequence[CheckedImage], findings: Findings) -> None:
     readable = [(image, image.facts.digest) for image in firsts if image.facts is not None]
     for first, *others in _groups([i for i, _ in readable], [digest for _, digest in readable]):
         for other in others:
-            _report(first, other, "byte for byte the same as", findings, harmless)
+            _report(first, other, "the same pixels as", findings, harmless)
     if harmless:
         findings.notice(f"images that are there twice, outside train: {examples(harmless)}")
 

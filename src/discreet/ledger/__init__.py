@@ -3,6 +3,7 @@
 from discreet.ledger.accounts import OWN_RECORD, RunAccounts
 from discreet.ledger.budget import BudgetLedger
 from discreet.ledger.changes import BudgetChange
+from discreet.ledger.database import without_secrets
 from discreet.ledger.reservation import Reservation, reconcile
 from discreet.ledger.rows import Budget, Dataset
 from discreet.ledger.run import Ledger, RunLedger
@@ -20,4 +21,5 @@ __all__ = [
     "RunLedger",
     "Spent",
     "reconcile",
+    "without_secrets",
 ]

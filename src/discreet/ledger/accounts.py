@@ -117,7 +117,7 @@ class RunAccounts:
         reservation = ledger.reopen(run_id)
         # Killed before its first charge, the run may not have begun its own record yet.
         begun = reservation.charged > 0 or (folder / OWN_RECORD).exists()
-        own = RunLedger(folder / OWN_RECORD, new=not begun)
+        own = RunLedger(folder / OWN_RECORD, new=not begun, first=mechanism.step_event(1))
         if reservation.planned != mechanism.planned_events():
             raise LedgerError(
                 "the ledger holds charges of another mechanism than the run's",

@@ -225,6 +225,8 @@ class Database:
 
 def _parse(where: str | Path) -> URL:
     text = str(where)
+    if "\0" in text:
+        raise ConfigurationError("a file name holds no NUL", where="ledger")
     if "://" not in text:
         return URL.create("sqlite", database=str(Path(text).expanduser().absolute()))
     try:
@@ -247,6 +249,14 @@ def _parse(where: str | Path) -> URL:
             do='Install it with `pip install "discreet[postgres]"`.',
         )
     return url.set(drivername="postgresql+psycopg")
+
+
+def without_secrets(where: str | Path) -> str | None:
+    """The same place, to be written down: an absolute path, a URL; None if it holds a password."""
+    url = _parse(where)
+    if url.get_backend_name() == "sqlite":
+        return url.database
+    return None if _secrets_of(url) else str(where)
 
 
 def _secrets_of(url: URL) -> list[str]:

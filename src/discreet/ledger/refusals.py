@@ -49,13 +49,13 @@ def refusal(crossed: Crossed, judge: Judge, *, location: str) -> BudgetError:
     )
     budget, dataset = crossing.budget, crossing.dataset
     others = [other for other in crossing.runs if other.number != run.number]
-    spent = judge.epsilon(others, charged, delta=budget.delta, relation=budget.relation)
+    spent = judge.epsilon(crossing.runs, charged, delta=budget.delta, relation=budget.relation)
     open_runs = [other for other in others if other.allowed > other.position]
     parts = [
         f"the run would cross the budget of data set {dataset.name} ({dataset.id[:8]}), "
         f"ε = {format_epsilon(budget.epsilon)} at δ = {format_delta(budget.delta)}",
         f"spent so far: ε = {format_epsilon(spent)} by "
-        f"{sum(other.position > 0 for other in others)} runs",
+        f"{sum(each.position > 0 for each in crossing.runs)} runs",
     ]
     if open_runs:
         reserved = ", ".join(
@@ -73,7 +73,7 @@ def refusal(crossed: Crossed, judge: Judge, *, location: str) -> BudgetError:
         if open_runs:
             do += ", end runs that are dead with `discreet ledger settle run=ID`"
         do += ", or raise the budget with `discreet ledger set-budget`."
-    if is_unbounded(others, charged):
+    if is_unbounded(crossing.runs, charged):
         do = "A run without a guarantee has used these images: no budget can be kept any more."
     return BudgetError(
         "; ".join(parts),

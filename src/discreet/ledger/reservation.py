@@ -182,12 +182,11 @@ class Reservation:
     def _at_the_limit(self, run: Run) -> BudgetError:
         if run.allowed < run.steps:
             what = (
-                f"run {run.id} is stopped exactly at the budget, after {run.position} of "
-                f"{run.steps} steps"
+                f"run {run.id} is stopped by the budget, after {run.position} of {run.steps} steps"
             )
             do = (
-                "The weights so far are within the budget. To go on, raise it with `discreet "
-                "ledger set-budget`, then resume the run."
+                "What it charged so far stays. To go on, raise the budget with `discreet ledger "
+                "set-budget` until the rest of its steps fits, then resume the run."
             )
         else:
             what = f"run {run.id} has charged all {run.steps} steps that it planned"

@@ -14,9 +14,10 @@ from typing import Protocol
 
 from discreet.accounting import Event, event_from_json, merge
 from discreet.errors import AccountingError, LedgerError
-from discreet.storage import sync_folder
+from discreet.storage import sync_folder, write_bytes
 
 SCHEMA = 1
+_HEADER: dict[str, object] = {"ledger": "discreet", "schema": SCHEMA}
 
 
 class Ledger(Protocol):
@@ -39,13 +40,14 @@ class RunLedger:
         path: The file.
         new: Whether to begin it. A ledger that should be there and is not is never begun
             again: what it charged would be forgotten.
+        first: What the first step is charged as: so a first charge that a crash tore counts.
 
     Raises:
         LedgerError: If the file cannot be written, is missing, is there though it should be
             new, or holds something else than a ledger.
     """
 
-    def __init__(self, path: Path, *, new: bool) -> None:
+    def __init__(self, path: Path, *, new: bool, first: Event | None = None) -> None:
         self._path = path
         self._events: tuple[Event, ...] = ()
         if path.exists() == new:
@@ -57,12 +59,13 @@ class RunLedger:
                 else "restore the file from a backup; without it the run cannot be continued",
             )
         try:
-            if not new:
-                self._events = merge(list(_read(path)))
-                _mend_torn_tail(path)
-            else:
-                _append(path, {"ledger": "discreet", "schema": SCHEMA})
+            if new:
+                _append(path, _HEADER)
                 sync_folder(path.parent)
+            else:
+                _mend_torn_header(path)
+                self._events = merge(list(_read(path, first=first)))
+                _mend_torn_tail(path)
         except OSError as error:
             raise self._unwritable(error) from error
 
@@ -94,12 +97,23 @@ class RunLedger:
 def _append(path: Path, line: dict[str, object]) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     try:
-        data = (json.dumps(line, allow_nan=False, sort_keys=True) + "\n").encode()
+        data = _encoded(line)
         if os.write(descriptor, data) != len(data):
             raise OSError("the disk took only part of the line")
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _encoded(line: dict[str, object]) -> bytes:
+    return (json.dumps(line, allow_nan=False, sort_keys=True) + "\n").encode()
+
+
+def _mend_torn_header(path: Path) -> None:
+    # A crash while the ledger was begun: nothing was charged in it, its header is written anew.
+    header, found = _encoded(_HEADER), path.read_bytes()
+    if len(found) < len(header) and header.startswith(found):
+        write_bytes(path, header)
 
 
 def _mend_torn_tail(path: Path) -> None:
@@ -113,7 +127,7 @@ def _mend_torn_tail(path: Path) -> None:
             os.close(descriptor)
 
 
-def _read(path: Path) -> Iterator[Event]:
+def _read(path: Path, *, first: Event | None) -> Iterator[Event]:
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     try:
         header = json.loads(lines[0]) if lines else {}
@@ -127,7 +141,7 @@ def _read(path: Path) -> Iterator[Event]:
             where=str(path),
             do="use the version that wrote it",
         )
-    last: Event | None = None
+    last = first
     for number, line in enumerate(lines[1:], start=2):
         try:
             content = json.loads(line)

@@ -5,20 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 from discreet.accounting import epsilon_per_prefix
-from discreet.errors import ConfigurationError
-from discreet.storage import write_atomically
+from discreet.drawing import draw
 
 if TYPE_CHECKING:
     from discreet.planning.report import Plan
 
-FORMATS = {".svg": "svg", ".png": "png"}
 _POINTS = 16
-# Nothing of the time or the place of drawing is in a file: the same plan, the same bytes.
-_STYLE: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "discreet", "font.size": 9}
-_METADATA = {"svg": {"Date": None, "Creator": None}, "png": {"Software": None}}
 
 
 def write_plot(plan: Plan, path: Path) -> None:
@@ -32,29 +27,13 @@ def write_plot(plan: Plan, path: Path) -> None:
         ConfigurationError: If the ending is another.
         StorageError: If the file cannot be written.
     """
-    kind = FORMATS.get(path.suffix.lower())
-    if kind is None:
-        raise ConfigurationError(
-            f"expected a file that ends in {' or '.join(FORMATS)}",
-            where=f"plot={path}",
-            do="write plot=plan.svg",
-        )
-    # Late, and without pyplot: no window, no global state.
-    import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
 
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(8, 3.4), layout="constrained")
-        FigureCanvasAgg(figure)
+    def paint(figure: Any) -> None:
         left, right = figure.subplots(1, 2)
         _against_steps(plan, left)
         _against_epsilon(plan, right)
 
-        def draw(stream: BinaryIO) -> None:
-            figure.savefig(stream, format=kind, dpi=150, metadata=_METADATA[kind])
-
-        write_atomically(path, draw)
+    draw(path, paint, size=(8, 3.4))
 
 
 def _against_steps(plan: Plan, axes: Any) -> None:

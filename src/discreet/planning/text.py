@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from discreet.planning.table import Cell
-from discreet.planning.training import recipe_rows
+from discreet.planning.training import noise_of, recipe_rows, sampling_of
 from discreet.planning.verdict import one_decimal, two_decimals
 from discreet.terminal import format_delta
 
@@ -53,13 +53,12 @@ def as_text(plan: Plan, *, width: int) -> str:
 def _run(plan: Plan) -> list[tuple[str, str]]:
     mechanism = plan.training.mechanism
     sigma, batch = mechanism.noise_multiplier, mechanism.expected_batch_size
-    sampling = "Poisson" if mechanism.sample_rate < 1 else "every image in every step"
     rows = [
         ("training images n", f"{mechanism.population:,}"),
         ("expected batch B", f"{batch:,}"),
-        ("sample rate q = B/n", f"{mechanism.sample_rate:.4g}, {sampling}"),
+        ("sample rate q = B/n", f"{mechanism.sample_rate:.4g}, {sampling_of(mechanism)}"),
         ("steps", f"{mechanism.steps:,} ({plan.epochs:g} epochs)"),
-        ("noise multiplier σ", f"{sigma:.5g}"),
+        ("noise multiplier σ", noise_of(mechanism)),
         ("noise σ/B", f"{sigma / batch:.3g} per coordinate, beside a clipped image's 1"),
         ("max grad norm C", f"{mechanism.max_grad_norm:g}, {mechanism.clipping}"),
         ("trained", plan.trainable),

@@ -24,7 +24,7 @@ MEANINGLESS_EPSILON = 10.0
 _DEFAULT_FINAL_NOISE = 0.5
 _SAMPLING: Mapping[SamplingName, str] = {
     "poisson": "Poisson",
-    "truncated_poisson": "Poisson, truncated",
+    "truncated_poisson": "Poisson, cut",
     "shuffle": "shuffled: accounted without amplification",
 }
 
@@ -176,22 +176,34 @@ def plan_rows(plan: TrainingPlan, *, trainable: str, parameters: int) -> list[tu
     mechanism = plan.mechanism
     epsilon = format_epsilon(plan.promised.epsilon)
     asked = "" if plan.target_epsilon is None else f" (asked: {plan.target_epsilon:g})"
-    noise = f"{mechanism.noise_multiplier:.4g}"
-    if mechanism.noise_schedule != "constant":
-        last = mechanism.noise_multiplier_at(mechanism.steps)
-        noise += f" to {last:.4g}, {mechanism.noise_schedule}"
     change = "replace" if mechanism.relation is NeighboringRelation.REPLACE_ONE else "add or remove"
     return [
         ("training images n", f"{mechanism.population:,}"),
         ("expected batch size B", f"{mechanism.expected_batch_size:,}"),
-        ("sample rate q = B/n", f"{mechanism.sample_rate:.4g}, {_SAMPLING[mechanism.sampling]}"),
+        ("sample rate q = B/n", f"{mechanism.sample_rate:.4g}, {sampling_of(mechanism)}"),
         ("steps", f"{mechanism.steps:,} ({plan.epochs} epochs)"),
-        ("noise multiplier σ", noise),
+        ("noise multiplier σ", noise_of(mechanism)),
         ("max grad norm C", f"{mechanism.max_grad_norm:g}, {mechanism.clipping}"),
         ("trained", f"{trainable}: {parameters:,} parameters"),
         ("will end at ε", f"{epsilon}{asked} at δ = {format_delta(mechanism.delta)}"),
         ("neighbours", f"{change} one image, {mechanism.accountant.upper()} accountant"),
     ]
+
+
+def sampling_of(mechanism: MechanismConfig) -> str:
+    """How units are drawn, for people."""
+    if mechanism.sample_rate == 1:
+        return "every image in every step"
+    cap = "" if mechanism.largest_batch is None else f" at {mechanism.largest_batch:,}"
+    return _SAMPLING[mechanism.sampling] + cap
+
+
+def noise_of(mechanism: MechanismConfig) -> str:
+    """σ, or its first and last value, for people."""
+    if mechanism.noise_schedule == "constant":
+        return f"{mechanism.noise_multiplier:.5g}"
+    last = mechanism.noise_multiplier_at(mechanism.steps)
+    return f"{mechanism.noise_multiplier:.5g} to {last:.5g}, {mechanism.noise_schedule}"
 
 
 def noise_to_signal(mechanism: MechanismConfig, *, parameters: int) -> float:

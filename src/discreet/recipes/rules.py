@@ -214,6 +214,10 @@ RECIPES: Mapping[str, tuple[Rule, ...]] = {
 }
 
 
+CHOSEN = frozenset(rule.setting for rules in RECIPES.values() for rule in rules) | {"epochs"}
+"""Settings that a recipe chooses where they are left open."""
+
+
 def rules_of(recipe: str, *, pretrained: bool) -> tuple[Rule, ...]:
     """The rules of a recipe: `auto` or `plain`."""
     return RECIPES["auto, from scratch" if recipe == "auto" and not pretrained else recipe]

@@ -87,29 +87,37 @@ def attack_bounds(profile: Sequence[DeltaAtEpsilon]) -> AttackBounds:
     """What (ε, δ) pairs that all hold leave to an attacker.
 
     δ at ε = 0 is the total variation distance, and so the most by which the rate of true
-    positives can exceed that of false ones. Each pair bounds the trade-off (Kairouz et al. 2015,
-    Theorem 2.1): TPR ≤ e^ε · FPR + δ, and TPR ≤ 1 − e^−ε (1 − δ − FPR).
+    positives can exceed that of false ones.
 
     Args:
         profile: Pairs that hold, ε = 0 among them.
     """
     advantage = min((point.delta for point in profile if point.epsilon == 0), default=1.0)
-
-    def true_positives(rate: float) -> float:
-        bounds = [1.0]
-        for point in profile:
-            growth = math.exp(min(point.epsilon, 700.0))
-            bounds.append(growth * rate + point.delta)
-            bounds.append(1 - (1 - point.delta - rate) / growth)
-        return max(rate, min(bounds))
-
     return AttackBounds(
         balanced_accuracy=(1 + advantage) / 2,
         true_positive_rates=tuple(
-            TruePositiveRate(false_positive_rate=rate, at_most=true_positives(rate))
+            TruePositiveRate(false_positive_rate=rate, at_most=most_true_positives(profile, rate))
             for rate in FALSE_POSITIVE_RATES
         ),
     )
+
+
+def most_true_positives(profile: Sequence[DeltaAtEpsilon], rate: float) -> float:
+    """The trade-off curve: most true positives at a rate of false ones.
+
+    Each pair of a profile bounds it (Kairouz et al. 2015, Theorem 2.1): TPR ≤ e^ε · FPR + δ, and
+    TPR ≤ 1 − e^−ε (1 − δ − FPR).
+
+    Args:
+        profile: Pairs (ε, δ) that hold.
+        rate: Rate of false positives, in [0, 1].
+    """
+    bounds = [1.0]
+    for point in profile:
+        growth = math.exp(min(point.epsilon, 700.0))
+        bounds.append(growth * rate + point.delta)
+        bounds.append(1 - (1 - point.delta - rate) / growth)
+    return max(rate, min(bounds))
 
 
 def unamplified(mechanism: MechanismConfig, events: Sequence[Event]) -> tuple[Event, ...]:
@@ -187,7 +195,7 @@ def _in_two_levels(events: Sequence[Event]) -> tuple[Event, ...]:
     """The events with two noise multipliers at most, none above its own: ε can only rise.
 
     Each noise multiplier of a schedule costs seconds for each size of a group, and there may be
-    32 of them.
+    a dozen of them.
     """
     levels = sorted({_noise(event) for event in events})
     if len(levels) <= 2 or levels[0] == 0:

@@ -8,6 +8,4 @@ PAGES = {"en": "PRIVACY.md", "zh-CN": "PRIVACY.zh-CN.md"}
 REPORT = "report.html"
 ENVELOPE = "statement.dsse.json"
 
-REQUIRED = (WEIGHTS, RECORD, *PAGES.values(), ENVELOPE)
-OPTIONAL = (REPORT,)
-RELEASED = (*REQUIRED, *OPTIONAL)
+RELEASED = (WEIGHTS, RECORD, *PAGES.values(), REPORT, ENVELOPE)

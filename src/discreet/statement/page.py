@@ -7,6 +7,7 @@ ask to be reported. Figures are rounded towards less privacy.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -45,24 +46,37 @@ def _render(record: PrivacyRecord, language: str) -> str:
         keep_trailing_newline=True,
         autoescape=False,  # Markdown, from a record whose strings are this program's own
     )
+    template = environment.get_template(f"{PAGES[language]}.jinja")
+    return template.render(vocabulary(record, language))
+
+
+def vocabulary(record: PrivacyRecord, language: str) -> dict[str, Any]:
+    """What templates about a record may say, and in which form.
+
+    Args:
+        record: The record, `r` in a template.
+        language: "en" or "zh-CN".
+    """
     attack = record.figures.attack
     reasons = record.claim.reasons_against
-    return environment.get_template(f"{PAGES[language]}.jinja").render(
-        r=record,
-        reasons=[_REASONS_ZH.get(why, why) for why in reasons] if language == "zh-CN" else reasons,
-        balanced="" if attack is None else percent(attack.balanced_accuracy),
-        rates=[]
+    return {
+        "r": record,
+        "reasons": [_REASONS_ZH.get(why, why) for why in reasons]
+        if language == "zh-CN"
+        else reasons,
+        "balanced": "" if attack is None else percent(attack.balanced_accuracy),
+        "rates": []
         if attack is None
         else [
             (percent(rate.false_positive_rate), percent(rate.at_most))
             for rate in attack.true_positive_rates
         ],
-        epsilon=_epsilon,
-        delta=format_delta,
-        number=lambda value: f"{value:.5g}",
-        sampling=lambda name: _SAMPLING_ZH[name],
-        envelope=ENVELOPE,
-    )
+        "epsilon": _epsilon,
+        "delta": format_delta,
+        "number": lambda value: f"{value:.5g}",
+        "sampling": lambda name: _SAMPLING_ZH[name],
+        "envelope": ENVELOPE,
+    }
 
 
 def _epsilon(epsilon: float | None) -> str:

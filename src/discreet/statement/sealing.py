@@ -1,14 +1,14 @@
-"""From weights and a record to a whole release: pages, statement, a last look."""
+"""From weights and a record to a whole release: pages, report, statement, a last look."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from pathlib import Path
 
 from discreet.errors import ReleaseError
-from discreet.statement.files import ENVELOPE, RECORD, WEIGHTS
+from discreet.statement.files import ENVELOPE, RECORD, REPORT, WEIGHTS
 from discreet.statement.page import render
+from discreet.statement.report import ValidationFigures, render_report
 from discreet.statement.scan import PrivateWords, scan_release
 from discreet.statement.schema import PrivacyRecord, Weights, to_json
 from discreet.statement.signing import ReleaseKey, make_envelope, make_statement
@@ -21,7 +21,7 @@ def seal(
     record: PrivacyRecord,
     key: ReleaseKey | None,
     words: PrivateWords,
-    more: Mapping[str, bytes] | None = None,
+    validation: ValidationFigures | None = None,
 ) -> PrivacyRecord:
     """Complete a folder that holds the weights, sign it, and look through it.
 
@@ -33,7 +33,7 @@ def seal(
         record: What to publish; digest and signer are filled in.
         key: Signs the release; None leaves it unsigned.
         words: What must not be in it.
-        more: Further released files by name, such as the report.
+        validation: Figures on public validation images, for the report.
 
     Returns:
         The record as published.
@@ -51,8 +51,7 @@ def seal(
     write_json(folder / RECORD, to_json(record))
     for name, text in render(record).items():
         write_text(folder / name, text)
-    for name, data in (more or {}).items():
-        write_bytes(folder / name, data)
+    write_bytes(folder / REPORT, render_report(record, validation))
     (folder / ENVELOPE).unlink(missing_ok=True)
     digests = {path.name: sha256(path) for path in folder.iterdir() if path.is_file()}
     write_bytes(folder / ENVELOPE, make_envelope(make_statement(record, digests), key))

@@ -20,8 +20,10 @@ from discreet.errors import StorageError
 from discreet.statement import strict_json
 from discreet.statement.archive import read_weights, summary_inside
 from discreet.statement.consistency import examine
-from discreet.statement.files import ENVELOPE, RECORD, RELEASED, REQUIRED, WEIGHTS
+from discreet.statement.files import ENVELOPE, RECORD, RELEASED, REPORT, WEIGHTS
 from discreet.statement.page import render
+from discreet.statement.record import mechanism_of
+from discreet.statement.report.repeating import report_faults
 from discreet.statement.scan import scan_release
 from discreet.statement.schema import PrivacyRecord, Signer
 from discreet.statement.sealing import sha256
@@ -98,7 +100,7 @@ def _read_folder(folder: Path) -> tuple[dict[str, str], list[str]]:
     """sha256 of each file, and what there is too much or too little of."""
     paths = sorted(folder.iterdir())
     names = {path.name for path in paths}
-    faults = [f"{name}: it is missing" for name in REQUIRED if name not in names]
+    faults = [f"{name}: it is missing" for name in RELEASED if name not in names]
     for path in paths:
         if path.name not in RELEASED:
             faults.append(f"{path.name}: it does not belong into a release")
@@ -167,6 +169,8 @@ def _verify_content(folder: Path, record: PrivacyRecord, wanted: Signer | None) 
             for name, text in render(record).items()
             if (folder / name).read_bytes() != text.encode()
         ]
+        if not found.faults:  # of figures that are wrong there is no right report
+            faults += _report_faults(folder, record)
     else:
         notices.append("another version of discreet wrote the pages: only their digest was checked")
     known = None if wanted is None else record.signer == wanted
@@ -180,6 +184,13 @@ def _verify_content(folder: Path, record: PrivacyRecord, wanted: Signer | None) 
         record=record,
         key_is_known=known,
     )
+
+
+def _report_faults(folder: Path, record: PrivacyRecord) -> list[str]:
+    installed = mechanism_of(record).make_accountant().version
+    same = installed == record.accountant.version
+    found = report_faults((folder / REPORT).read_bytes(), record, same_accountant=same)
+    return [f"{REPORT}: {what}" for what in found]
 
 
 def _what_to_know(record: PrivacyRecord, *, known: bool | None) -> list[str]:

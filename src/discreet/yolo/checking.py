@@ -23,7 +23,7 @@ from discreet.gradients import ENGINES, make_engine
 from discreet.noise import DrawnAhead, Mechanism
 from discreet.randomness import RandomSource
 from discreet.terminal import Reporter
-from discreet.yolo import checking_data, train
+from discreet.yolo import checking_data, checking_plan, train
 from discreet.yolo.model import fast_layout
 from discreet.yolo.train import PrivateDetectionTrainer
 
@@ -55,7 +55,7 @@ def check_trainer(
             subject_of(trainer, real=real),
             full=full,
             without=without,
-            more=checking_data.probes(trainer, full=full),
+            more={**checking_data.probes(trainer, full=full), **checking_plan.probes(trainer)},
         )
 
 
@@ -271,6 +271,7 @@ def check_arguments(
     with tempfile.TemporaryDirectory(prefix="discreet-check-") as folder:
         arguments = {k: v for k, v in given.items() if k not in {"resume", "exist_ok"}}
         arguments |= {"project": str(Path(folder) / "runs"), "name": "check"}
+        arguments |= {"ledger": str(Path(folder) / "ledger.sqlite")}  # nothing is reserved
         trainer = _Rehearsal(
             overrides=arguments, _callbacks=train.default_callbacks(), reporter=reporter
         )

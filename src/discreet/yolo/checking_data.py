@@ -28,7 +28,7 @@ _STEPS = (1, 2)
 # Standard deviations by which a sampler's statistics may be off: 1e-9 where they are normal,
 # still below 1e-6 in their longer tails.
 _SIGMAS = 8.0
-_DRAWS, _BITS = 400, 20_000_000
+_DRAWS, _MANY_DRAWS, _BITS = 400, 4000, 20_000_000
 
 
 def probes(trainer: PrivateDetectionTrainer, *, full: bool) -> Mapping[str, Callable[[], Finding]]:
@@ -167,20 +167,24 @@ def sampler(trainer: PrivateDetectionTrainer) -> Finding:
     if mechanism.sampling != "poisson":
         return _not_run("sampler", compared, f"draws are {mechanism.sampling}, and accounted so")
     drawn = mechanism.make_sampler()
-    draws = max(_DRAWS, min(_BITS // population, math.ceil(50 / rate)))
+    draws = max(_DRAWS, min(_BITS // population, max(_MANY_DRAWS, math.ceil(50 / rate))))
     counts = np.zeros(population)
-    sizes = np.zeros(draws)
+    sizes, shared = np.zeros(draws), np.zeros(draws)
+    last = np.empty(0, dtype=np.int64)
     source = source_of(trainer)
     for i in range(draws):
         draw = drawn.draw(source.stream())
         sizes[i] = len(draw)
+        shared[i] = len(np.intersect1d(draw, last, assume_unique=True))
         np.add.at(counts, draw, 1)
+        last = draw
     trials = draws * population
     mean = (counts.sum() - trials * rate) / math.sqrt(trials * rate * (1 - rate))
     found = {
         "the rate is not the accounted one": abs(float(mean)),
         "batch sizes do not vary as those of independent draws": _spread(sizes, population, rate),
         "some units are drawn more often than others": _spread(counts, draws, rate),
+        "units are drawn again in the next step": _memory(sizes, shared, population, rate),
     }
     what, worst = max(found.items(), key=lambda item: item[1])
     finding = Finding(
@@ -207,6 +211,17 @@ def _spread(counts: np.ndarray, trials: int, rate: float) -> float:
     squares = (counts - trials * rate) ** 2 / (trials * pq)
     deviation = math.sqrt((2 + (1 - 6 * pq) / (trials * pq)) / len(counts))
     return abs(float(squares.mean()) - 1) / deviation
+
+
+def _memory(sizes: np.ndarray, shared: np.ndarray, population: int, rate: float) -> float:
+    """Correlation of draws that follow each other, in standard deviations.
+
+    With x and y the indicators of two draws, Σ (x − q)(y − q) over units is the number of shared
+    units − q (|x| + |y|) + n q², of mean 0 and variance n (q (1 − q))² where draws are independent.
+    """
+    products = shared[1:] - rate * (sizes[1:] + sizes[:-1]) + population * rate**2
+    deviation = rate * (1 - rate) * math.sqrt(population * len(products))
+    return abs(float(products.sum())) / deviation
 
 
 def _load(dataset: RecordDataset, draws: Sequence[Sequence[int]], *, size: int) -> Any:

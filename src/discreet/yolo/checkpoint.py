@@ -23,6 +23,8 @@ from discreet.arguments.values import check_value
 from discreet.config import MechanismConfig
 from discreet.data import ImageRecord
 from discreet.errors import ConfigurationError, StorageError
+from discreet.ledger import without_secrets
+from discreet.recipes import CHOSEN
 from discreet.storage import Seal, is_sealed, make_folder, write_json, write_sealed
 
 SCHEMA = 3
@@ -133,11 +135,7 @@ class RunState:
         """Write to the run's internal folder."""
         content = {
             "schema": SCHEMA,
-            "given": {
-                key: _plain(key, value)
-                for key, value in self.given.items()
-                if key != "ledger"  # its address may hold a password
-            },
+            "given": {key: _plain(key, value) for key, value in self.given.items()},
             "mechanism": self.mechanism.model_dump(mode="json"),
             "dataset": self.dataset,
             "source": self.source,
@@ -215,11 +213,12 @@ class RunState:
         for key, value in given.items():
             if key in _MAY_CHANGE:
                 continue
+            chosen = key in CHOSEN and self.given.get(key) is None
             own = self.given.get(key, default_of(key))
-            if _meaning(key, own) != _meaning(key, value):
+            if chosen or _meaning(key, own) != _meaning(key, value):
+                began = f"{key} left to the recipe" if chosen else f"{key}={own!r}"
                 raise ConfigurationError(
-                    f"the run was started with {key}={own!r}, not {value!r}; a run goes on as it "
-                    "began",
+                    f"the run was started with {began}, not {value!r}; a run goes on as it began",
                     where=key,
                     do=f"leave {key} out, or start a new run",
                 )
@@ -239,6 +238,8 @@ def _meaning(key: str, value: Any) -> Any:
 
 
 def _plain(key: str, value: Any) -> Any:
+    if key == "ledger" and isinstance(value, (str, Path)):
+        return without_secrets(value)  # None, as not given: a password is asked for again
     if key in _PATHS and isinstance(value, (str, Path)) and Path(value).exists():
         return str(Path(value).resolve())  # the run may go on from another folder
     return value if isinstance(value, (bool, int, float, list, type(None))) else str(value)

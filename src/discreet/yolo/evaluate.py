@@ -99,19 +99,22 @@ def evaluate(
     }
 
 
-def evaluate_weights(weights: Path, data: Path, *, imgsz: int) -> dict[str, float]:
-    """Metrics of a weights file on the validation split of a data set.
+def evaluate_weights(
+    weights: Path, data: Path, *, imgsz: int, split: str = "val"
+) -> dict[str, float]:
+    """Metrics of a weights file on a split of a data set.
 
     Args:
         weights: A detection model's `.pt` file.
         data: The data set file.
         imgsz: Side of the images in pixels.
+        split: train, val or test.
     """
-    found = load_dataset(data, splits=("val",))
+    found = load_dataset(data, splits=(split,))
     described = describe(found)
     args = IterableSimpleNamespace(**{**vars(DEFAULT_CFG), "imgsz": imgsz})
     dataset = RecordDataset(
-        found.val, data=described, imgsz=imgsz, hyp=args, augment=False, rect=True
+        getattr(found, split), data=described, imgsz=imgsz, hyp=args, augment=False, rect=True
     )
     with TemporaryDirectory() as folder:
         model = load_weights(weights).eval()

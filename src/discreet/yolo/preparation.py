@@ -136,7 +136,7 @@ def prepare(
         given=given,
         mechanism=plan.mechanism,
         dataset=dataset_digest(dataset.train, dataset.names),
-        source=file_digest(Path(str(settings["model"]))),
+        source=_source_digest(settings),
         run_id=uuid.uuid4().hex,
     )
     if state is not None:
@@ -211,3 +211,9 @@ def _performance(privacy: PrivacyArguments, settings: Mapping[str, Any]) -> Perf
         engine=privacy.engine,
         workers=int(settings.get("workers", 0 if on_cpu else 8)),
     )
+
+
+def _source_digest(settings: Mapping[str, Any]) -> str:
+    """Digests of the files that the weights start from, as far as they are files."""
+    files = (settings["model"], settings.get("pretrained"))
+    return "".join(file_digest(Path(file)) for file in files if isinstance(file, str))

@@ -16,6 +16,7 @@ from torch import nn
 from discreet.arguments import PUBLIC_SETTINGS
 from discreet.data import DetectionDataset
 from discreet.statement.files import WEIGHTS
+from discreet.statement.report import ValidationFigures
 from discreet.statement.scan import TRAVELLING_SETTINGS, PrivateWords
 from discreet.statement.schema import PrivacyRecord
 from discreet.statement.sealing import seal
@@ -141,7 +142,7 @@ def publish(
     record: PrivacyRecord,
     key: ReleaseKey | None,
     words: PrivateWords,
-    more: Mapping[str, bytes] | None = None,
+    validation: ValidationFigures | None = None,
 ) -> PrivacyRecord:
     """Make the release folder whole, or not at all.
 
@@ -152,7 +153,7 @@ def publish(
         record: The run's record, before the weights are written.
         key: Signs the release; None leaves it unsigned.
         words: What must not be in it.
-        more: Further released files by name, such as the report.
+        validation: Figures on public validation images, for the report.
 
     Returns:
         The record as published.
@@ -164,7 +165,7 @@ def publish(
     shutil.rmtree(staging, ignore_errors=True)
     make_folder(staging)
     write_weights(staging / WEIGHTS, released, record=record)
-    record = seal(staging, record=record, key=key, words=words, more=more)
+    record = seal(staging, record=record, key=key, words=words, validation=validation)
     sync_folder(staging)
     shutil.rmtree(folder, ignore_errors=True)
     staging.replace(folder)

@@ -33,6 +33,7 @@ from discreet.privacy import PrivacySpent
 from discreet.randomness import make_source
 from discreet.result import TrainingResult
 from discreet.statement.record import PrivacyRecord, make_record
+from discreet.statement.report import ValidationFigures
 from discreet.statement.schema import PretrainingData, Training, ValidationData
 from discreet.statement.signing import open_key
 from discreet.step import StepReport, private_step
@@ -43,6 +44,7 @@ from discreet.yolo.checkpoint import CHECKPOINT, Checkpoint, claim_run_folder
 from discreet.yolo.class_features import standardise_classes
 from discreet.yolo.dataset import MicroBatches, RecordDataset, StepParts, describe
 from discreet.yolo.evaluate import evaluate
+from discreet.yolo.figures import validation_figures
 from discreet.yolo.journal import StepJournal, count_resumes
 from discreet.yolo.loss import PerImageLoss
 from discreet.yolo.microbatch import automatic_size, halves
@@ -344,6 +346,7 @@ class PrivateDetectionTrainer(DetectionTrainer):
             except BudgetError as error:
                 self._end_at_the_budget(error)
                 break
+            self._require_charged(step)
             self._write_journal(step, report, seconds=time.monotonic() - began)
             self.run_callbacks("on_train_batch_end")
             self.reporter.step(step)
@@ -352,6 +355,14 @@ class PrivateDetectionTrainer(DetectionTrainer):
                 self._end_epoch(epoch, epsilons[epoch])
             if self.stop:
                 break
+
+    def _require_charged(self, step: int) -> None:
+        if self.charged != step:
+            raise LedgerError(
+                f"step {step} ran, and {self.charged} were charged",
+                where=str(self.internal),
+                do="its weights are not covered by any claim: do not share them, and report this",
+            )
 
     def _charge_the_rest_of_a_shuffled_epoch(self) -> None:
         # An interrupted epoch is dealt anew, so what is left of the old one counts as run.
@@ -495,7 +506,7 @@ class PrivateDetectionTrainer(DetectionTrainer):
         assert self.accounts is not None
         prepared = self.prepared
         released = release.releasable(self.model, args=vars(self.args))
-        metrics = self._validate(released) if self.args.val else {}
+        metrics, figures = self._validate(released) if self.args.val else ({}, None)
         record = release.publish(
             self.release,
             staging=self.internal / "release.part",
@@ -508,6 +519,7 @@ class PrivateDetectionTrainer(DetectionTrainer):
                 settings=vars(self.args),
                 public=(prepared.trainable, prepared.norm, prepared.performance.engine),
             ),
+            validation=figures,
         )
         epsilon = float("inf") if record.claim.epsilon is None else record.claim.epsilon
         self.result = TrainingResult(
@@ -530,19 +542,21 @@ class PrivateDetectionTrainer(DetectionTrainer):
             self.reporter.warning(warning)
         self.reporter.finish(epsilon=epsilon, delta=record.claim.delta, release=str(self.release))
 
-    def _validate(self, released: nn.Module) -> dict[str, float]:
-        """Metrics of what is released, on the validation images."""
+    def _validate(self, released: nn.Module) -> tuple[dict[str, float], ValidationFigures | None]:
+        """Metrics of what is released on the validation images, and figures if these are public."""
         self.reporter.stage(f"validating on {len(self.dataset.val)} images")
         public = self.prepared.privacy.val_data == "public"
+        model = deepcopy(released).float().to(self.device)
+        dataset = self.build_dataset(mode="val")
         self.validator, metrics = evaluate(
-            deepcopy(released).float().to(self.device),
-            self.build_dataset(mode="val"),
+            model,
+            dataset,
             args=self.args,
             data=self._data,
             folder=self.internal,
             callbacks=self.callbacks if public else None,
         )
-        return metrics
+        return metrics, validation_figures(self.validator, model, dataset) if public else None
 
     def _record(self, metrics: Mapping[str, float]) -> PrivacyRecord:
         assert self.accounts is not None

@@ -1,0 +1,263 @@
+"""Train the contestants of a comparison, one after the other, each in a process of its own.
+
+So that one's memory is not another's, and that an interrupted comparison can go on: each row is
+on disk as soon as it is measured.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import multiprocessing
+import resource
+import shutil
+import sys
+import uuid
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from discreet.accounting import PoissonSampledGaussian, default_delta, make_accountant
+from discreet.arguments import split_arguments
+from discreet.comparing import Comparison, Contestant, Measured
+from discreet.comparing.plot import write_plot
+from discreet.data import DetectionDataset, load_dataset
+from discreet.errors import ConfigurationError
+from discreet.ledger import BudgetLedger
+from discreet.storage import make_folder, write_json, write_text
+from discreet.terminal import Reporter, RichReporter
+from discreet.yolo.checkpoint import claim_run_folder
+
+_STOCK_BATCH = 16
+# No clipping: a bound that no gradient reaches.
+_OUT_OF_REACH = 1e6
+_NOT_PRIVATE = (
+    "Models in this folder were trained without privacy on the images, or are compared with such "
+    "models. Nothing here may be published as private.\n"
+)
+_RESULT = "comparison.json"
+# What stock training takes over from the private runs.
+_SHARED = ("imgsz", "device", "workers", "single_cls", "classes")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Job:
+    """One contestant's work, for its own process."""
+
+    contestant: Contestant
+    arguments: Mapping[str, Any]
+    stock_epochs: int
+    folder: Path
+
+
+def compare_runs(
+    arguments: Mapping[str, Any],
+    *,
+    epsilons: Sequence[float],
+    stock_epochs: int,
+    resume: Path | None = None,
+    reporter: Reporter,
+) -> tuple[Comparison, Path]:
+    """Train and validate every contestant.
+
+    Every run is charged in the ledger of the data set, those without privacy as such.
+
+    Args:
+        arguments: As for `discreet train`, without ε.
+        epsilons: ε of the private runs.
+        stock_epochs: Epochs of Ultralytics' own training.
+        resume: Folder of an interrupted comparison, whose rows are kept.
+        reporter: Who is told of the progress.
+
+    Returns:
+        The comparison, and the folder with its files `comparison.json`, `.csv`, `.md`, `.svg`.
+
+    Raises:
+        DiscreetError: Anything that is wrong.
+    """
+    given = dict(arguments)
+    project, name = given.pop("project", None), given.pop("name", None)
+    split_arguments({**given, "epsilon": epsilons[0]}, required=("data", "model"))
+    dataset = load_dataset(given["data"], splits=("train", "val"))
+    if not dataset.val:
+        raise ConfigurationError(
+            "there are no validation images to compare on",
+            where=f"data={given['data']}",
+            do="name some as val: in the data set file",
+        )
+    asked: dict[str, Any] = {
+        "arguments": {key: str(value) for key, value in given.items() if key != "ledger"},
+        "stock_epochs": stock_epochs,
+    }
+    if resume is None:
+        records = (*dataset.train, *dataset.val)
+        folder = claim_run_folder(
+            Path(str(project or "runs/compare")),
+            name=str(name or "compare"),
+            exist_ok=False,
+            images={record.image.parent for record in records},
+        )
+        comparison = Comparison(population=dataset.n)
+        write_text(folder / "NOT-PRIVATE.txt", _NOT_PRIVATE)
+    else:
+        folder, comparison = resume, _begun(resume, asked)
+    contestants = [
+        Contestant(kind="stock"),
+        Contestant(kind="twin"),
+        *(Contestant(kind="private", epsilon=epsilon) for epsilon in epsilons),
+    ]
+    done = {row.name for row in comparison.rows}
+    for number, contestant in enumerate(contestants, start=1):
+        if contestant.name in done:
+            continue
+        reporter.stage(f"{number} of {len(contestants)}: {contestant.name}")
+        job = _Job(
+            contestant=contestant,
+            arguments=given,
+            stock_epochs=stock_epochs,
+            folder=folder.resolve() / "run",
+        )
+        try:
+            comparison = comparison.with_row(_in_a_process(job))
+        except KeyboardInterrupt as interrupt:
+            interrupt.add_note(f"resume with: discreet compare resume={folder} and the same words")
+            raise
+        finally:
+            shutil.rmtree(job.folder, ignore_errors=True)
+        _write(comparison, folder, asked)
+    return comparison, folder
+
+
+def _begun(folder: Path, asked: Mapping[str, Any]) -> Comparison:
+    try:
+        facts = json.loads((folder / _RESULT).read_text(encoding="utf-8"))
+        comparison = Comparison.from_json(facts)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigurationError(
+            "no comparison to resume there",
+            where=f"resume={folder}",
+            do="leave resume out to begin one",
+        ) from error
+    if facts.get("asked") != asked:
+        raise ConfigurationError(
+            "the comparison was begun with other arguments",
+            where=f"resume={folder}",
+            do="give the same ones, or leave resume out to begin another",
+        )
+    return comparison
+
+
+def _write(comparison: Comparison, folder: Path, asked: Mapping[str, Any]) -> None:
+    write_text(folder / "comparison.csv", comparison.to_csv())
+    write_text(folder / "comparison.md", comparison.to_markdown())
+    write_plot(comparison, folder / "comparison.svg")
+    write_json(folder / _RESULT, {**comparison.to_json(), "asked": dict(asked)})
+
+
+def _in_a_process(job: _Job) -> Measured:
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(max_workers=1, mp_context=context) as pool:
+        return pool.submit(_measure, job).result()
+
+
+def _measure(job: _Job) -> Measured:
+    """Train and validate one contestant; runs in a process of its own."""
+    make_folder(job.folder)
+    return _measure_stock(job) if job.contestant.kind == "stock" else _measure_private(job)
+
+
+def _measure_stock(job: _Job) -> Measured:
+    from discreet.yolo.evaluate import evaluate_weights
+    from discreet.yolo.stock import train_stock
+
+    settings: dict[str, Any]
+    privacy, settings = split_arguments({**job.arguments, "epsilon": 1.0})
+    dataset = load_dataset(settings["data"], splits=("train", "val"))
+    _charge_without_privacy(dataset, ledger=privacy.ledger)
+    shared = {key: settings[key] for key in _SHARED if key in settings}
+    done = train_stock(
+        dataset,
+        model=str(settings["model"]),
+        epochs=job.stock_epochs,
+        folder=job.folder,
+        settings={"batch": _STOCK_BATCH, **shared},
+    )
+    peak = _peak_mib()
+    metrics = evaluate_weights(
+        done.weights, Path(settings["data"]), imgsz=int(settings.get("imgsz", 640))
+    )
+    return Measured(
+        kind="stock",
+        name=job.contestant.name,
+        map50=metrics["map50"],
+        map50_95=metrics["map50_95"],
+        seconds_per_epoch=done.seconds / job.stock_epochs,
+        epochs=job.stock_epochs,
+        peak_mib=peak,
+    )
+
+
+def _charge_without_privacy(dataset: DetectionDataset, *, ledger: str | None) -> None:
+    """Have the data set's ledger know that a model without privacy saw all of its images."""
+    seen = PoissonSampledGaussian(sample_rate=1.0, noise_multiplier=0.0, steps=1)
+    book = BudgetLedger.open(ledger)
+    try:
+        run = book.reserve(
+            run_id=uuid.uuid4().hex,
+            name=dataset.yaml.parent.name,
+            digests=[record.digest for record in dataset.train],
+            planned=[seen],
+            accountant=make_accountant("pld"),
+            delta=default_delta(dataset.n),
+            private=False,
+            label="stock training of a comparison",
+        )
+        run.charge(seen)
+        run.settle()
+    finally:
+        book.close()
+
+
+def _measure_private(job: _Job) -> Measured:
+    from discreet.api import train
+
+    contestant = job.contestant
+    own: dict[str, Any] = (
+        {"epsilon": contestant.epsilon}
+        if contestant.kind == "private"
+        else {"noise_multiplier": 0, "max_grad_norm": _OUT_OF_REACH, "clipping": "flat"}
+    )
+    fixed = {"project": str(job.folder), "name": "run", "val": True}
+    # A child's words go to standard error: standard output may be kept for JSON.
+    result = train({**job.arguments, **own, **fixed}, reporter=RichReporter(sys.stderr))
+    assert result.metrics is not None
+    seconds = _step_seconds(result.internal / "steps.csv")
+    epochs = result.record.steps.charged * result.record.sampling.sample_rate
+    return Measured(
+        kind=contestant.kind,
+        name=contestant.name,
+        map50=result.metrics["map50"],
+        map50_95=result.metrics["map50_95"],
+        seconds_per_epoch=seconds / epochs,
+        epochs=epochs,
+        peak_mib=_peak_mib(),
+        epsilon=result.spent.epsilon if result.claim_valid else None,
+        delta=result.spent.delta if result.claim_valid else None,
+    )
+
+
+def _step_seconds(journal: Path) -> float:
+    with journal.open(encoding="utf-8", newline="") as stream:
+        return sum(float(row["seconds"]) for row in csv.DictReader(stream))
+
+
+def _peak_mib() -> float:
+    """Peak memory in MiB: of the accelerator where one is used, else of this process."""
+    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+        return torch.cuda.max_memory_allocated() / 2**20
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)

@@ -1,0 +1,110 @@
+"""Ultralytics' own training, without privacy: what a private run is compared with.
+
+It works on links to the images in a folder of its own, since it writes beside what it reads.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from discreet.data import DetectionDataset, ImageRecord
+from discreet.storage import make_folder
+from discreet.yolo import _compat
+from discreet.yolo.model import open_source
+
+
+@dataclass(frozen=True, kw_only=True)
+class StockRun:
+    """A finished stock training.
+
+    Attributes:
+        weights: The last epoch's weights: choosing an epoch would look at the validation images.
+        seconds: Training time of all epochs, without set-up and validation.
+    """
+
+    weights: Path
+    seconds: float
+
+
+def train_stock(
+    dataset: DetectionDataset,
+    *,
+    model: str,
+    epochs: int,
+    folder: Path,
+    settings: Mapping[str, Any],
+) -> StockRun:
+    """Train as `yolo train` does, without drawing or validating on the way.
+
+    Args:
+        dataset: The data set; only read.
+        model: Weights or an architecture.
+        epochs: Passes over the images.
+        folder: Where to write: links, logs and weights.
+        settings: Ultralytics arguments such as `imgsz`, `device`, `workers`.
+
+    Raises:
+        ModelError: The model is not a detector that can be read without running code from it.
+    """
+    open_source(model)  # Ultralytics would unpickle whatever it is given
+    data = _link(dataset, folder / "data")
+    seconds = 0.0
+    began = 0.0
+
+    def start(_: Any) -> None:
+        nonlocal began
+        began = time.monotonic()
+
+    def end(_: Any) -> None:
+        nonlocal seconds
+        seconds += time.monotonic() - began
+
+    from ultralytics import YOLO  # late, after `_compat` has closed the network
+
+    with _compat.no_integrations():
+        yolo: Any = YOLO(model)
+        yolo.add_callback("on_train_epoch_start", start)
+        yolo.add_callback("on_train_epoch_end", end)
+        yolo.train(
+            **settings,
+            data=str(data),
+            epochs=epochs,
+            project=str(folder),
+            name="run",
+            exist_ok=True,
+            val=False,
+            plots=False,
+            verbose=False,
+        )
+    return StockRun(weights=folder / "run" / "weights" / "last.pt", seconds=seconds)
+
+
+def _link(dataset: DetectionDataset, folder: Path) -> Path:
+    """A data set of links to the images and copies of the labels; returns its YAML file."""
+    for split, records in (("train", dataset.train), ("val", dataset.val)):
+        _link_split(folder, split, records)
+    described = {
+        "path": str(folder),
+        "train": "images/train",
+        "val": "images/val",
+        "names": dict(enumerate(dataset.names)),
+    }
+    data = folder / "data.yaml"
+    data.write_text(json.dumps(described), encoding="utf-8")  # JSON is YAML
+    return data
+
+
+def _link_split(folder: Path, split: str, records: Sequence[ImageRecord]) -> None:
+    images, labels = folder / "images" / split, folder / "labels" / split
+    make_folder(images)
+    make_folder(labels)
+    for number, record in enumerate(records):
+        (images / f"{number:07}{record.image.suffix}").symlink_to(record.image)
+        if record.label is not None:
+            shutil.copyfile(record.label, labels / f"{number:07}.txt")

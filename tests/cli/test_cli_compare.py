@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from discreet.cli import main
+from discreet.ledger import BudgetLedger
+from tests.yolo.conftest import ARCHITECTURE, scenes  # noqa: F401  (a fixture)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["epsilons=8,none"], "expected one or more numbers > 0"),
+        (["epsilons=0"], "expected one or more numbers > 0"),
+        (["stock_epochs=0"], "expected a whole number >= 1"),
+        (["epsilon=8"], "write epsilons=8,2,1"),
+        (["mosaic=1"], "one image"),
+        (["resume=nowhere"], "no comparison to resume"),
+    ],
+)
+def test_mistakes(
+    words: list[str],
+    message: str,
+    scenes: Path,  # noqa: F811
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["compare", f"data={scenes}", f"model={ARCHITECTURE}", *words]) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_contestants_side_by_side(
+    scenes: Path,  # noqa: F811
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    before = {path: path.read_bytes() for path in scenes.parent.rglob("*") if path.is_file()}
+    project = tmp_path / "runs"
+    words = [
+        "compare", f"data={scenes}", f"model={ARCHITECTURE}", "imgsz=64", "epsilons=8",
+        "stock_epochs=1", "steps=2", "batch=4", "workers=0", f"project={project}", "--json",
+    ]  # fmt: skip
+    assert main(words) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [row["kind"] for row in told["rows"]] == ["stock", "twin", "private"]
+    assert [row["epsilon"] is None for row in told["rows"]] == [True, True, False]
+    assert all(row["seconds_per_epoch"] > 0 and row["peak_mib"] > 100 for row in told["rows"])
+    folder = Path(told["folder"])
+    assert {path.name for path in folder.iterdir()} == {
+        "NOT-PRIVATE.txt", "comparison.csv", "comparison.json", "comparison.md", "comparison.svg",
+    }  # fmt: skip
+    assert not list(folder.rglob("*.pt"))  # no model that anyone could publish by mistake
+    after = {path: path.read_bytes() for path in scenes.parent.rglob("*") if path.is_file()}
+    assert after == before
+    # What trained without privacy is on record as such.
+    runs = BudgetLedger.open(os.environ["DISCREET_LEDGER"]).runs()
+    assert [run.private for run in runs] == [False, False, True]
+    # Nothing is trained again of what is on disk.
+    assert main([*words, f"resume={folder}"]) == 0
+    assert json.loads(capsys.readouterr().out)["rows"] == told["rows"]
+    assert len(BudgetLedger.open(os.environ["DISCREET_LEDGER"]).runs()) == 3

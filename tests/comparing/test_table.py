@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from discreet.comparing import Comparison, Contestant, Measured
+from discreet.comparing.plot import write_plot
+
+
+def measured(contestant: Contestant, map50: float) -> Measured:
+    private = contestant.kind == "private"
+    return Measured(
+        kind=contestant.kind, name=contestant.name, map50=map50, map50_95=map50 / 2,
+        seconds_per_epoch=1.25, epochs=20, peak_mib=1000.4,
+        epsilon=contestant.epsilon if private else None, delta=1e-5 if private else None,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def comparison() -> Comparison:
+    rows = (
+        measured(Contestant(kind="stock"), 0.8),
+        measured(Contestant(kind="twin"), 0.7),
+        measured(Contestant(kind="private", epsilon=8.0), 0.6),
+    )
+    return Comparison(population=1000, rows=rows)
+
+
+def test_what_has_no_guarantee_has_no_finite_epsilon(comparison: Comparison):
+    stock, twin, private = comparison.to_text().splitlines()[1:4]
+    assert "∞" in stock and "∞" in twin and "8.00" in private and "1e-05" in private
+    assert "private, ε = 8: 75 % of stock's mAP50" in comparison.to_text()
+    assert max(map(len, comparison.to_text().splitlines())) <= 80
+
+
+def test_all_forms_hold_the_same(comparison: Comparison):
+    assert Comparison.from_json(json.loads(json.dumps(comparison.to_json()))) == comparison
+    rows = list(csv.DictReader(io.StringIO(comparison.to_csv())))
+    assert [float(row["map50"]) for row in rows] == [0.8, 0.7, 0.6]
+    assert rows[0]["epsilon"] == ""
+    lines = comparison.to_markdown().splitlines()
+    assert {line.count("|") for line in lines[:5]} == {9}
+
+
+def test_few_images_are_told_to_be_few(comparison: Comparison):
+    assert "cannot be private" not in comparison.to_text()
+    few = Comparison(population=4, rows=comparison.rows)
+    assert "4 images cannot be private and useful" in few.to_text()
+
+
+@pytest.mark.parametrize("rows", [0, 1, 3])
+def test_a_plot_of_what_there_is_so_far(comparison: Comparison, tmp_path: Path, rows: int):
+    part = Comparison(population=1000, rows=comparison.rows[:rows])
+    write_plot(part, tmp_path / "comparison.svg")
+    assert "<svg" in (tmp_path / "comparison.svg").read_text()

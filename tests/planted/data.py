@@ -1,0 +1,195 @@
+"""Mistakes on the way of an image: who is drawn, what is loaded, what arrives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from ultralytics.data.dataset import YOLODataset
+
+from discreet.sampling import PoissonSampler
+from discreet.yolo import train as training
+from discreet.yolo.dataset import MicroBatches, RecordDataset
+
+from .plant import Plant, Tool
+from .runs import Training
+
+Patch = pytest.MonkeyPatch
+Draw = Callable[[PoissonSampler, np.random.Generator], np.ndarray]
+_own_draw = PoissonSampler.draw
+
+
+def drawing(draw: Draw) -> Any:
+    def plant(patch: Patch, run: Any) -> None:
+        patch.setattr(PoissonSampler, "draw", draw)
+
+    return plant
+
+
+def a_part_of_a_permutation(self: PoissonSampler, stream: np.random.Generator) -> np.ndarray:
+    size = round(self.population * self.sample_rate)
+    return np.sort(stream.permutation(self.population)[:size])
+
+
+def with_a_favourite(self: PoissonSampler, stream: np.random.Generator) -> np.ndarray:
+    return np.union1d(_own_draw(self, stream), [3])
+
+
+def a_tenth_more(self: PoissonSampler, stream: np.random.Generator) -> np.ndarray:
+    rate = min(1.0, self.sample_rate * 1.1)
+    return _own_draw(PoissonSampler(population=self.population, sample_rate=rate), stream)
+
+
+def twice_each(patch: Patch, run: Any) -> None:
+    """Each draw serves two steps, to save loading."""
+    kept: list[np.ndarray] = []
+
+    def draw(self: PoissonSampler, stream: np.random.Generator) -> np.ndarray:
+        if not kept:
+            kept.append(_own_draw(self, stream))
+            return kept[0]
+        return kept.pop()
+
+    patch.setattr(PoissonSampler, "draw", draw)
+
+
+# ---- images ----
+
+
+def seeded_by_place(patch: Patch, run: Training) -> None:
+    def init(own: Any, self: Any, records: Any, **kwargs: Any) -> None:
+        own(self, records, **kwargs)
+        if len(records) > 1:  # alone, an image keeps the stream that it has among others
+            self._identity = {str(record.image): i for i, record in enumerate(records)}
+
+    wrap_method(patch, RecordDataset, "__init__", init)
+
+
+def blended(patch: Patch, run: Training) -> None:
+    def load_image(own: Any, self: Any, i: int, *args: Any, **kwargs: Any) -> Any:
+        image, shape, new = own(self, i, *args, **kwargs)
+        other, _, _ = own(self, self.ni - 1)
+        height, width = min(len(image), len(other)), min(image.shape[1], other.shape[1])
+        image[:height, :width] = image[:height, :width] // 2 + other[:height, :width] // 2
+        return image, shape, new
+
+    wrap_method(patch, RecordDataset, "load_image", load_image)
+
+
+def stock_mosaic(patch: Patch, run: Training) -> None:
+    """Ultralytics' own transforms: mosaic is on unless somebody takes it out."""
+
+    def build_transforms(self: Any, hyp: Any) -> Any:
+        hyp.mosaic = 1.0
+        self.buffer = list(range(self.ni))
+        return YOLODataset.build_transforms(self, hyp)
+
+    patch.setattr(RecordDataset, "build_transforms", build_transforms)
+
+
+def wrap_method(patch: Patch, owner: type, name: str, around: Callable[..., Any]) -> None:
+    own = getattr(owner, name)
+
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return around(own, self, *args, **kwargs)
+
+    patch.setattr(owner, name, method)
+
+
+def loading(kind: type[MicroBatches]) -> Any:
+    def plant(patch: Patch, run: Training) -> None:
+        patch.setattr(training, "MicroBatches", kind)
+
+    return plant
+
+
+class WithoutEmpty(MicroBatches):
+    """An empty batch cannot be collated, so it is left out."""
+
+    def _parts(self, draws: Any, first_step: int) -> Any:
+        return super()._parts((draw for draw in draws if len(draw)), first_step)
+
+
+class WithoutRest(MicroBatches):
+    """`drop_last=True`."""
+
+    def _parts(self, draws: Any, first_step: int) -> Any:
+        whole = (draw[: len(draw) // self._size * self._size] for draw in draws)
+        return super()._parts(whole, first_step)
+
+
+PLANTS = (
+    Plant(
+        name="shuffle accounted as Poisson",
+        why="A part of a permutation has a fixed size and is amplified less, or not at all.",
+        runs=(Training,),
+        plant=drawing(a_part_of_a_permutation),
+        found_by={Tool.STATISTICS: "sampler: the sampler"},
+        probes=frozenset({"sampler"}),
+    ),
+    Plant(
+        name="one image in every step",
+        why="A unit that is always drawn has no amplification.",
+        runs=(Training,),
+        plant=drawing(with_a_favourite),
+        found_by={Tool.STATISTICS: "sampler: the sampler"},
+        probes=frozenset({"sampler"}),
+    ),
+    Plant(
+        name="draws at a higher rate than accounted",
+        why="q is taken from another number of images than is drawn from.",
+        runs=(Training,),
+        plant=drawing(a_tenth_more),
+        found_by={Tool.STATISTICS: "sampler: the sampler"},
+        probes=frozenset({"sampler"}),
+    ),
+    Plant(
+        name="one draw for two steps",
+        why="Steps that share their draw are not independent, and amplify less.",
+        runs=(Training,),
+        plant=twice_each,
+        found_by={Tool.STATISTICS: "sampler: the sampler: .*next step"},
+        probes=frozenset({"sampler"}),
+    ),
+    Plant(
+        name="augmentation seeded by place",
+        why="Removing one image moves all that follow, and with them their augmentation.",
+        runs=(Training,),
+        plant=seeded_by_place,
+        found_by={Tool.CHECK: "augmentation: the augmentation"},
+        probes=frozenset({"augmentation"}),
+    ),
+    Plant(
+        name="an image blended into others",
+        why="Its pixels are in gradients that are not clipped together with its own.",
+        runs=(Training,),
+        plant=blended,
+        found_by={Tool.CHECK: "access: the data set"},
+        probes=frozenset({"access"}),
+    ),
+    Plant(
+        name="mosaic across images, in the code",
+        why="Ultralytics' own transforms paste four images into one.",
+        runs=(Training,),
+        plant=stock_mosaic,
+        found_by={Tool.CHECK: "access: the data set"},
+    ),
+    Plant(
+        name="empty batches skipped by the loader",
+        why="A step for which nobody was drawn never comes: fewer steps tell of it.",
+        runs=(Training,),
+        plant=loading(WithoutEmpty),
+        found_by={Tool.CHECK: "loader: the loader"},
+        probes=frozenset({"loader"}),
+    ),
+    Plant(
+        name="incomplete micro-batches dropped",
+        why="Who is in the sum depends on how many others were drawn.",
+        runs=(Training,),
+        plant=loading(WithoutRest),
+        found_by={Tool.CHECK: "loader: the loader"},
+        probes=frozenset({"loader"}),
+    ),
+)

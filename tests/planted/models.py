@@ -1,0 +1,303 @@
+"""Mistakes in models and losses: one unit moves another unit's gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from discreet.checking import Unit
+from discreet.yolo import train as training
+from discreet.yolo.loss import PerImageDetectionLoss
+from discreet.yolo.train import PrivateDetectionTrainer
+
+from .plant import Plant, Tool, wrap
+from .runs import Step, Training
+from .small_step import Net, batch_of, losses_of
+
+Patch = pytest.MonkeyPatch
+
+
+def batch_norm_that_trains(patch: Patch, run: Training) -> None:
+    run.given["trainable"] = "film+head"
+    patch.setattr(training, "train_mode", lambda model: model.train())
+
+
+def batch_norm_with_frozen_affine(patch: Patch, run: Training) -> None:
+    patch.setattr(training, "train_mode", lambda model: model.train())
+
+
+class Mean(nn.Module):
+    """BatchNorm by another name: no class tells."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x - x.mean(0)
+
+
+def centre_over_the_batch(patch: Patch) -> None:
+    def centred(own: Any, model: Any) -> None:
+        own(model)
+        model.model[1].act = Mean()
+
+    wrap(patch, training, "train_mode", centred)
+
+
+def mean_of_the_batch(patch: Patch, run: Training) -> None:
+    run.given["trainable"] = "whole_head"
+    centre_over_the_batch(patch)
+
+
+def normalised_over_the_batch(patch: Patch, run: Training) -> None:
+    """Ultralytics' own: all terms over the target scores of all images."""
+
+    def per_image(own: Any, self: Any, predictions: Any, batch: Any) -> Tensor:
+        seen: list[Tensor] = []
+        assigner = self.assigner
+
+        def noting(*args: Any) -> Any:
+            found = assigner(*args)
+            seen.append(found[2].sum((1, 2)).clamp(min=1))
+            return found
+
+        self.assigner = noting
+        try:
+            terms = own(self, predictions, batch)
+        finally:
+            self.assigner = assigner
+        return terms * (seen[0] / seen[0].sum())[:, None]
+
+    wrap(patch, PerImageDetectionLoss, "per_image", per_image)
+
+
+def class_term_over_the_batch(patch: Patch, run: Training) -> None:
+    def per_image(own: Any, self: Any, predictions: Any, batch: Any) -> Tensor:
+        terms = own(self, predictions, batch).clone()
+        terms[:, 1] = terms[:, 1] / terms[:, 1].detach().sum()
+        return terms
+
+    wrap(patch, PerImageDetectionLoss, "per_image", per_image)
+
+
+def unnoised_shadow(patch: Patch, run: Training) -> None:
+    """An average of the weights that follows the gradient before its noise."""
+
+    def with_shadow(own: Any, model: Any) -> None:
+        own(model)
+        model.register_buffer("shadow", model.model[-1].cv2[0][-1].weight.detach().clone())
+
+    def following(own: Any, self: Any, *args: Any) -> Any:
+        found = own(self, *args)
+        name = f"model.{len(self.model.model) - 1}.cv2.0.2.weight"
+        ones = torch.ones_like(found.squared_norms[name])
+        self.model.shadow -= (
+            1e-3 * found.weighted_sum(dict.fromkeys(found.squared_norms, ones))[name]
+        )
+        return found
+
+    wrap(patch, training, "train_mode", with_shadow)
+    wrap(patch, PrivateDetectionTrainer, "_gradients_of", following)
+
+
+def forgotten_biases(patch: Patch, run: Training) -> None:
+    """Biases train with an optimizer of their own, which gets their plain gradients."""
+
+    def weights_only(own: Any, *args: Any, **kwargs: Any) -> Any:
+        return {n: p for n, p in own(*args, **kwargs).items() if not n.endswith("bias")}
+
+    wrap(patch, training, "select_trainable", weights_only)
+
+
+# ---- a model of the user's own ----
+
+
+def left_out(patch: Patch, run: Step) -> None:
+    run.changes["parameters"] = lambda own: {n: p for n, p in own.items() if n != "idle.weight"}
+
+
+class Spare(Net):
+    """Its BatchNorm keeps no statistics and is not used: nothing but the engine sees it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.spare = nn.BatchNorm2d(8, affine=False, track_running_stats=False)
+
+
+class Counting(Net):
+    """Keeps a running mean of what it sees."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("seen", torch.zeros(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen.mul_(0.9).add_(x.detach().mean((0, 2, 3)), alpha=0.1)
+        return super().forward(x)
+
+
+class Cropping(Net):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x[..., :8])
+
+
+def padded_to_the_batch(patch: Patch, run: Step) -> None:
+    def padded(units: Sequence[Unit]) -> tuple[Tensor, Tensor]:
+        images, targets = batch_of(units)
+        return nn.functional.pad(images, (0, max(unit.number for unit in units))), targets
+
+    run.changes |= {"model": Cropping, "batch_of": padded}
+
+
+class MixingBackward(torch.autograd.Function):
+    """Passes everything on unchanged, and mixes gradients of units on the way back."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:  # noqa: ARG004
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:  # noqa: ARG004
+        return grad / grad.norm()
+
+
+class Mixer(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return MixingBackward.apply(x)
+
+
+class Softmax(nn.Module):
+    """Units compete for attention."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * x.mean((1, 2, 3), keepdim=True).softmax(0)
+
+
+def model(make: Any) -> Any:
+    def plant(patch: Patch, run: Step) -> None:
+        run.changes["model"] = make
+
+    return plant
+
+
+def losses(function: Any) -> Any:
+    def plant(patch: Patch, run: Step) -> None:
+        run.changes["losses"] = function
+
+    return plant
+
+
+PLANTS = (
+    Plant(
+        name="BatchNorm in training mode",
+        why="Every image is normalised by the statistics of all, and running statistics move.",
+        runs=(Training,),
+        plant=batch_norm_that_trains,
+        found_by={Tool.CHECK: r"model\.0\.bn\.running_mean"},
+    ),
+    Plant(
+        name="BatchNorm with frozen γ and β, but statistics of the batch",
+        why="Freezing its parameters does not keep a BatchNorm from mixing images.",
+        runs=(Training,),
+        plant=batch_norm_with_frozen_affine,
+        found_by={Tool.CHECK: r"model\.0\.bn \(BatchNorm2d\)"},
+    ),
+    Plant(
+        name="activations centred over the batch",
+        why="A layer that subtracts the batch's mean is a BatchNorm, whatever its class is called.",
+        runs=(Training,),
+        plant=mean_of_the_batch,
+        found_by={Tool.CHECK: r"model\.1\.act \(Mean\)"},
+    ),
+    Plant(
+        name="loss divided by the batch's target scores",
+        why="Ultralytics' own loss: the boxes of one image scale the gradient of every other.",
+        runs=(Training,),
+        plant=normalised_over_the_batch,
+        found_by={Tool.CHECK: r"loss term cls"},
+    ),
+    Plant(
+        name="one loss term divided by its sum over the batch",
+        why="One term of three is enough for images to meet.",
+        runs=(Training,),
+        plant=class_term_over_the_batch,
+        found_by={Tool.CHECK: r"loss term cls"},
+    ),
+    Plant(
+        name="average of un-noised weights",
+        why="An EMA that follows gradients before their noise is released with the model.",
+        runs=(Training,),
+        plant=unnoised_shadow,
+        found_by={Tool.CHECK: r"state: shadow"},
+    ),
+    Plant(
+        name="biases with an optimizer of their own",
+        why="What trains and is not declared gets no noise.",
+        runs=(Training,),
+        plant=forgotten_biases,
+        found_by={Tool.CHECK: r"parameters: .*bias.*gets no noise"},
+    ),
+    Plant(
+        name="a parameter left out of the declaration",
+        why="The model's list of trainable parameters and the mechanism's are not the same.",
+        runs=(Step,),
+        plant=left_out,
+        found_by={Tool.CHECK: r"idle\.weight"},
+        probes=frozenset({"parameters"}),
+    ),
+    Plant(
+        name="a BatchNorm that is not used yet",
+        why="It mixes units as soon as somebody calls it.",
+        runs=(Step,),
+        plant=model(Spare),
+        found_by={Tool.CHECK: r"spare"},
+        probes=frozenset({"engine"}),
+    ),
+    Plant(
+        name="a running mean of inputs",
+        why="A buffer takes in private images without noise, and is released with the model.",
+        runs=(Step,),
+        plant=model(Counting),
+        found_by={Tool.CHECK: r"seen"},
+        probes=frozenset({"state"}),
+    ),
+    Plant(
+        name="inputs padded to the largest of the batch",
+        why="The shape of one unit depends on the units beside it.",
+        runs=(Step,),
+        plant=padded_to_the_batch,
+        found_by={Tool.CHECK: r"the model's input"},
+        probes=frozenset({"shapes"}),
+    ),
+    Plant(
+        name="a loss that counts all targets",
+        why="A term that depends on no parameter still shows other units in every loss.",
+        runs=(Step,),
+        plant=losses(lambda model, batch: losses_of(model, batch) + batch[1].abs().sum()),
+        found_by={Tool.CHECK: r"the loss"},
+        probes=frozenset({"losses"}),
+    ),
+    Plant(
+        name="mean loss handed out to all units",
+        why="Per-unit gradients of a mean over the batch are gradients of all units.",
+        runs=(Step,),
+        plant=losses(lambda model, batch: losses_of(model, batch).mean().expand(len(batch[1]))),
+        found_by={Tool.CHECK: r"losses: the loss"},
+    ),
+    Plant(
+        name="gradients rescaled over the batch on the way back",
+        why="Nothing in the forward pass tells of it.",
+        runs=(Step,),
+        plant=model(lambda: Net(Mixer())),
+        found_by={Tool.CHECK: r"norm \(Mixer\)"},
+        probes=frozenset({"contributions"}),
+    ),
+    Plant(
+        name="softmax over the batch",
+        why="Units compete: one unit's logit lowers every other's.",
+        runs=(Step,),
+        plant=model(lambda: Net(Softmax())),
+        found_by={Tool.CHECK: r"norm \(Softmax\)"},
+    ),
+)
