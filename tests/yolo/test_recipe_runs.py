@@ -10,7 +10,7 @@ import torch
 
 import discreet.demo
 from discreet.api import train
-from discreet.errors import ConfigurationError
+from discreet.errors import CheckError, ConfigurationError
 from discreet.statement.verify import verify_release
 from discreet.terminal import SilentReporter
 
@@ -111,3 +111,20 @@ def test_an_adaptive_bound_goes_on_where_it_was(
 def test_adaptive_clipping_with_other_sampling_is_refused(scenes: Path, tmp_path: Path):
     with pytest.raises(ConfigurationError, match="Poisson"):
         train(given(scenes, tmp_path, clipping="adaptive", sampling="shuffle"))
+
+
+def test_a_count_with_less_noise_than_is_charged_is_found(
+    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    from discreet.yolo import train as training
+
+    original = training.PrivateDetectionTrainer.make_clipping
+
+    def quieter(self: Any, bound: float) -> Any:
+        made = original(self, bound)
+        made.count_noise_multiplier /= 2
+        return made
+
+    monkeypatch.setattr(training.PrivateDetectionTrainer, "make_clipping", quieter)
+    with pytest.raises(CheckError, match="charged as another step"):
+        train(given(scenes, tmp_path, clipping="adaptive"))

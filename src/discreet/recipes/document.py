@@ -33,8 +33,8 @@ flips only), 120 others held out, one seed each; differences below two points ar
 Gradient over noise in one coordinate of one step, at the start: last class convolution of the
 finest level 5.6, γ and β on the way to it 0.9 to 2.0; those of coarser levels at most 0.08, of the
 box branch at most 0.10. Training those too seems to cost two points of mAP50-95. Platelets, rare
-and small, are what is missing; no recipe here finds them well. On the public validation split, looked at once, with all 1,008
-images: mAP50 0.808, mAP50-95 0.541.
+and small, are what is missing; no recipe here finds them well. On the public validation split,
+looked at once, with all 1,008 images: mAP50 0.808, mAP50-95 0.541.
 """
 _TITLES = {
     "auto": "`recipe=auto`, from public weights",

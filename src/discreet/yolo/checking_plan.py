@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from discreet.accounting import AdaptivelyClippedGaussian, Event
 from discreet.checking import Finding
+from discreet.clipping import AdaptiveClipping
 from discreet.yolo import train
 
 if TYPE_CHECKING:
@@ -36,9 +38,15 @@ def schedule(trainer: PrivateDetectionTrainer) -> Finding:
     sampler = mechanism.make_sampler()
     for step in {int(step) for step in np.linspace(1, mechanism.steps, _STEPS)}:
         noise = mechanism.make_mechanism(step)
-        if mechanism.step_event(step) != sampler.event(
-            noise_multiplier=noise.noise_multiplier, steps=1
-        ):
+        event: Event = sampler.event(noise_multiplier=noise.noise_multiplier, steps=1)
+        if isinstance(trainer.clipping, AdaptiveClipping):
+            event = AdaptivelyClippedGaussian(
+                sample_rate=mechanism.sample_rate,
+                noise_multiplier=noise.noise_multiplier,
+                count_noise_multiplier=trainer.clipping.count_noise_multiplier,
+                steps=1,
+            )
+        if mechanism.step_event(step) != event:
             return replace(
                 finding,
                 verdict="failed",
