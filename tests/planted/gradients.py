@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from discreet.clipping import ClippedSum, FlatClipping, PerExampleGradients
+from discreet.clipping import AutomaticClipping, ClippedSum, FlatClipping, PerExampleGradients
 from discreet.gradients import records, tape
 from discreet.gradients.records import RecordedGradients
 
@@ -22,7 +22,8 @@ SLOW = frozenset({Tool.AUDIT})
 
 def clipping(rule: Any) -> Any:
     def plant(patch: Patch, run: Any) -> None:
-        patch.setattr(FlatClipping, "clip_and_sum", rule)
+        for kind in (FlatClipping, AutomaticClipping):
+            patch.setattr(kind, "clip_and_sum", rule)
 
     return plant
 
@@ -83,7 +84,8 @@ def nan_and_all(self: FlatClipping, gradients: PerExampleGradients) -> ClippedSu
 
 def sensitivity_of_the_mean(patch: Patch, run: Any) -> None:
     """The sum's sensitivity is C; that of its mean over 8 is C / 8, and noise goes on the sum."""
-    patch.setattr(FlatClipping, "sensitivity", property(lambda self: self.max_grad_norm / 8))
+    for kind in (FlatClipping, AutomaticClipping):
+        patch.setattr(kind, "sensitivity", property(lambda self: self.max_grad_norm / 8))
 
 
 def norms_in_half_precision(patch: Patch, run: Any) -> None:

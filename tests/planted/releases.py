@@ -14,6 +14,7 @@ import torch
 from PIL import Image, PngImagePlugin
 from torch import nn
 
+from discreet.statement import sealing
 from discreet.yolo import release
 
 from .plant import Plant, Tool, wrap
@@ -59,6 +60,10 @@ def picture() -> bytes:
     Image.new("RGB", (8, 8)).save(stream, "PNG", pnginfo=info)
     data = base64.b64encode(stream.getvalue()).decode()
     return f'<html><img alt="x" src="data:image/png;base64,{data}"></html>'.encode()
+
+
+def drawn_with_its_metadata(patch: Patch, run: Release) -> None:
+    patch.setattr(sealing, "render_report", lambda *_, **__: picture())
 
 
 def rename_class(content: Checkpoint) -> None:
@@ -142,7 +147,7 @@ PLANTS = (
         name="a picture that says where it comes from",
         why="Metadata of an image in the report names a patient.",
         runs=(Release,),
-        plant=beside_the_weights("report.html", picture()),
+        plant=drawn_with_its_metadata,
         found_by={Tool.SCAN: r"report\.html"},
     ),
     Plant(
