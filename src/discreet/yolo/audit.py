@@ -253,8 +253,9 @@ class AuditedTrainer(PrivateDetectionTrainer):
         learnt = np.nan_to_num(self._losses_before - self._canary_losses())
         return CanaryScores(scores=learnt, included=self._included)
 
-    def _record(self, metrics: Mapping[str, float]) -> PrivacyRecord:
-        record = super()._record(metrics)
+    def make_record(self, metrics: Mapping[str, float]) -> PrivacyRecord:
+        """The run on record, with the verdict of the attack."""
+        record = super().make_record(metrics)
         claim = record.claim
         self.audit = judge(
             self._scores(),

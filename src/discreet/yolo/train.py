@@ -7,11 +7,8 @@ summed, noised, charged, and only then in the weights.
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
-from copy import deepcopy
 from functools import partial
 from typing import Any, cast
 
@@ -29,23 +26,18 @@ from discreet.gradients.records import Units
 from discreet.ledger import OWN_RECORD, BudgetLedger, RunAccounts
 from discreet.noise import DrawnAhead
 from discreet.planning import plan_rows, plan_warnings, recipe_rows
-from discreet.privacy import PrivacySpent
 from discreet.randomness import make_source
 from discreet.result import TrainingResult
-from discreet.statement.record import PrivacyRecord, make_record
-from discreet.statement.report import ValidationFigures
-from discreet.statement.schema import PretrainingData, Training, ValidationData
+from discreet.statement.record import PrivacyRecord
 from discreet.statement.signing import open_key
 from discreet.step import StepReport, private_step
-from discreet.storage import check_space, lock_folder, make_folder, write_json, write_text
+from discreet.storage import check_space
 from discreet.terminal import Reporter, SilentReporter
-from discreet.yolo import _compat, release
-from discreet.yolo.checkpoint import CHECKPOINT, Checkpoint, claim_run_folder
+from discreet.yolo import _compat, finishing, release
+from discreet.yolo.checkpoint import CHECKPOINT, Checkpoint
 from discreet.yolo.class_features import standardise_classes
 from discreet.yolo.dataset import MicroBatches, RecordDataset, StepParts, describe
-from discreet.yolo.evaluate import evaluate
-from discreet.yolo.figures import validation_figures
-from discreet.yolo.journal import StepJournal, count_resumes
+from discreet.yolo.journal import StepJournal
 from discreet.yolo.loss import PerImageLoss
 from discreet.yolo.microbatch import automatic_size, halves
 from discreet.yolo.model import (
@@ -59,14 +51,11 @@ from discreet.yolo.model import (
 from discreet.yolo.optimizer import build_optimizer, learning_rate_factor
 from discreet.yolo.parts import block_of, normalisation_parameters, select_trainable
 from discreet.yolo.preparation import PreparedRun, prepare
+from discreet.yolo.run_folder import RunFolder
 
 # The optimizer's state is still empty in the first one, and a new one is written beside the old.
 _CHECKPOINTS_OF_SPACE = 8
 _SAVING_SHARE = 100  # training time between checkpoints, over the time that one takes
-_NOT_PRIVATE = (
-    "Nothing in this folder is covered by the privacy guarantee: logs, losses, checkpoints and\n"
-    "paths tell about the private images. Only the folder `release` beside it may be shared.\n"
-)
 
 
 class PrivateDetectionTrainer(DetectionTrainer):
@@ -108,7 +97,7 @@ class PrivateDetectionTrainer(DetectionTrainer):
         self.dataset = self.prepared.dataset
         self._source = self.prepared.source
         self._data = describe(self.dataset)
-        self._key = open_key(self.prepared.privacy.sign)  # before anything is spent
+        self.key = open_key(self.prepared.privacy.sign)  # before anything is spent
         self._begin_folder()
         known = {k: v for k, v in self.prepared.settings.items() if k not in {"project", "name"}}
         known |= {"save_dir": str(self.internal), "epochs": self.plan.epochs}
@@ -131,43 +120,25 @@ class PrivateDetectionTrainer(DetectionTrainer):
         return prepare(given, reporter=self.reporter)
 
     def _begin_folder(self) -> None:
-        prepared = self.prepared
-        dataset = self.dataset
-        records = (*dataset.train, *dataset.val, *dataset.test)
-        files = [path for record in records for path in (record.image, record.label) if path]
-        self.run_dir = prepared.resumed or claim_run_folder(
-            prepared.project,
-            name=prepared.name,
-            exist_ok=bool(prepared.settings.get("exist_ok")),
-            images={path.parent for path in files},
-        )
-        self.internal, self.release = self.run_dir / "internal", self.run_dir / "release"
-        make_folder(self.internal)
-        self._lock = lock_folder(self.internal)
-        self._resumes = count_resumes(self.internal, resumed=prepared.resumed is not None)
+        self.folder = RunFolder.begin(self.prepared)
+        self.run_dir, self.internal = self.folder.root, self.folder.internal
+        self.release = self.folder.release
         self.accounts: RunAccounts | None = None
         self.check: CheckReport | None = None
         self.executed = 0
-        if prepared.resumed is None:
-            try:
-                write_text(self.internal / "NOT-PRIVATE.txt", _NOT_PRIVATE)
-                prepared.state.save(self.internal)
-            except BaseException:
-                self._leave_folder()
-                raise
 
     def _leave_folder(self) -> None:
         """Let the run's folder go; take it away if nothing was spent in it."""
-        self._lock.close()
-        if self.prepared.resumed is None and self.charged == 0:
-            if self.accounts is not None:
-                self.accounts.withdraw()
-            shutil.rmtree(self.internal, ignore_errors=True)
-            with suppress(OSError):  # not empty: somebody else's files are there
-                self.run_dir.rmdir()
+        if self.prepared.resumed is not None or self.charged:
+            self.folder.close()
+            return
+        if self.accounts is not None:
+            self.accounts.withdraw()
+        self.folder.discard()
 
     @property
-    def _digests(self) -> list[bytes]:
+    def digests(self) -> list[bytes]:
+        """What the ledger knows the units by, in the order of their numbers."""
         return [record.digest for record in self.dataset.train]
 
     @property
@@ -207,7 +178,7 @@ class PrivateDetectionTrainer(DetectionTrainer):
             self._setup_train()
             self.check = self._check_step()
             self._train_steps()
-            self._finish(started)
+            finishing.finish(self, started=started)
         except KeyboardInterrupt as interrupt:
             if self.charged:
                 self._save_checkpoint()
@@ -275,7 +246,7 @@ class PrivateDetectionTrainer(DetectionTrainer):
                 self.internal,
                 ledger=ledger,
                 run_id=prepared.state.run_id,
-                digests=self._digests,
+                digests=self.digests,
                 mechanism=mechanism,
                 private=private,
             )
@@ -285,7 +256,7 @@ class PrivateDetectionTrainer(DetectionTrainer):
             run_id=prepared.state.run_id,
             label=str(self.run_dir),
             name=self.dataset.yaml.parent.name,
-            digests=self._digests,
+            digests=self.digests,
             mechanism=mechanism,
             private=private,
         )
@@ -502,104 +473,9 @@ class PrivateDetectionTrainer(DetectionTrainer):
             plan_warnings(self.plan, parameters=parameters, secure=self.source.secure),
         )
 
-    def _finish(self, started: float) -> None:
-        assert self.accounts is not None
-        prepared = self.prepared
-        released = release.releasable(self.model, args=vars(self.args))
-        metrics, figures = self._validate(released) if self.args.val else ({}, None)
-        record = release.publish(
-            self.release,
-            staging=self.internal / "release.part",
-            released=released,
-            record=self._record(metrics),
-            key=self._key,
-            words=release.private_words(
-                self.dataset,
-                run=self.run_dir,
-                settings=vars(self.args),
-                public=(prepared.trainable, prepared.norm, prepared.performance.engine),
-            ),
-            validation=figures,
-        )
-        epsilon = float("inf") if record.claim.epsilon is None else record.claim.epsilon
-        self.result = TrainingResult(
-            spent=PrivacySpent(epsilon=epsilon, delta=record.claim.delta),
-            claim_valid=record.claim_valid,
-            release=self.release,
-            internal=self.internal,
-            metrics=metrics or None,
-            validation_data=prepared.privacy.val_data,
-            record=record,
-            seconds=time.monotonic() - started,
-        )
-        self.accounts.settle()
-        write_json(self.internal / "metrics.json", metrics)
-        if prepared.privacy.val_data == "public":
-            self.metrics = dict(metrics)
-        self.run_callbacks("on_model_save")
-        self.run_callbacks("on_train_end")
-        for warning in record.warnings:
-            self.reporter.warning(warning)
-        self.reporter.finish(epsilon=epsilon, delta=record.claim.delta, release=str(self.release))
-
-    def _validate(self, released: nn.Module) -> tuple[dict[str, float], ValidationFigures | None]:
-        """Metrics of what is released on the validation images, and figures if these are public."""
-        self.reporter.stage(f"validating on {len(self.dataset.val)} images")
-        public = self.prepared.privacy.val_data == "public"
-        model = deepcopy(released).float().to(self.device)
-        dataset = self.build_dataset(mode="val")
-        self.validator, metrics = evaluate(
-            model,
-            dataset,
-            args=self.args,
-            data=self._data,
-            folder=self.internal,
-            callbacks=self.callbacks if public else None,
-        )
-        return metrics, validation_figures(self.validator, model, dataset) if public else None
-
-    def _record(self, metrics: Mapping[str, float]) -> PrivacyRecord:
-        assert self.accounts is not None
-        prepared, access = self.prepared, self.prepared.privacy.val_data
-        public = access == "public" and bool(metrics)
-        return make_record(
-            mechanism=self.plan.mechanism,
-            events=self.accounts.events,
-            total=self.accounts.total(self._digests, mechanism=self.plan.mechanism),
-            executed_steps=self.executed,
-            resumes=self._resumes,
-            source=self.source,
-            reasons=prepared.reasons_against,
-            training=Training(
-                trainable=prepared.trainable,
-                trained_parameters=sum(p.numel() for p in self.parameters.values()),
-                norm=prepared.norm,
-                engine=prepared.performance.engine,
-            ),
-            validation=ValidationData(
-                access=access if self.args.val else "none", metrics_are_released=public
-            ),
-            pretraining=PretrainingData(
-                access="none" if prepared.from_scratch else "public",
-                sha256=None if prepared.from_scratch else prepared.starting_weights,
-            ),
-            configuration=release.public_settings(vars(self.args)) | self._chosen_settings(),
-            metrics=metrics if public else None,
-            accelerator=release.accelerator(self.device),
-            check=None if self.check is None else self.check.summary(),
-            canaries=self.has_canaries,
-        )
-
-    def _chosen_settings(self) -> dict[str, Any]:
-        """What the recipe chose that no other field of the record tells."""
-        privacy = self.prepared.privacy
-        return {
-            "recipe": privacy.recipe,
-            "norm_lr": privacy.norm_lr,
-            "balance": privacy.balance,
-            "standardise": privacy.standardise,
-            "views": privacy.views,
-        }
+    def make_record(self, metrics: Mapping[str, float]) -> PrivacyRecord:
+        """What ran, on record, with metrics where these may be published."""
+        return finishing.record_of(self, metrics)
 
 
 def _views_together(images: int, views: int, device: torch.device) -> Units:

@@ -1,0 +1,136 @@
+"""The end of a run: from trained weights to a release that speaks for itself."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from copy import deepcopy
+from typing import TYPE_CHECKING, Any, cast
+
+from torch import nn
+
+from discreet.privacy import PrivacySpent
+from discreet.result import TrainingResult
+from discreet.statement.record import PrivacyRecord, make_record
+from discreet.statement.report import ValidationFigures
+from discreet.statement.schema import PretrainingData, Training, ValidationData
+from discreet.storage import write_json
+from discreet.yolo import release
+from discreet.yolo.evaluate import evaluate
+from discreet.yolo.figures import validation_figures
+
+if TYPE_CHECKING:
+    from discreet.yolo.train import PrivateDetectionTrainer
+
+
+def finish(trainer: PrivateDetectionTrainer, *, started: float) -> None:
+    """Validate, publish and settle; `trainer.result` tells the outcome.
+
+    Args:
+        trainer: A trainer whose steps are over.
+        started: When the run began, by the monotonic clock.
+
+    Raises:
+        ReleaseError: Something private would be in the release; nothing is published.
+        StorageError: The disk refuses.
+    """
+    assert trainer.accounts is not None
+    prepared, reporter = trainer.prepared, trainer.reporter
+    released = release.releasable(cast(Any, trainer.model), args=vars(trainer.args))
+    metrics, figures = _validate(trainer, released) if trainer.args.val else ({}, None)
+    record = release.publish(
+        trainer.release,
+        staging=trainer.internal / "release.part",
+        released=released,
+        record=trainer.make_record(metrics),
+        key=trainer.key,
+        words=release.private_words(
+            trainer.dataset,
+            run=trainer.run_dir,
+            settings=vars(trainer.args),
+            public=(prepared.trainable, prepared.norm, prepared.performance.engine),
+        ),
+        validation=figures,
+    )
+    epsilon = float("inf") if record.claim.epsilon is None else record.claim.epsilon
+    trainer.result = TrainingResult(
+        spent=PrivacySpent(epsilon=epsilon, delta=record.claim.delta),
+        claim_valid=record.claim_valid,
+        release=trainer.release,
+        internal=trainer.internal,
+        metrics=metrics or None,
+        validation_data=prepared.privacy.val_data,
+        record=record,
+        seconds=time.monotonic() - started,
+    )
+    trainer.accounts.settle()
+    write_json(trainer.internal / "metrics.json", metrics)
+    if prepared.privacy.val_data == "public":
+        trainer.metrics = dict(metrics)
+    trainer.run_callbacks("on_model_save")
+    trainer.run_callbacks("on_train_end")
+    for warning in record.warnings:
+        reporter.warning(warning)
+    reporter.finish(epsilon=epsilon, delta=record.claim.delta, release=str(trainer.release))
+
+
+def _validate(
+    trainer: PrivateDetectionTrainer, released: nn.Module
+) -> tuple[dict[str, float], ValidationFigures | None]:
+    """Metrics of what is released on the validation images, and figures if these are public."""
+    trainer.reporter.stage(f"validating on {len(trainer.dataset.val)} images")
+    public = trainer.prepared.privacy.val_data == "public"
+    model = deepcopy(released).float().to(trainer.device)
+    dataset = trainer.build_dataset(mode="val")
+    trainer.validator, metrics = evaluate(
+        model,
+        dataset,
+        args=trainer.args,
+        data=trainer.data,
+        folder=trainer.internal,
+        callbacks=trainer.callbacks if public else None,
+    )
+    return metrics, validation_figures(trainer.validator, model, dataset) if public else None
+
+
+def record_of(trainer: PrivateDetectionTrainer, metrics: Mapping[str, float]) -> PrivacyRecord:
+    """What the trainer ran, on record; metrics only where the validation images are public."""
+    assert trainer.accounts is not None
+    prepared, privacy = trainer.prepared, trainer.prepared.privacy
+    mechanism = trainer.plan.mechanism
+    public = privacy.val_data == "public" and bool(metrics)
+    return make_record(
+        mechanism=mechanism,
+        events=trainer.accounts.events,
+        total=trainer.accounts.total(trainer.digests, mechanism=mechanism),
+        executed_steps=trainer.executed,
+        resumes=trainer.folder.resumes,
+        source=trainer.source,
+        reasons=prepared.reasons_against,
+        training=Training(
+            trainable=prepared.trainable,
+            trained_parameters=sum(p.numel() for p in trainer.parameters.values()),
+            norm=prepared.norm,
+            engine=prepared.performance.engine,
+        ),
+        validation=ValidationData(
+            access=privacy.val_data if trainer.args.val else "none", metrics_are_released=public
+        ),
+        pretraining=PretrainingData(
+            access="none" if prepared.from_scratch else "public",
+            sha256=None if prepared.from_scratch else prepared.starting_weights,
+        ),
+        configuration=release.public_settings(vars(trainer.args))
+        | {
+            # What the recipe chose that no other field of the record tells.
+            "recipe": privacy.recipe,
+            "norm_lr": privacy.norm_lr,
+            "balance": privacy.balance,
+            "standardise": privacy.standardise,
+            "views": privacy.views,
+        },
+        metrics=metrics if public else None,
+        accelerator=release.accelerator(trainer.device),
+        check=None if trainer.check is None else trainer.check.summary(),
+        canaries=trainer.has_canaries,
+    )
