@@ -83,6 +83,7 @@ def test_defaults_are_those_of_the_documentation() -> None:
         "sign": True,
         "accountant": "pld",
         "val_data": "private",
+        "track": None,
         "engine": "discreet",
         "insecure_seed": None,
     }

@@ -33,6 +33,7 @@ from discreet.statement.signing import open_key
 from discreet.step import StepReport, private_step
 from discreet.storage import check_space
 from discreet.terminal import Reporter, SilentReporter
+from discreet.tracking import open_trackers
 from discreet.yolo import _compat, finishing, release
 from discreet.yolo.checkpoint import CHECKPOINT, Checkpoint
 from discreet.yolo.class_features import standardise_classes
@@ -98,6 +99,7 @@ class PrivateDetectionTrainer(DetectionTrainer):
         self._source = self.prepared.source
         self._data = describe(self.dataset)
         self.key = open_key(self.prepared.privacy.sign)  # before anything is spent
+        self.trackers = open_trackers(self.prepared.privacy.track)
         self._begin_folder()
         known = {k: v for k, v in self.prepared.settings.items() if k not in {"project", "name"}}
         known |= {"save_dir": str(self.internal), "epochs": self.plan.epochs}
