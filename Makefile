@@ -14,6 +14,7 @@ test: .venv/dev
 lint: .venv/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	test ! -x $(BIN)/hadolint || $(BIN)/hadolint Dockerfile
 
 types: .venv/dev
 	$(BIN)/pyright

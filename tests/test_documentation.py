@@ -76,3 +76,20 @@ def test_the_site_builds_without_a_warning(tmp_path: Path):
             r"<(?:script|img|iframe)[^>]+src=\"https?:|<link[^>]+stylesheet[^>]+href=\"https?:"
         )
         assert not re.search(fetched, html.read_text(encoding="utf-8")), html.name
+
+
+@pytest.mark.slow
+def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    nbformat = pytest.importorskip("nbformat")
+    client = pytest.importorskip("nbclient")
+    monkeypatch.setenv("DISCREET_LEDGER", str(tmp_path / "ledger.sqlite"))
+    monkeypatch.setenv("DISCREET_KEY", str(tmp_path / "key.pem"))
+    notebook = nbformat.read(ROOT / "docs" / "demo.ipynb", as_version=4)
+    kernel = client.NotebookClient(
+        notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}}
+    )
+    kernel.execute()
+    printed = "".join(
+        output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", ())
+    )
+    assert "True 7.9" in printed
