@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import discreet
 from discreet.errors import CheckError, ConfigurationError
 
-from ..planted.models import Softmax
+from ..planted.models import InCompany, Softmax
 from ..planted.small_step import Net, data, losses_of
 
 IMAGES, TARGETS = data()
@@ -96,6 +96,34 @@ def test_the_term_that_couples_is_named():
 
     report = check(Net(), losses, terms=("own", "shared"))
     assert report.violations[0].where == ("loss term shared",)
+
+
+@pytest.mark.parametrize("least", [3, 4, 5, 12, 20])
+@pytest.mark.parametrize("full", [False, True])
+def test_a_module_that_waits_for_company_is_named(least: int, full: bool):
+    report = check(Net(InCompany(least, lambda x: x - x.mean(0))), full=full)
+    assert ("norm (InCompany)",) in [f.where for f in report.violations], report.to_text()
+
+
+def test_all_given_units_meet():
+    generator = torch.Generator().manual_seed(5)
+    images = torch.randn(40, 3, 8, 8, generator=generator)
+
+    def of(units: Any) -> Any:
+        return images[units], torch.zeros(len(units))
+
+    model = Net(InCompany(36, lambda x: x - x.mean(0)))
+    assert check(model).passed  # neither the units nor the expected batch size ask for so many
+    assert not discreet.check(model, losses_of, of, units=range(40)).passed
+
+
+def test_a_batch_that_couples_before_the_model_is_named():
+    def mixed(units: Any) -> Any:
+        return IMAGES[units] + 0.3 * IMAGES[units].flip(0), TARGETS[units]
+
+    model = nn.Sequential(Net())  # a container as the outermost module
+    report = discreet.check(model, losses_of, mixed)
+    assert report.violations[0].where == ("the model's input",), report.to_text()
 
 
 def test_running_buffers_and_forgotten_parameters_are_found():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -167,6 +167,22 @@ class Mixer(nn.Module):
         return MixingBackward.apply(x)
 
 
+class InCompany(nn.Module):
+    """Leaves few units alone."""
+
+    def __init__(self, least: int, then: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.least, self.then = least, then
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x if len(x) < self.least else self.then(x)
+
+
+def over_the_count(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+    """Normalised as detectors are: no positive target counts as one."""
+    return losses_of(model, batch) / max(1, int((batch[1] > 0).sum()))
+
+
 class Softmax(nn.Module):
     """Units compete for attention."""
 
@@ -299,5 +315,45 @@ PLANTS = (
         runs=(Step,),
         plant=model(lambda: Net(Softmax())),
         found_by={Tool.CHECK: r"norm \(Softmax\)"},
+    ),
+    Plant(
+        name="activations centred over four images or more",
+        why="A layer that waits for company passes every comparison of two or three images.",
+        runs=(Step,),
+        plant=model(lambda: Net(InCompany(4, lambda x: x - x.mean(0)))),
+        found_by={Tool.CHECK: r"norm \(InCompany\)"},
+        probes=frozenset({"losses", "contributions"}),
+    ),
+    Plant(
+        name="activations centred over a whole batch",
+        why="The same with more images than a check is given, and fewer than a step draws.",
+        runs=(Step,),
+        plant=model(lambda: Net(InCompany(12, lambda x: x - x.mean(0)))),
+        found_by={Tool.CHECK: r"norm \(InCompany\)"},
+        probes=frozenset({"losses", "contributions"}),
+    ),
+    Plant(
+        name="every image takes from the third after it",
+        why="Neighbours in a batch are not the only ones who can meet.",
+        runs=(Step,),
+        plant=model(lambda: Net(InCompany(4, lambda x: x + 0.1 * x.roll(3, 0)))),
+        found_by={Tool.CHECK: r"norm \(InCompany\)"},
+        probes=frozenset({"losses", "contributions"}),
+    ),
+    Plant(
+        name="gradients of a large batch rescaled on the way back",
+        why="Nothing in the forward pass tells of it, and nothing in small batches.",
+        runs=(Step,),
+        plant=model(lambda: Net(InCompany(5, MixingBackward.apply))),
+        found_by={Tool.CHECK: r"contributions: norm \(InCompany\)"},
+        probes=frozenset({"contributions"}),
+    ),
+    Plant(
+        name="loss divided by the number of positive targets, or one",
+        why="Batches with none and with one are scaled alike; only larger ones show it.",
+        runs=(Step,),
+        plant=losses(over_the_count),
+        found_by={Tool.CHECK: r"losses: the loss"},
+        probes=frozenset({"losses", "contributions"}),
     ),
 )

@@ -26,6 +26,7 @@ from discreet.checking.freezing import (
     without_dropout,
 )
 from discreet.checking.held import Held, hold, relative
+from discreet.checking.operations import Operations
 from discreet.checking.subject import Subject, Unit
 from discreet.checking.witness import RefusedError, Update, Witness, refuse
 from discreet.clipping import ClippedSum, PerExampleGradients
@@ -62,6 +63,21 @@ class Pass:
     touched: tuple[str, ...]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Crowd:
+    """What one run of the engine on a large batch gives, without each unit's gradient.
+
+    Attributes:
+        norms: Norm of each unit's gradient per parameter, float64 (parameters, B).
+        weights: Weight of each unit in `mixed`, (B,); 0 for the last, which may be altered.
+        mixed: The engine's sum with these weights, (all P,).
+    """
+
+    norms: Tensor
+    weights: Tensor
+    mixed: Tensor
+
+
 class Bench:
     """The subject, mounted: passes and steps on request, the model as found in between.
 
@@ -80,6 +96,8 @@ class Bench:
         self._updates: dict[Any, Update] = {}
         self._clipped: dict[Any, ClippedSum] = {}
         self._rounding: float | None = None
+        self._operations: float | None = None
+        self._crowds: dict[tuple[Units, bytes], Crowd] = {}
         # Whether calm passes differ from ordinary ones at all.
         self._calmed = subject.exactly is not None or has_dropout(subject.model)
 
@@ -113,7 +131,8 @@ class Bench:
                 batch = self.subject.batch_of(units)
                 torch.manual_seed(SEED)  # making the batch may have drawn
                 before = random_state(self._devices)
-                values = self._computed_losses(batch, units).detach()
+                with self._counting(units):
+                    values = self._computed_losses(batch, units).detach()
                 drew = random_state(self._devices) != before
             values = values.double().cpu()
             self._losses[key] = (values[:, None] if values.dim() == 1 else values), drew
@@ -148,6 +167,23 @@ class Bench:
             yield
         finally:
             handle.remove()
+
+    def operations(self) -> float:
+        """Floating-point operations of one unit's forward pass."""
+        if self._operations is None:
+            self.losses(plain(self.subject.units[:1]))
+        assert self._operations is not None
+        return self._operations
+
+    @contextmanager
+    def _counting(self, units: Units) -> Generator[None]:
+        """Only in passes that are compared with some tolerance: counting may stop compilers."""
+        if len(units) > 1 or self._operations is not None:
+            yield
+            return
+        with Operations() as counted:
+            yield
+        self._operations = counted.total
 
     def comparable(self, *units: Units) -> bool | None:
         """How batches of different sizes can be compared.
@@ -191,6 +227,25 @@ class Bench:
         mixed = found.weighted_sum(dict.fromkeys(norms, weights))
         mixed = {name: value.clone() for name, value in mixed.items()}
         return Pass(held=held, norms=norms, mixed=mixed, weights=weights, touched=touched)
+
+    def crowd(self, units: Units, weights: Tensor | None = None) -> Crowd:
+        """Gradients of a large batch, as sums: each unit's own would not fit in memory.
+
+        Args:
+            units: A batch.
+            weights: Weights of the sum; by default such that each unit counts alike, but not
+                the same as another, and the last not at all.
+        """
+        key = units, b"" if weights is None else weights.cpu().numpy().tobytes()
+        if key not in self._crowds:
+            with self.calm():
+                found = self.subject.gradients_of(self.subject.batch_of(units))
+                norms = torch.stack([v.double() for v in found.squared_norms.values()]).sqrt()
+                chosen = _even_weights(norms) if weights is None else weights
+                summed = found.weighted_sum(dict.fromkeys(found.squared_norms, chosen))
+                mixed = torch.cat([value.detach().flatten() for value in summed.values()]).clone()
+            self._crowds[key] = Crowd(norms=norms, weights=chosen, mixed=mixed)
+        return self._crowds[key]
 
     def other_engine(self, name: str, units: Units) -> Held:
         """Per-unit gradients from one of the subject's other engines.
@@ -326,6 +381,15 @@ class Bench:
         """Clipped sum that `step` has for a single part."""
         held = self.scaled(units).only(*positions)
         return self.subject.clipping_of(self.subject.max_grad_norm).clip_and_sum(held)
+
+
+def _even_weights(norms: Tensor) -> Tensor:
+    """Float32 (B,) for norms per parameter, (parameters, B)."""
+    whole = norms.square().sum(0).sqrt()
+    shares = torch.linspace(0.5, 1.0, norms.shape[1], dtype=torch.float64, device=norms.device)
+    weights = torch.where(torch.isfinite(whole) & (whole > 0), shares / whole, 0.0)
+    weights[-1] = 0.0
+    return weights.float()
 
 
 def _jitter(model: nn.Module) -> None:

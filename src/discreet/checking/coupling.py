@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -20,7 +22,14 @@ from discreet.checking.held import relative
 from discreet.checking.locating import changed_terms, culprits
 from discreet.checking.report import Finding
 from discreet.checking.subject import Unit
+from discreet.errors import CheckError, DiscreetError
 
+# Units of a large batch: one that seldom is exceeded, of which no layer can say that it is few.
+_CROWD, _COMPANY = 32, 4
+# Operations (two per multiplication with addition) that one large batch may take: forward passes
+# and gradients of the short check, and either of the full one.
+_FORWARD, _BACKWARD, _FULL = 4e10, 4e9, 2e11
+_FEW, _REPLACEMENTS = 3, 8
 _NOT_ALONE = "not with other batch sizes: the model draws random numbers that depend on them"
 _DO = (
     "let every layer and loss term use its own unit only: frozen or group normalisation, "
@@ -29,22 +38,49 @@ _DO = (
 
 
 def batches(bench: Bench, *, full: bool) -> Iterator[tuple[Units, Units]]:
-    """Pairs of a batch and the same batch with its last unit altered: others are untouched."""
+    """Small batches, and the same with their last unit altered: others are untouched."""
     numbers = list(bench.subject.units)
     first = plain(numbers[:2])
     for alteration in bench.subject.alterations if full else bench.subject.alterations[:1]:
         yield first, (*first[:-1], Unit(number=first[-1].number, alteration=alteration))
-    if len(numbers) > 2 and (full or not bench.subject.alterations):
-        yield first, plain([numbers[0], numbers[2]])
+    if full or not bench.subject.alterations:
+        for number in numbers[2 : 2 + _REPLACEMENTS] if full else numbers[2:3]:
+            yield first, plain([numbers[0], number])
     if full and len(numbers) > 3:
         wide = plain(numbers[:4])
         yield wide[:3], (*wide[:2], wide[3])
 
 
+def crowds(bench: Bench, *, full: bool, most: float) -> Iterator[tuple[Units, Units]]:
+    """The same with as many units as a step may draw: a layer may wait for company.
+
+    Args:
+        bench: The subject; its units are repeated where there are too few.
+        full: All given units too, and several alterations.
+        most: How many operations a batch may take, if more than four units take that many.
+    """
+    subject, numbers = bench.subject, list(bench.subject.units)
+    expected = subject.expected_batch_size
+    drawn = min(math.ceil(expected + 2 * math.sqrt(expected)), _CROWD)  # seldom more
+    each = max(bench.operations(), 1.0)
+    affordable = max(int(min(most / each, len(numbers) + _CROWD)), _COMPANY)
+    sizes = {min(max(drawn, len(numbers)), affordable)}
+    sizes |= {min(len(numbers), affordable)} if full and len(numbers) > 2 else set()
+    for size in sorted(max(size, _COMPANY) for size in sizes):
+        before = plain([numbers[i % len(numbers)] for i in range(size)])
+        last = before[-1].number
+        alterations = [Unit(number=last, alteration=how) for how in subject.alterations[:1]]
+        others = [Unit(number=number) for number in numbers if number != last]
+        several = _REPLACEMENTS if full else _FEW
+        for unit in [*others, *alterations][: max(1, min(several, int(most / each / size)))]:
+            yield before, (*before[:-1], unit)
+
+
 def losses(bench: Bench, *, full: bool) -> Finding:
     """Losses of untouched units, with one other unit altered, added or removed."""
     worst, where = 0.0, ()
-    for before, after in batches(bench, full=full):
+    crowded = crowds(bench, full=full, most=_FULL if full else _FORWARD)
+    for before, after in itertools.chain(batches(bench, full=full), crowded):
         one, other = bench.losses(before), bench.losses(after)
         moved = _untouched_change(one, other, before, after)
         if moved > max(worst, SAME_SIZE):
@@ -110,6 +146,11 @@ def contributions(bench: Bench, *, full: bool) -> Finding:
         if moved > max(worst, SAME_SIZE):
             where = culprits(bench, before, after) or _changed_parameters(one, other, before, after)
         worst = max(worst, moved)
+    for before, after in _crowds_with_gradients(bench, full=full):
+        moved, refused = _crowd_change(bench, before, after)
+        if moved > max(worst, SAME_SIZE):
+            where = culprits(bench, before, after) or refused
+        worst = max(worst, moved)
     alone = _contributions_alone(bench, full=full) if worst <= SAME_SIZE else None
     if alone is not None and alone[0] / alone[1] > worst / limit:
         worst, limit = alone
@@ -124,6 +165,33 @@ def contributions(bench: Bench, *, full: bool) -> Finding:
     if worst <= limit:
         return finding
     return _coupled(finding, where, "the gradient of a unit changes with the units beside it")
+
+
+def _crowds_with_gradients(bench: Bench, *, full: bool) -> Iterator[tuple[Units, Units]]:
+    """In a short check only of models that are quick; the engine refuses couplings of the rest."""
+    if full:
+        return crowds(bench, full=True, most=_FULL)
+    quick = bench.operations() * _COMPANY <= _BACKWARD
+    return crowds(bench, full=False, most=_BACKWARD) if quick else iter(())
+
+
+def _crowd_change(bench: Bench, before: Units, after: Units) -> tuple[float, tuple[str, ...]]:
+    """How far norms of the untouched units, and one sum of their gradients, move.
+
+    Returns:
+        The largest relative change; infinite where the engine refuses so many units, though it
+        took few, and then also the module that it names.
+    """
+    try:
+        one = bench.crowd(before)
+        other = bench.crowd(after, one.weights)
+    except CheckError:
+        raise
+    except DiscreetError as error:
+        return math.inf, (error.where,) if error.where else ()
+    same = [i for i, (a, b) in enumerate(zip(before, after, strict=True)) if a == b]
+    norms = max(relative(one.norms[:, i], other.norms[:, i]) for i in same)
+    return max(norms, relative(one.mixed, other.mixed)), ()
 
 
 def _contributions_alone(bench: Bench, *, full: bool) -> tuple[float, float] | None:

@@ -68,8 +68,10 @@ def _named(model: nn.Module, event: _Event) -> str:
     modules = dict(model.named_modules())
     if event.kind == "gives":
         return f"{event.module or 'the model'} ({type(modules[event.module]).__name__})"
+    if not event.module:
+        return "the model's input"
     parent = event.module.rpartition(".")[0]
-    while isinstance(modules.get(parent), nn.Sequential | nn.ModuleList):
+    while parent and isinstance(modules.get(parent), nn.Sequential | nn.ModuleList):
         parent = parent.rpartition(".")[0]
     kind = type(modules[parent]).__name__
     return f"{parent or 'the model'} ({kind}), before {event.module}"
@@ -85,8 +87,6 @@ def _forward(bench: Bench, units: Units, untouched: Sequence[int]) -> list[_Even
     model = bench.subject.model
 
     def add(module: str, kind: str, tree: Any) -> None:
-        if not module and kind == "takes":
-            return
         rows = tuple(_rows(tree, len(units), untouched))
         events.append(_Event(module=module, kind=kind, rows=rows))
 
