@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,10 +12,12 @@ import torch
 from torch import Tensor, nn
 
 import discreet
+from discreet.checking import run_checks
 from discreet.errors import CheckError, ConfigurationError
+from discreet.step import private_step
 
 from ..planted.models import InCompany, Softmax
-from ..planted.small_step import Net, data, losses_of
+from ..planted.small_step import Net, data, losses_of, subject
 
 IMAGES, TARGETS = data()
 
@@ -142,6 +146,59 @@ def test_running_buffers_and_forgotten_parameters_are_found():
     assert "optimizer" in found[0].what
 
 
+LOG: list[float] = []
+
+
+def logging_losses(model: nn.Module, batch: Any) -> Tensor:
+    found = losses_of(model, batch)
+    LOG.append(float(found.detach().mean()))
+    return found
+
+
+def closure() -> Callable[..., Tensor]:
+    mean = 1.0
+
+    def losses(model: nn.Module, batch: Any) -> Tensor:
+        nonlocal mean
+        found = losses_of(model, batch)
+        mean = 0.9 * mean + 0.1 * float(found.detach().mean())
+        return found
+
+    return losses
+
+
+@pytest.mark.parametrize(
+    ("losses", "where"), [(logging_losses, "loss_fn.LOG"), (closure(), "loss_fn.mean")]
+)
+def test_what_a_loss_keeps_is_found_and_put_back(losses: Callable[..., Tensor], where: str):
+    report = check(Net(), losses)
+    assert [f.where for f in report.violations] == [(where,)], report.to_text()
+    assert LOG == []
+
+
+def test_counters_and_clocks_raise_no_alarm():
+    class Counting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.calls, self.images, self.last = 0, torch.zeros(()), 0.0
+            self.history: list[int] = []
+            self.cache = {}
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.calls += 1
+            self.images += len(x)
+            self.last = time.perf_counter()
+            self.history.append(self.calls)
+            self.cache.setdefault(x.shape[1:], torch.ones(x.shape[1:]))
+            return x
+
+    model = Net(Counting())
+    report = check(model, full=True)
+    assert report.passed, report.to_text()
+    assert (model.norm.calls, float(model.norm.images), model.norm.history) == (0, 0, [])
+    assert model.norm.cache == {}
+
+
 @pytest.mark.parametrize("engine", ["opacus", "reference"])
 def test_other_engines_serve(engine: str):
     assert check(Net(), engine=engine, full=True).passed
@@ -168,6 +225,127 @@ def test_strict_raises_and_names_the_module():
     with pytest.raises(CheckError, match="Softmax") as raised:
         check(Net(Softmax()), strict=True)
     assert raised.value.problems
+
+
+def failing(model: nn.Module, batch: Any) -> Tensor:
+    raise ZeroDivisionError("division by zero")
+
+
+@pytest.mark.parametrize(
+    ("losses", "message"),
+    [
+        (failing, r"units \[0, 1\]: ZeroDivisionError: division by zero"),
+        (lambda model, batch: losses_of(model, batch).mean(), r"gives \(\) for a batch of 2"),
+        (lambda *_: 1.0, "gives float"),
+        (lambda *_: None, "gives NoneType"),
+        (lambda model, batch: losses_of(model, batch).long(), "torch.int64"),
+        (lambda model, batch: torch.stack([losses_of(model, batch)] * 2, 1), r"gives \(2, 2\)"),
+    ],
+    ids=["fails", "scalar", "float", "none", "whole numbers", "terms without names"],
+)
+def test_a_loss_that_is_none_is_refused(losses: Callable[..., Any], message: str):
+    with pytest.raises(CheckError, match=message) as raised:
+        check(Net(), losses)
+    assert raised.value.where == "loss_fn" and raised.value.do
+    if losses is failing:
+        assert isinstance(raised.value.__cause__, ZeroDivisionError)
+
+
+def test_units_that_batch_fn_does_not_know_are_told():
+    with pytest.raises(CheckError, match=r"units \[100, 101\]: IndexError") as raised:
+        check(Net(), units=[100, 101])
+    assert raised.value.where == "batch_fn"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"units": "ab"},
+        {"units": 3},
+        {"units": [0.5, 1]},
+        {"max_grad_norm": 0},
+        {"max_grad_norm": -1},
+        {"max_grad_norm": float("nan")},
+        {"noise_multiplier": 0},
+        {"noise_multiplier": float("nan")},
+        {"expected_batch_size": 0},
+        {"without": ["losses", "nonsense"]},
+        {"without": "losses"},
+        {"engine": "x"},
+        {"model": None},
+        {"loss_fn": None},
+    ],
+    ids=str,
+)
+def test_wrong_arguments_are_refused(options: dict[str, Any]):
+    given = {"model": Net(), "loss_fn": losses_of, "batch_fn": batch, **options}
+    with pytest.raises(ConfigurationError) as raised:
+        discreet.check(**given)
+    assert raised.value.where == next(iter(options))
+
+
+class Coarse(nn.Module):
+    """One layer in another precision than the rest."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.layer = nn.Linear(192, 8).to(dtype)
+        self.last = nn.Linear(8, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = x.flatten(1).to(self.layer.weight.dtype)
+        return self.last(self.layer(rows).relu().to(self.last.weight.dtype)).squeeze(1)
+
+
+@pytest.mark.parametrize("full", [False, True])
+@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_other_precisions_raise_no_alarm(dtype: torch.dtype, whole: bool, full: bool):
+    model = Coarse(dtype).to(dtype) if whole else Coarse(dtype)
+    report = check(model, full=full)
+    assert report.passed, report.to_text()
+
+
+def test_a_wrong_divisor_is_seen_in_any_precision():
+    model = Coarse(torch.bfloat16).bfloat16()
+    made = subject(model)
+
+    def halved(*args: Any, expected_batch_size: float, **kwargs: Any) -> Any:
+        return private_step(*args, expected_batch_size=expected_batch_size * 1.05, **kwargs)
+
+    report = run_checks(replace(made, step=halved))
+    assert "normaliser" in {f.probe for f in report.violations}, report.to_text()
+
+
+class Recurrent(nn.Module):
+    def __init__(self, kind: type[nn.Module]) -> None:
+        super().__init__()
+        self.cells, self.last = kind(8, 4, batch_first=True), nn.Linear(4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.cells(x.flatten(1, 2))[0][:, -1]).squeeze(1)
+
+
+@pytest.mark.parametrize("kind", [nn.GRU, nn.LSTM])
+def test_recurrent_layers_are_sent_to_the_reference_engine(kind: type[nn.Module]):
+    (refused,) = check(Recurrent(kind)).violations
+    assert refused.where == ("cells",) and "engine=reference" in refused.do
+    report = check(Recurrent(kind), engine="reference", full=True)
+    assert report.passed, report.to_text()
+
+
+def test_a_penalty_on_gradients_is_sent_to_the_reference_engine():
+    def losses(model: nn.Module, batch: Any) -> Tensor:
+        images = batch[0].detach().requires_grad_()
+        (slopes,) = torch.autograd.grad(model(images).sum(), images, create_graph=True)
+        return losses_of(model, batch) + slopes.square().flatten(1).sum(1)
+
+    model = nn.Sequential(
+        nn.Flatten(), nn.Linear(192, 4), nn.Tanh(), nn.Linear(4, 1), nn.Flatten(0)
+    )
+    (refused,) = check(model, losses).violations
+    assert "engine=reference" in refused.do
+    assert check(model, losses, engine="reference").passed
 
 
 def test_one_unit_cannot_be_checked():

@@ -137,6 +137,44 @@ class Counting(Net):
         return super().forward(x)
 
 
+class Keeping(Net):
+    """Keeps something of what it sees in a plain attribute, which no list of buffers shows."""
+
+    def __init__(self, first: Any, keep: Callable[[Any, Tensor], Any]) -> None:
+        super().__init__()
+        self.kept, self._keep = first, keep
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.kept = self._keep(self.kept, x.detach())
+        return super().forward(x)
+
+
+class RunningLoss:
+    """A loss object that weighs by the mean of what it saw."""
+
+    def __init__(self) -> None:
+        self.mean = torch.ones(())
+
+    def __call__(self, model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+        found = losses_of(model, batch)
+        self.mean = 0.9 * self.mean + 0.1 * found.detach().mean()
+        return found
+
+
+class KeptOnTheWayBack(nn.Module):
+    """Stores gradients of its output."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: dict[str, Tensor] = {}
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.clone()
+        if x.requires_grad:
+            x.register_hook(lambda grad: self.seen.update(last=grad.detach().sum()))
+        return x
+
+
 class Cropping(Net):
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x[..., :8])
@@ -148,6 +186,22 @@ def padded_to_the_batch(patch: Patch, run: Step) -> None:
         return nn.functional.pad(images, (0, max(unit.number for unit in units))), targets
 
     run.changes |= {"model": Cropping, "batch_of": padded}
+
+
+def always_the_first(units: Sequence[Unit]) -> tuple[Tensor, Tensor]:
+    return batch_of([Unit(number=0) for _ in units])
+
+
+def never_the_same(units: Sequence[Unit]) -> tuple[Tensor, Tensor]:
+    images, targets = batch_of(units)
+    return images + torch.randn_like(images), targets
+
+
+def batches(make: Callable[[Sequence[Unit]], tuple[Tensor, Tensor]]) -> Any:
+    def plant(patch: Patch, run: Step) -> None:
+        run.changes["batch_of"] = make
+
+    return plant
 
 
 class MixingBackward(torch.autograd.Function):
@@ -355,5 +409,79 @@ PLANTS = (
         plant=losses(over_the_count),
         found_by={Tool.CHECK: r"losses: the loss"},
         probes=frozenset({"losses", "contributions"}),
+    ),
+    Plant(
+        name="a queue of past activations in a list",
+        why="Embeddings of past images wait in an attribute until a later step takes them.",
+        runs=(Step,),
+        plant=model(lambda: Keeping([], lambda queue, x: [*queue, *x.mean((1, 2, 3))][-64:])),
+        found_by={Tool.CHECK: r"state: kept"},
+        probes=frozenset({"state"}),
+    ),
+    Plant(
+        name="a slow average in an attribute",
+        why="No buffer, and too slow to be seen in any loss.",
+        runs=(Step,),
+        plant=model(
+            lambda: Keeping(torch.zeros(()), lambda m, x: m * (1 - 1e-6) + 1e-6 * x.mean())
+        ),
+        found_by={Tool.CHECK: r"state: kept"},
+        probes=frozenset({"state"}),
+    ),
+    Plant(
+        name="a sum of Python numbers",
+        why="A float is no tensor, but remembers images all the same.",
+        runs=(Step,),
+        plant=model(lambda: Keeping(0.0, lambda total, x: total + float(x.mean()))),
+        found_by={Tool.CHECK: r"state: kept"},
+        probes=frozenset({"state"}),
+    ),
+    Plant(
+        name="gradients stored by a hook",
+        why="What is private on the way back stays in the model.",
+        runs=(Step,),
+        plant=model(lambda: Net(KeptOnTheWayBack())),
+        found_by={Tool.CHECK: r"state: norm\.seen"},
+        probes=frozenset({"state"}),
+    ),
+    Plant(
+        name="a loss object that remembers",
+        why="State of private images beside the model reaches later steps.",
+        runs=(Step,),
+        plant=losses(RunningLoss()),
+        found_by={Tool.CHECK: r"state: loss_fn"},
+        probes=frozenset({"state"}),
+    ),
+    Plant(
+        name="a detached loss",
+        why="No unit has a gradient, and whatever is compared with nothing is alike.",
+        runs=(Step,),
+        plant=losses(lambda model, batch: losses_of(model, batch).detach()),
+        found_by={Tool.CHECK: r"substance: the loss: no unit has a gradient"},
+        probes=frozenset({"substance"}),
+    ),
+    Plant(
+        name="a loss that is not a number",
+        why="Not a number is like any other: nothing is shown of the real loss.",
+        runs=(Step,),
+        plant=losses(lambda model, batch: losses_of(model, batch) * float("nan")),
+        found_by={Tool.CHECK: r"substance: the loss: is not finite"},
+        probes=frozenset({"substance"}),
+    ),
+    Plant(
+        name="batches of the same unit, whichever is asked for",
+        why="A neighbouring batch is then the same batch, and a check of it proves nothing.",
+        runs=(Step,),
+        plant=batches(always_the_first),
+        found_by={Tool.CHECK: r"substance: the batches: nothing changes"},
+        probes=frozenset({"substance"}),
+    ),
+    Plant(
+        name="batches that are drawn anew each time",
+        why="What is compared is then chance, frozen for the check only.",
+        runs=(Step,),
+        plant=batches(never_the_same),
+        found_by={Tool.CHECK: r"substance: the batches: another batch"},
+        probes=frozenset({"substance"}),
     ),
 )

@@ -102,5 +102,6 @@ def subject(model: nn.Module | Callable[[], nn.Module] = Net, **changes: Any) ->
         step=_late,
         optimizer=torch.optim.SGD(parameters.values(), lr=0.1),
         units=range(UNITS),
+        holders={"loss_fn": losses},
     )
     return replace(made, **changes)

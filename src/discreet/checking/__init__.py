@@ -6,12 +6,15 @@
     coupling.py   what one unit can do to another
     bounds.py     norms, clipping, sensitivity
     noising.py    noise, normaliser, charge: a whole step
-    wiring.py     parameters, buffers, shapes
+    wiring.py     parameters, buffers, attributes, shapes
+    substance.py  whether there is anything to compare
     locating.py   which module or loss term is at fault
     bench.py      runs passes and steps for the probes
     witness.py    sees what a step does
     held.py       gradients as plain tensors
     freezing.py   frozen randomness; leave everything as found
+    attributes.py state that is neither parameter nor buffer
+    operations.py what a pass costs
 
 Engines come in as callables: nothing here knows how gradients are computed.
 """

@@ -11,10 +11,12 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from discreet.checking.attributes import Leaves, different, same
 from discreet.checking.freezing import (
     SEED,
     Snapshot,
@@ -23,6 +25,7 @@ from discreet.checking.freezing import (
     has_dropout,
     random_state,
     reseeding,
+    seed_all,
     without_dropout,
 )
 from discreet.checking.held import Held, hold, relative
@@ -42,6 +45,8 @@ _SHARES_OF_BOUND = (0.4, 10.0)
 ROUNDINGS = 30.0
 # Nothing below this can be told from rounding, and a coupling of 1e-3 is always seen.
 SAME_SIZE, OTHER_SIZE, LARGEST = 1e-5, 1e-4, 5e-4
+# Where parameters are coarser than float32, so many units in the last place.
+_ULPS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +59,7 @@ class Pass:
         mixed: The engine's sum with weights of its own for each unit.
         weights: These weights, (B,).
         touched: Tensors of the model that it changed.
+        left: What it left changed in attributes.
     """
 
     held: Held
@@ -61,6 +67,7 @@ class Pass:
     mixed: Mapping[str, Tensor]
     weights: Tensor
     touched: tuple[str, ...]
+    left: Leaves
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +104,7 @@ class Bench:
         self._clipped: dict[Any, ClippedSum] = {}
         self._rounding: float | None = None
         self._operations: float | None = None
+        self._left: dict[Units, Leaves] = {}
         self._crowds: dict[tuple[Units, bytes], Crowd] = {}
         # Whether calm passes differ from ordinary ones at all.
         self._calmed = subject.exactly is not None or has_dropout(subject.model)
@@ -127,13 +135,14 @@ class Bench:
     def _run_losses(self, units: Units, quiet: bool) -> tuple[Tensor, bool]:
         key = units, quiet and self._calmed
         if key not in self._losses:
-            with self.calm(quiet=quiet), torch.no_grad(), self._noting_shapes(units):
+            with self.calm(quiet=quiet), torch.enable_grad(), self._noting_shapes(units):
                 batch = self.subject.batch_of(units)
                 torch.manual_seed(SEED)  # making the batch may have drawn
                 before = random_state(self._devices)
                 with self._counting(units):
                     values = self._computed_losses(batch, units).detach()
                 drew = random_state(self._devices) != before
+                self._left.setdefault(units, self.snapshot.attributes.changed())
             values = values.double().cpu()
             self._losses[key] = (values[:, None] if values.dim() == 1 else values), drew
         return self._losses[key]
@@ -141,11 +150,27 @@ class Bench:
     def _computed_losses(self, batch: Any, units: Units) -> Tensor:
         try:
             return self.subject.losses_of(batch)
+        except DiscreetError:
+            raise
         except (RuntimeError, ValueError, IndexError) as error:
             raise CheckError(
                 f"model or loss fails on a batch of {len(units)}: {error}",
                 do="any number of units may be drawn: let both run on each number, from one",
             ) from error
+
+    def repeats(self, units: Units) -> bool:
+        """Whether the same batch comes again, whatever the state of all random generators."""
+        made: list[list[Any]] = []
+        for seed in (SEED, SEED + 1):
+            with self.calm():
+                seed_all(seed)
+                made.append(pytree.tree_leaves(self.subject.batch_of(units)))
+        one, other = made
+        return len(one) == len(other) and all(
+            same(a, b)
+            for a, b in zip(one, other, strict=True)
+            if isinstance(a, Tensor | np.ndarray | int | float | str)
+        )
 
     def input_shapes(self, units: Units) -> list[tuple[int, ...]]:
         """Shape of one unit in each tensor that the model takes."""
@@ -167,6 +192,28 @@ class Bench:
             yield
         finally:
             handle.remove()
+
+    def left(self, units: Units) -> Leaves:
+        """What a forward pass leaves changed in attributes, and maybe what making its batch does.
+
+        Args:
+            units: A batch.
+        """
+        self.losses(units)
+        return self._left[units]
+
+    def left_by_losses(self, units: Units) -> Leaves:
+        """The same, of model and loss alone, in a pass of its own: forward and backward."""
+        with self.calm():
+            batch = self.subject.batch_of(units)
+            before = self.snapshot.attributes.changed()
+            self._backward(self._computed_losses(batch, units))
+            return different(self.snapshot.attributes.changed(), before)
+
+    def _backward(self, losses: Tensor) -> None:
+        wanted = [p for p in self.subject.parameters.values() if p.requires_grad]
+        if wanted and losses.requires_grad:
+            torch.autograd.grad(losses.sum(), wanted, allow_unused=True)
 
     def operations(self) -> float:
         """Floating-point operations of one unit's forward pass."""
@@ -220,13 +267,16 @@ class Bench:
 
     def _noted(self, found: PerExampleGradients) -> Pass:
         touched = tuple(self.snapshot.changed())
+        left = self.snapshot.attributes.changed()
         norms = {name: value.clone() for name, value in found.squared_norms.items()}
         held = hold(found, norms)
         any_norm = next(iter(norms.values()))
         weights = torch.linspace(0.25, 1.0, len(any_norm), device=any_norm.device)
         mixed = found.weighted_sum(dict.fromkeys(norms, weights))
         mixed = {name: value.clone() for name, value in mixed.items()}
-        return Pass(held=held, norms=norms, mixed=mixed, weights=weights, touched=touched)
+        return Pass(
+            held=held, norms=norms, mixed=mixed, weights=weights, touched=touched, left=left
+        )
 
     def crowd(self, units: Units, weights: Tensor | None = None) -> Crowd:
         """Gradients of a large batch, as sums: each unit's own would not fit in memory.
@@ -277,7 +327,13 @@ class Bench:
         """
         if moved <= OTHER_SIZE:
             return OTHER_SIZE
-        return min(max(ROUNDINGS * self.rounding(unit), OTHER_SIZE), LARGEST)
+        return min(max(ROUNDINGS * self.rounding(unit), OTHER_SIZE), self.largest)
+
+    @property
+    def largest(self) -> float:
+        """Largest relative deviation that any rounding of the parameters' types explains."""
+        types = {p.dtype for p in self.subject.parameters.values()}
+        return max(LARGEST, *(_ULPS * torch.finfo(t).eps for t in types))
 
     # ---- the step ----
 
@@ -396,9 +452,10 @@ def _jitter(model: nn.Module) -> None:
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in model.parameters():
-            if parameter.dtype == torch.float32:
-                ulps = torch.randint(-1, 2, parameter.shape, generator=generator).float()
-                parameter.mul_(1 + 2.0**-23 * ulps.to(parameter.device))
+            if parameter.is_floating_point():
+                ulps = torch.randint(-1, 2, parameter.shape, generator=generator)
+                step = torch.finfo(parameter.dtype).eps * ulps.to(parameter.device)
+                parameter.mul_((1 + step).to(parameter.dtype))
 
 
 def plain(numbers: Sequence[int]) -> Units:

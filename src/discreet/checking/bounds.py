@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from discreet.checking.bench import LARGEST, ROUNDINGS, Bench, plain
+from discreet.checking.bench import ROUNDINGS, Bench, plain
 from discreet.checking.held import Held, relative
 from discreet.checking.report import Finding
 from discreet.errors import DiscreetError
@@ -86,7 +86,7 @@ def engines(bench: Bench, *, full: bool) -> Finding:
             probe="engines", compared=compared, verdict="not run", what="no other engine serves"
         )
     # Other methods, other roundings; a wrong rule is wrong by far more.
-    limit = max(LARGEST, ROUNDINGS * bench.rounding(units[0]))
+    limit = max(bench.largest, ROUNDINGS * bench.rounding(units[0]))
     finding = Finding(
         probe="engines", compared=compared, verdict="passed", deviation=worst, limit=limit
     )

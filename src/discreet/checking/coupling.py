@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import replace
@@ -10,7 +9,6 @@ from dataclasses import replace
 from torch import Tensor
 
 from discreet.checking.bench import (
-    LARGEST,
     OTHER_SIZE,
     SAME_SIZE,
     Bench,
@@ -76,11 +74,16 @@ def crowds(bench: Bench, *, full: bool, most: float) -> Iterator[tuple[Units, Un
             yield before, (*before[:-1], unit)
 
 
+def compared(bench: Bench, *, full: bool) -> Iterator[tuple[Units, Units]]:
+    """All pairs whose losses are compared."""
+    yield from batches(bench, full=full)
+    yield from crowds(bench, full=full, most=_FULL if full else _FORWARD)
+
+
 def losses(bench: Bench, *, full: bool) -> Finding:
     """Losses of untouched units, with one other unit altered, added or removed."""
     worst, where = 0.0, ()
-    crowded = crowds(bench, full=full, most=_FULL if full else _FORWARD)
-    for before, after in itertools.chain(batches(bench, full=full), crowded):
+    for before, after in compared(bench, full=full):
         one, other = bench.losses(before), bench.losses(after)
         moved = _untouched_change(one, other, before, after)
         if moved > max(worst, SAME_SIZE):
@@ -107,9 +110,9 @@ def _losses_alone(bench: Bench, finding: Finding) -> Finding:
     moved = min(
         _alone(bench, number, other, quiet) for number, other in _pairs(bench)
     )  # a tie that rounding decides shows once, a coupling each time
-    if moved <= LARGEST:
+    if moved <= bench.largest:
         return finding
-    changed = replace(finding, deviation=moved, limit=LARGEST)
+    changed = replace(finding, deviation=moved, limit=bench.largest)
     return _coupled(changed, ("the loss",), "the loss of a unit depends on how many there are")
 
 

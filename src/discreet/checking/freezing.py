@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import random
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd  # pyright: ignore[reportPrivateUsage]
+
+from discreet.checking.attributes import Attributes, same
 
 SEED = 20240229
 
@@ -22,10 +24,20 @@ class Snapshot:
     Args:
         model: The model.
         optimizer: The optimizer.
+        holders: Further functions or objects that may keep something, by name.
+
+    Attributes:
+        attributes: What is held beside parameters and buffers.
     """
 
-    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        holders: Mapping[str, Any] | None = None,
+    ) -> None:
         self._model, self._optimizer = model, optimizer
+        self.attributes = Attributes(model, holders)
         self._tensors = [(name, t, t.detach().clone()) for name, t in _tensors(model)]
         self._modes = [(module, module.training) for module in model.modules()]
         self._flags = [(p, p.requires_grad, p.grad) for p in model.parameters()]
@@ -34,10 +46,11 @@ class Snapshot:
 
     def changed(self) -> list[str]:
         """Names of the model's tensors that are no longer bit for bit what they were."""
-        return [name for name, now, then in self._tensors if not same_tensor(now, then)]
+        return [name for name, now, then in self._tensors if not same(now.detach(), then)]
 
     def restore_tensors(self) -> None:
-        """Put parameters and buffers back."""
+        """Put parameters, buffers and attributes back."""
+        self.attributes.restore()
         with torch.no_grad():
             for _, now, then in self._tensors:
                 now.copy_(then)
@@ -65,13 +78,6 @@ def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> list[tuple[Tensor, T
     return [(p, p.detach().clone()) for p in held]
 
 
-def same_tensor(now: Tensor, then: Tensor) -> bool:
-    """Whether both hold the same bits, whatever the sign of what is not a number."""
-    return bool(torch.equal(now.detach(), then)) or bool(
-        now.is_floating_point() and torch.equal(now.detach().nan_to_num(), then.nan_to_num())
-    )
-
-
 @contextmanager
 def frozen_randomness(devices: list[int]) -> Generator[None]:
     """The same global random numbers each time; the caller's state comes back.
@@ -81,14 +87,19 @@ def frozen_randomness(devices: list[int]) -> Generator[None]:
     """
     python, numpy_state = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(SEED)
-        random.seed(SEED)
-        np.random.seed(SEED)
+        seed_all(SEED)
         try:
             yield
         finally:
             random.setstate(python)
             np.random.set_state(numpy_state)
+
+
+def seed_all(seed: int) -> None:
+    """All global generators begin here; inside of `frozen_randomness`, which puts them back."""
+    torch.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed)
 
 
 @contextmanager

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
-from typing import Any
+import numbers
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from discreet import _validate
+from discreet.checking.bench import Bench, plain
+from discreet.checking.freezing import Snapshot
 from discreet.checking.probes import run_checks
 from discreet.checking.report import CheckReport
 from discreet.checking.subject import Subject, Unit
 from discreet.clipping import FlatClipping, PerExampleGradients
-from discreet.errors import ConfigurationError
+from discreet.errors import CheckError, ConfigurationError, DiscreetError
 from discreet.noise import GaussianMechanism
 from discreet.randomness import SecureSource
 
@@ -21,6 +25,8 @@ EngineFactory = Callable[
     [nn.Module, Mapping[str, nn.Parameter]],
     Callable[[Callable[[], Tensor]], PerExampleGradients],
 ]
+_Batch = tuple[list[int], Any]
+"""Numbers of the units, and what the user's function made of them."""
 
 
 def check_step(
@@ -46,51 +52,74 @@ def check_step(
     Args:
         model: Any module, in the mode in which it trains.
         loss_fn: Loss of each unit of a batch, (B,) or by term (B, T).
-        batch_fn: The batch of these units, in this order; the same each time it is asked.
+        batch_fn: The batch of these units, in this order; the same each time it is asked. Units
+            are repeated where a step draws more than are given.
         engine: Makes, of a model and what trains, what turns losses into per-unit gradients.
         engines: Others, by name, to compare with in a full check.
         parameters: What trains, by name; all that require gradients if not given.
-        max_grad_norm: C.
-        noise_multiplier: σ.
-        expected_batch_size: The divisor of the noised sum.
+        max_grad_norm: C, > 0.
+        noise_multiplier: σ, > 0.
+        expected_batch_size: The divisor of the noised sum, > 0; batches of about this size are
+            tried, up to 32 units.
         optimizer: The run's; SGD over `parameters` if not given.
-        units: At least two numbers that `batch_fn` knows, of different units.
+        units: At least two numbers that `batch_fn` knows, of different units; more show more.
         terms: Names of the loss terms.
         full: Go through all variants.
         strict: Raise on a violation.
         without: Names of probes to leave out.
 
     Raises:
-        CheckError: A probe failed, and `strict` is set.
-        ConfigurationError: Fewer than two units.
+        CheckError: `loss_fn` or `batch_fn` fails or gives no loss per unit; or a probe failed, and
+            `strict` is set.
+        ConfigurationError: An argument is wrong: fewer than two units, nothing that trains.
     """
-    numbers = list(dict.fromkeys(units))
-    if len(numbers) < 2:
+    if not isinstance(cast(object, model), nn.Module):
         raise ConfigurationError(
-            f"expected at least two different units, got {len(numbers)}",
-            where="units",
-            do="give the numbers of two or more units that batch_fn knows",
+            f"expected a torch.nn.Module, got {type(model).__name__}", where="model"
         )
+    for name, function in (("loss_fn", loss_fn), ("batch_fn", batch_fn)):
+        if not callable(function):
+            raise ConfigurationError(
+                f"expected a function, got {type(function).__name__}", where=name
+            )
+    _validate.positive(
+        max_grad_norm=max_grad_norm,
+        noise_multiplier=noise_multiplier,
+        expected_batch_size=expected_batch_size,
+    )
+    known = _numbers(units)
     chosen = dict(parameters) if parameters is not None else _trainable(model)
     if not chosen:
         raise ConfigurationError(
             "no parameter of the model trains", where="parameters", do="give at least one"
         )
 
-    def gradients_from(make: EngineFactory) -> Callable[[Any], PerExampleGradients]:
+    def batch_of(wanted: Sequence[Unit]) -> _Batch:
+        numbers = [unit.number for unit in wanted]
+        with _told("batch_fn", numbers, "give the batch of any of the units, repeated ones too"):
+            return numbers, batch_fn(list(numbers))
+
+    def losses_of(batch: _Batch) -> Tensor:
+        numbers, content = batch
+        with _told("loss_fn", numbers, "let model and loss run on any number of units, from one"):
+            found = loss_fn(model, content)
+        return _one_each(found, count=len(numbers), terms=terms)
+
+    def gradients_from(make: EngineFactory) -> Callable[[_Batch], PerExampleGradients]:
         running = make(model, chosen)
-        return lambda batch: running(lambda: _each(loss_fn(model, batch)))
+
+        def compute(batch: _Batch) -> PerExampleGradients:
+            with _told("the engine", batch[0], "try engine='reference', which takes any model"):
+                return running(lambda: _each(losses_of(batch)))
+
+        return compute
 
     mechanism = GaussianMechanism(noise_multiplier=noise_multiplier)
-
-    def batch_of(wanted: Sequence[Unit]) -> Any:
-        return batch_fn([unit.number for unit in wanted])
-
     subject = Subject(
         model=model,
         parameters=chosen,
         batch_of=batch_of,
-        losses_of=lambda batch: loss_fn(model, batch),
+        losses_of=losses_of,
         gradients_of=gradients_from(engine),
         clipping_of=lambda bound: FlatClipping(max_grad_norm=bound),
         max_grad_norm=max_grad_norm,
@@ -99,14 +128,79 @@ def check_step(
         source=SecureSource(),
         expected_batch_size=expected_batch_size,
         optimizer=optimizer or torch.optim.SGD(list(chosen.values()), lr=1.0),
-        units=numbers,
+        units=known,
+        holders={"loss_fn": loss_fn},
         terms=terms,
         engines={name: gradients_from(make) for name, make in (engines or {}).items()},
     )
+    _try_once(subject)
     report = run_checks(subject, full=full, without=without)
     if strict:
         report.require()
     return report
+
+
+def _numbers(units: Any) -> list[int]:
+    usable = isinstance(units, Iterable) and not isinstance(units, str | bytes)
+    found: list[Any] = list(dict.fromkeys(units)) if usable else []
+    if len(found) < 2 or not all(isinstance(n, numbers.Integral) for n in found):
+        raise ConfigurationError(
+            f"expected at least two different whole numbers, got {units!r:.80}",
+            where="units",
+            do="give the numbers of two or more units that batch_fn knows",
+        )
+    return [int(n) for n in found]
+
+
+@contextmanager
+def _told(what: str, units: Sequence[int], do: str) -> Generator[None]:
+    """Say which function failed on which units."""
+    try:
+        yield
+    except DiscreetError:
+        raise
+    except Exception as error:
+        raise CheckError(
+            f"fails on a batch of {len(units)}, units {list(units)}: "
+            f"{type(error).__name__}: {error}",
+            where=what,
+            do=do,
+        ) from error
+
+
+def _one_each(found: Any, *, count: int, terms: Sequence[str]) -> Tensor:
+    """The losses.
+
+    Raises:
+        CheckError: There is not one number per unit and term.
+    """
+    if not isinstance(found, Tensor):
+        told = type(found).__name__
+    elif not found.is_floating_point():
+        told = f"{tuple(found.shape)} of {found.dtype}"
+    elif found.shape not in ((count,), (count, len(terms))):
+        told = str(tuple(found.shape))
+    else:
+        return found
+    raise CheckError(
+        f"gives {told} for a batch of {count}",
+        where="loss_fn",
+        do=f"return the loss of each unit as a tensor of numbers, ({count},), or ({count}, "
+        f"{len(terms)}) for the {len(terms)} names in terms; no sum or mean over units",
+    )
+
+
+def _try_once(subject: Subject) -> None:
+    """Run the user's functions before any probe.
+
+    Raises:
+        CheckError: One of them fails.
+    """
+    snapshot = Snapshot(subject.model, subject.optimizer, subject.holders)
+    try:
+        Bench(subject, snapshot).losses(plain(subject.units[:2]))
+    finally:
+        snapshot.restore()
 
 
 def _trainable(model: nn.Module) -> dict[str, nn.Parameter]:

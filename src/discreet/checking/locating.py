@@ -90,7 +90,7 @@ def _forward(bench: Bench, units: Units, untouched: Sequence[int]) -> list[_Even
         rows = tuple(_rows(tree, len(units), untouched))
         events.append(_Event(module=module, kind=kind, rows=rows))
 
-    with bench.calm(), torch.no_grad(), _watched(model, add):
+    with bench.calm(), torch.enable_grad(), _watched(model, add):
         bench.subject.losses_of(bench.subject.batch_of(units))
     return events
 

@@ -152,24 +152,37 @@ def normaliser(bench: Bench, *, full: bool) -> Finding:
         expected = _flat(list(bench.stepped(units, positions).sums.values()))
         if not all(_whole(update) for update in (empty, drawn)):
             continue  # the probe of empty draws tells of it
-        moved = _flat([a.double() - b.double() for a, b in _matched(drawn, empty)])
-        worst = max(worst, relative(moved * subject.expected_batch_size, expected))
-    # The noised sum is rounded to float32, each entry to about 3e-8 of the noise.
-    entries = sum(p.numel() for p in subject.parameters.values())
-    rounding = 1e-6 * subject.noise_multiplier * math.sqrt(entries)
+        pairs = _matched(drawn, empty)
+        moved = _flat([a.double() - b.double() for a, b in pairs]) * subject.expected_batch_size
+        rounding = _rounding(bench, drawn, empty)
+        rounded = (moved - expected).abs() <= rounding
+        worst = max(worst, relative(torch.where(rounded, expected.double(), moved), expected))
     return _told(
         Finding(
             probe="normaliser",
             compared="the update for a known sum, with none, one and several units drawn",
             verdict="passed",
             deviation=worst,
-            limit=NORMALISER + rounding,
+            limit=NORMALISER,
         ),
         ("the step",),
         "the update is not the noised sum of clipped gradients over the expected batch size",
         "clip each unit's gradient, and divide the noised sum by the expected batch size, a public "
         "constant, never by the drawn",
     )
+
+
+def _rounding(bench: Bench, one: Update, other: Update) -> Tensor:
+    """How far rounding may move each entry of the difference of two noised sums.
+
+    A noised sum is rounded to float32, divided, and rounded to the parameter's own type.
+    """
+    allowed: list[Tensor] = []
+    for name, parameter in bench.subject.parameters.items():
+        sizes = _given(one, name).double().abs() + _given(other, name).double().abs()
+        relative_error = 2 * torch.finfo(torch.float32).eps + torch.finfo(parameter.dtype).eps
+        allowed.append(sizes * relative_error * bench.subject.expected_batch_size)
+    return _flat(allowed)
 
 
 def empty_draw(bench: Bench, *, full: bool) -> Finding:

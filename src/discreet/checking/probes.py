@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from typing import Protocol
 
-from discreet.checking import bounds, coupling, noising, wiring
+from discreet.checking import bounds, coupling, noising, substance, wiring
 from discreet.checking.bench import Bench
 from discreet.checking.freezing import (
     Snapshot,
@@ -15,7 +15,7 @@ from discreet.checking.freezing import (
 )
 from discreet.checking.report import CheckReport, Finding
 from discreet.checking.subject import Subject
-from discreet.errors import CheckError, DiscreetError
+from discreet.errors import CheckError, ConfigurationError, DiscreetError
 
 
 class Probe(Protocol):
@@ -35,6 +35,7 @@ class Probe(Protocol):
 PROBES: Mapping[str, Probe] = {
     "parameters": wiring.parameters,
     "engine": wiring.engine,
+    "substance": substance.substance,
     "state": wiring.state,
     "shapes": wiring.shapes,
     "losses": coupling.losses,
@@ -67,8 +68,19 @@ def run_checks(
         full: Go through all variants.
         without: Names of probes to leave out.
         more: Probes that need no bench, by name.
+
+    Raises:
+        ConfigurationError: A name in `without` is none of a probe.
     """
-    snapshot = Snapshot(subject.model, subject.optimizer)
+    known = (*PROBES, *(more or {}))
+    unknown = [name for name in without if name not in known]
+    if unknown:
+        raise ConfigurationError(
+            f"no probe is called {unknown[0]!r}",
+            where="without",
+            do=f"the probes are {', '.join(known)}",
+        )
+    snapshot = Snapshot(subject.model, subject.optimizer, subject.holders)
     findings: list[Finding] = []
     try:
         with exact_arithmetic():

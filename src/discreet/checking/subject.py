@@ -50,6 +50,8 @@ class Subject:
         terms: Names of the loss terms.
         exactly: Full precision, where the run computes in half.
         engines: Other engines, by name, to compare the run's with in a full check.
+        holders: Functions or objects beside the model that may keep something of what they see,
+            by name.
         step: The step of the run; called as `private_step`.
     """
 
@@ -72,4 +74,5 @@ class Subject:
     engines: Mapping[str, Callable[[Any], PerExampleGradients]] = field(
         default_factory=dict[str, Callable[[Any], PerExampleGradients]]
     )
+    holders: Mapping[str, Any] = field(default_factory=dict[str, Any])
     step: Callable[..., StepReport] = private_step

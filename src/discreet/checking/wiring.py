@@ -9,8 +9,9 @@ from typing import Any, cast
 
 import torch
 
+from discreet.checking.attributes import different
 from discreet.checking.bench import Bench, Units, plain
-from discreet.checking.coupling import batches
+from discreet.checking.coupling import batches, compared
 from discreet.checking.locating import culprits
 from discreet.checking.report import Finding
 from discreet.errors import DiscreetError
@@ -70,10 +71,9 @@ def engine(bench: Bench, *, full: bool) -> Finding:
 
 def state(bench: Bench, *, full: bool) -> Finding:
     """What a pass, and a whole step beside the optimizer's update, leave changed."""
-    del full
     subject = bench.subject
     units = plain(subject.units[:2])
-    compared = "all parameters and buffers before and after a pass and a step"
+    told = "parameters, buffers and attributes before and after a pass and a step"
     declared = set(subject.parameters) | {
         name
         for name, p in subject.model.named_parameters(remove_duplicate=False)
@@ -85,20 +85,41 @@ def state(bench: Bench, *, full: bool) -> Finding:
         written |= (set(update.changed) - declared) | set(update.elsewhere)
     except DiscreetError:  # the engine refuses the model: see what the forward pass writes
         written = _written_by_losses(bench, units)
-    if not written:
-        return Finding(probe="state", compared=compared, verdict="passed")
+    kept = _kept(bench, full=full) - written
+    if not written | kept:
+        return Finding(probe="state", compared=told, verdict="passed")
     return Finding(
         probe="state",
-        compared=compared,
+        compared=told,
         verdict="failed",
-        where=tuple(sorted(written)),
-        what="changes in a step without noise",
-        do="freeze running statistics (evaluation mode); change declared parameters only",
+        where=(*sorted(written), *sorted(kept)),
+        what="changes in a step without noise"
+        if written
+        else "keeps something of the units after the step, without noise",
+        do="freeze running statistics (evaluation mode); change declared parameters only; keep "
+        "queues, averages and logs of private units out of model and loss",
     )
 
 
+def _kept(bench: Bench, *, full: bool) -> set[str]:
+    """Attributes that hold something else after other units; a counter of calls does not."""
+    for before, after in compared(bench, full=full):
+        suspicious = different(bench.left(before), bench.left(after))
+        if len(before) == 2:  # backward passes, which run for other probes anyway
+            with suppress(DiscreetError):
+                one, other = bench.gradients(before), bench.gradients(after)
+                suspicious |= different(one.left, other.left)
+        if suspicious:
+            one, again, other = map(bench.left_by_losses, (before, before, after))
+            by_chance = different(one, again)  # a clock, a random number
+            kept = {name for name, place in different(one, other) if (name, place) not in by_chance}
+            if kept:
+                return kept
+    return set()
+
+
 def _written_by_losses(bench: Bench, units: Units) -> set[str]:
-    with bench.calm(), torch.no_grad():
+    with bench.calm(), torch.enable_grad():
         bench.subject.losses_of(bench.subject.batch_of(units))
         return set(bench.snapshot.changed())
 

@@ -8,7 +8,8 @@ from typing import Any, Self
 
 from torch import Tensor
 
-from discreet.checking.freezing import Snapshot, same_tensor
+from discreet.checking.attributes import same
+from discreet.checking.freezing import Snapshot
 from discreet.checking.subject import Subject
 from discreet.errors import DiscreetError
 
@@ -105,4 +106,4 @@ class Witness:
         parameters = self._subject.parameters
         if not self._left:
             return [name for name in self._snapshot.changed() if name in parameters]
-        return [n for n, p in parameters.items() if not same_tensor(p, self._left[n])]
+        return [n for n, p in parameters.items() if not same(p.detach(), self._left[n])]

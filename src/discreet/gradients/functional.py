@@ -212,7 +212,7 @@ def images_first(
                 f"{type(module).__name__} has no rule of its own and cannot be vectorised over "
                 f"images: {error}",
                 where=layer,
-                do="freeze its parameters",
+                do="freeze its parameters, or use engine=reference: slow, but for any layer",
             ) from error
 
     return forward

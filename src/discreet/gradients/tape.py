@@ -271,7 +271,7 @@ class _Node(torch.autograd.Function):
             raise UnsupportedLayerError(
                 "gradients of gradients (create_graph=True) are not known here",
                 where=call.layer,
-                do="freeze the layer, or leave such terms out of the losses",
+                do="freeze the layer, leave such terms out of the losses, or use engine=reference",
             )
         call.tape.observe(call.layer, grad)
         # Detached: a record that kept a tensor of the graph would keep the graph, and the graph
