@@ -135,6 +135,13 @@ def test_the_command_line_checks_and_leaves_nothing(
     assert "model.1.act (Mean)" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("value", ["maybe", "1", "none", "yes"])
+def test_the_command_line_takes_no_guess_at_full(given: Given, value: str, capsys: Any):
+    words = [f"{name}={text}" for name, text in given.items()]
+    assert main(["check", *words, f"full={value}"]) == 2
+    assert f"full={value}: expected True or False" in capsys.readouterr().err
+
+
 # ---- real data ----
 
 

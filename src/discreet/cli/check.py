@@ -4,8 +4,16 @@ from __future__ import annotations
 
 from discreet.cli import train
 from discreet.cli.mode import Call, Facts, Mode, Row
+from discreet.cli.options import Option, read_options
 
-_OWN: list[Row] = [("full", False, "go through all variants, engines and statistics")]
+_OWN = (
+    Option(
+        name="full",
+        kind=bool,
+        default=False,
+        help="go through all variants, engines and statistics",
+    ),
+)
 
 
 def run(call: Call) -> Facts:
@@ -13,11 +21,12 @@ def run(call: Call) -> Facts:
 
     Raises:
         CheckError: A probe failed.
+        ConfigurationError: An argument is wrong.
     """
-    from discreet.arguments import parse_value, split_arguments
+    from discreet.arguments import split_arguments
 
-    arguments = dict(call.given)
-    full = parse_value(arguments.pop("full", "false")) is True
+    full = read_options(call.given, _OWN)["full"]
+    arguments = {name: text for name, text in call.given.items() if name != "full"}
     split_arguments(arguments, required=("data", "model"))
 
     from discreet.yolo.checking import check_arguments  # late: seconds of imports
@@ -29,7 +38,12 @@ def run(call: Call) -> Facts:
 
 
 def _rows() -> dict[str, list[Row]]:
-    return {"Arguments": [*_OWN, ("…", None, "those of `discreet train --help`")]}
+    return {
+        "Arguments": [
+            *(option.row for option in _OWN),
+            ("…", None, "those of `discreet train --help`"),
+        ]
+    }
 
 
 def _is_flag(name: str) -> bool:
