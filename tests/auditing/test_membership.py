@@ -37,6 +37,13 @@ def test_a_memorised_set_and_a_coin():
     assert membership_curve(np.ones(50), np.ones(50)).auc == 0.5
 
 
+def test_too_few_others_cannot_tell_one_percent():
+    few, enough = (membership_curve(np.arange(50.0), np.arange(float(n))) for n in (4, 100))
+    assert "4 images" in few.caveat and "25 %" in few.caveat
+    assert few.to_json()["caveat"] == few.caveat
+    assert enough.caveat == ""
+
+
 def test_pictures_stay_small():
     rng = np.random.default_rng(2)
     assert len(membership_curve(rng.normal(size=5000), rng.normal(size=5000)).points) <= 200

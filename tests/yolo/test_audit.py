@@ -12,7 +12,7 @@ import pytest
 
 from discreet.auditing.canaries import GradientCanaries
 from discreet.cli import main
-from discreet.errors import ConfigurationError
+from discreet.errors import ConfigurationError, ModelError
 from discreet.yolo._compat import load_weights
 from discreet.yolo.audit import AuditedRun, audit_run
 from discreet.yolo.membership import compare_membership
@@ -141,3 +141,23 @@ def test_membership_of_the_same_model_twice(white_box: AuditedRun, scenes: Path)
     assert found.stock == found.private
     assert (found.private.members, found.private.others) == (IMAGES, 8)
     assert json.loads(json.dumps(found.to_json()))["private"]["auc"] == found.private.auc
+
+
+def test_the_command_line_says_what_so_few_images_cannot_tell(
+    white_box: AuditedRun, scenes: Path, capsys: pytest.CaptureFixture[str]
+):
+    weights, release = white_box.training.weights, white_box.training.release
+    assert main(["audit", f"compare={weights}", f"release={release}", f"data={scenes}"]) == 0
+    told = " ".join(capsys.readouterr().err.split())
+    assert "8 images that were not trained on cannot resolve 1 % false alarms" in told
+
+
+@pytest.mark.parametrize("wrong", ["compare", "release"])
+def test_a_comparison_names_the_argument_that_is_wrong(
+    white_box: AuditedRun, scenes: Path, wrong: str
+):
+    given = {"compare": white_box.training.weights, "release": white_box.training.weights}
+    given[wrong] = scenes.parent / "absent.pt"
+    with pytest.raises(ModelError) as raised:
+        compare_membership(stock=given["compare"], release=given["release"], data=scenes)
+    assert raised.value.where == f"{wrong}={given[wrong]}"

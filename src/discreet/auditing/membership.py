@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from discreet.errors import ConfigurationError
 
 _POINTS = 200
+_RESOLVING = 100  # images, of which 1 % is one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,9 +38,21 @@ class MembershipCurve:
     tpr_at_1_percent_fpr: float
     points: Sequence[tuple[float, float]]
 
+    @property
+    def caveat(self) -> str:
+        """What the numbers of images do not allow to say; empty if they are enough."""
+        if self.others >= _RESOLVING:
+            return ""
+        return (
+            f"{self.others} images that were not trained on cannot resolve 1 % false alarms, "
+            f"since one is already {100 / self.others:.0f} %: the share is what is found without "
+            "any false alarm, and chance has a large part in it. Compare with "
+            f"{_RESOLVING} or more."
+        )
+
     def to_json(self) -> dict[str, Any]:
         """The same facts as one JSON object."""
-        return asdict(self)
+        return {**asdict(self), "caveat": self.caveat}
 
 
 def membership_curve(member_losses: ArrayLike, other_losses: ArrayLike) -> MembershipCurve:

@@ -87,6 +87,8 @@ def _compare(
             f"{name}: AUC {curve.auc:.3f} (0.5 is a coin), finds "
             f"{100 * curve.tpr_at_1_percent_fpr:.1f} % of the members at 1 % false alarms"
         )
+    if found.private.caveat:
+        reporter.warning(found.private.caveat)
     return {"membership": found.to_json()}
 
 

@@ -54,11 +54,12 @@ def no_integrations() -> Generator[None]:
         yield
 
 
-def load_weights(path: Path) -> nn.Module:
+def load_weights(path: Path, *, argument: str = "model") -> nn.Module:
     """Read a checkpoint's model without unpickling anything but known layer classes.
 
     Args:
         path: An existing `.pt` file in Ultralytics' format.
+        argument: What the path was given as, for errors.
 
     Returns:
         The model in float32, as stored.
@@ -71,7 +72,7 @@ def load_weights(path: Path) -> nn.Module:
             "not a file"
             if path.exists()
             else "there is no such file, and nothing is downloaded at run time",
-            where=f"model={path}",
+            where=f"{argument}={path}",
             do="give the path of a local .pt file",
         )
     try:
@@ -79,14 +80,14 @@ def load_weights(path: Path) -> nn.Module:
     except Exception as error:
         raise ModelError(
             "not a checkpoint of known layers that can be read without running code from it",
-            where=f"model={path}",
+            where=f"{argument}={path}",
             do="give a detection model saved by Ultralytics YOLO 8",
         ) from error
     model = checkpoint.get("ema") or checkpoint.get("model")
     if not isinstance(model, nn.Module):
         raise ModelError(
             "the checkpoint holds no model",
-            where=f"model={path}",
+            where=f"{argument}={path}",
             do="give a detection model saved by Ultralytics YOLO 8",
         )
     return model.float()

@@ -93,17 +93,18 @@ def compare_membership(
     """
     dataset = load_dataset(data)
     others = (*dataset.val, *dataset.test)
-    private = load_weights(release / WEIGHTS if release.is_dir() else release)
+    private = load_weights(release / WEIGHTS if release.is_dir() else release, argument="release")
+    plain = load_weights(stock, argument="compare")
     args: Any = getattr(private, "args", {})
     settings: dict[str, Any] = args if isinstance(args, dict) else vars(args)
     side = imgsz or int(settings.get("imgsz", 640))
     curves: list[MembershipCurve] = []
-    for model in (load_weights(stock), private):
+    for model in (plain, private):
         names: Any = model.names
         if len(names) != dataset.nc:
             raise ConfigurationError(
                 f"the model knows {len(names)} classes, the data set has {dataset.nc}",
-                where=str(stock if not curves else release),
+                where=f"release={release}" if curves else f"compare={stock}",
                 do="compare models that were trained on this data set",
             )
         attach_settings(model, DEFAULT_CFG_DICT)
