@@ -14,6 +14,7 @@ from discreet.auditing.one_run import (
     Guessing,
     correct_guesses,
     default_guesses,
+    fewest_canaries,
     guess_coins,
     one_run_bound,
     one_run_p_value,
@@ -203,3 +204,17 @@ def test_scores_and_coins_must_match():
         CanaryScores.of([1.0], [True, False])
     with pytest.raises(ConfigurationError, match="not a number"):
         CanaryScores.of([float("nan")], [True])
+
+
+@pytest.mark.parametrize("epsilon", [0.3, 0.8, 3.0])
+def test_the_fewest_canaries_reach_what_one_less_does_not(epsilon: float):
+    def provable(canaries: int) -> float:
+        return reach(canaries, delta=1e-5, guesses=[Guessing(number=canaries)])
+
+    fewest = fewest_canaries(epsilon, delta=1e-5)
+    assert fewest is not None
+    assert provable(fewest - 1) < epsilon <= provable(fewest)
+
+
+def test_no_number_of_canaries_proves_anything_at_a_large_delta():
+    assert fewest_canaries(1.0, delta=0.5) is None

@@ -107,6 +107,11 @@ def test_image_canaries(audit: Audit):
         ({"resume": "somewhere"}, "not resumed"),
         ({"epsilon": None, "noise_multiplier": 0.0}, "claims no"),
         ({"canaries": 0}, "canaries=0"),
+        (
+            {"canaries": 1},
+            r"canaries=1: so few could prove ε >= 0\.00 at most(.|\n)*give \d+ at the very least",
+        ),
+        ({"canaries": 1, "attack": "image"}, "canaries=1"),
         ({"canaries": 10**6, "batch": 50}, "coordinates"),
     ],
 )

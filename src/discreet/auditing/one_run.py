@@ -23,6 +23,7 @@ from discreet.errors import ConfigurationError
 
 _FEWEST_GUESSES = 8
 _LARGEST_EPSILON = 50.0
+_LARGEST_POWER = 15  # 16,384 canaries are more than any run has room for
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,6 +211,28 @@ def reach(
         )
         for way in tried
     )
+
+
+def fewest_canaries(epsilon: float, *, delta: float, confidence: float = CONFIDENCE) -> int | None:
+    """The least number of canaries that could prove so much, if every guess were right.
+
+    Args:
+        epsilon: What is to be proved.
+        delta: See `one_run_bound`.
+        confidence: See `one_run_bound`.
+
+    Returns:
+        The number; None where none could, since δ is too large.
+    """
+
+    def suffices(canaries: int) -> bool:
+        every = (Guessing(number=canaries),)
+        return reach(canaries, delta=delta, confidence=confidence, guesses=every) >= epsilon
+
+    enough = next((n for n in (2**i for i in range(_LARGEST_POWER)) if suffices(n)), None)
+    if enough is None:
+        return None
+    return next(n for n in range(enough // 2 + 1, enough + 1) if suffices(n))
 
 
 def _tried(guesses: Sequence[Guessing] | None, canaries: int) -> tuple[Guessing, ...]:

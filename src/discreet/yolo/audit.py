@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from discreet.auditing import canaries as gradient
 from discreet.auditing.canaries import CanaryWatch, GradientCanaries, fair_coins, rehearsed_guesses
-from discreet.auditing.one_run import Guessing
+from discreet.auditing.one_run import Guessing, fewest_canaries, reach
 from discreet.auditing.result import AuditResult, judge
 from discreet.auditing.scores import CanaryScores
 from discreet.errors import ConfigurationError
@@ -41,6 +41,8 @@ from discreet.yolo.train import PrivateDetectionTrainer, default_callbacks
 Attack = Literal["gradient", "image"]
 DEFAULT_CANARIES: Mapping[Attack, int] = {"gradient": 5000, "image": 500}
 _IMAGE_ADVERSARY = "sees the weights before and after the run; knows every canary, not its coin"
+# An audit that could not prove this share of the claimed ε is not worth a run.
+_USEFUL = 0.1
 _CANARIES = "canaries"  # key of a part that holds canaries instead of images
 
 
@@ -153,10 +155,30 @@ class AuditedTrainer(PrivateDetectionTrainer):
             )
         self.reporter.notice(
             f"{self._count:,} canaries join the {self._images:,} training images: a fair coin each "
-            "says whether it is really there, and all count in n. The weights are for the audit "
-            "only."
+            "says whether it is really there, and all count in n. They can prove ε >= "
+            f"{self._provable(prepared):.2f} at most. The weights are for the audit only."
         )
         return prepared if self._attack == "gradient" else self._with_images(prepared)
+
+    def _provable(self, prepared: PreparedRun) -> float:
+        """What the attack proves if it is right on every canary.
+
+        Raises:
+            ConfigurationError: So little that the run would be spent for nothing.
+        """
+        claimed, delta = prepared.plan.promised.epsilon, prepared.plan.mechanism.delta
+        provable = reach(self._count, delta=delta, guesses=(Guessing(number=self._count),))
+        if provable >= _USEFUL * claimed:
+            return provable
+        needed = fewest_canaries(_USEFUL * claimed, delta=delta)
+        raise ConfigurationError(
+            f"so few could prove ε >= {provable:.2f} at most, and {claimed:.2f} is claimed",
+            where=f"canaries={self._count}",
+            do="lower δ: at this one no number of canaries proves anything"
+            if needed is None
+            else f"nothing was spent; give {needed:,} at the very least; by default there are "
+            f"{DEFAULT_CANARIES[self._attack]:,}",
+        )
 
     def _with_images(self, prepared: PreparedRun) -> PreparedRun:
         source = make_source(prepared.privacy.insecure_seed)
