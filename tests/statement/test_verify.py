@@ -262,11 +262,23 @@ def test_a_page_of_another_record_is_found(release: Path, record: PrivacyRecord,
     assert any("not the page of this record" in fault for fault in verify_release(release).faults)
 
 
+def _claim_less(content: dict[str, Any]) -> None:
+    content["privacy"]["epsilon"] = 0.1
+
+
+def _let_exports_claim_less(content: dict[str, Any]) -> None:
+    content["model"].yaml["yaml_file"] = 'detector, privacy {"epsilon": 0.1}.yaml'
+
+
+@pytest.mark.parametrize("change", [_claim_less, _let_exports_claim_less])
 def test_another_claim_inside_the_weights_is_found(
-    release: Path, resealed: Reseal, record: PrivacyRecord
+    release: Path,
+    resealed: Reseal,
+    record: PrivacyRecord,
+    change: Callable[[dict[str, Any]], None],
 ):
     content = torch.load(release / "weights.pt", weights_only=False)
-    content["privacy"]["epsilon"] = 0.1
+    change(content)
     with (release / "weights.pt").open("wb") as stream:
         torch.save(content, stream)
     found = verify_release(resealed(record))

@@ -19,17 +19,11 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Self
 
-from discreet.statement.archive import Inert, WeightsFile, read_weights
+from discreet.statement.archive import read_weights
+from discreet.statement.checkpoint import checkpoint_faults
 from discreet.statement.files import ENVELOPE, RECORD, RELEASED, REPORT, WEIGHTS
+from discreet.statement.pickles import shown
 from discreet.statement.pictures import picture_faults
-from discreet.statement.summary import KEY
-
-_CHECKPOINT_KEYS = frozenset(
-    {"model", "ema", "optimizer", "epoch", "train_args", "date", "version", "license", KEY}
-)
-_EMPTY_KEYS = ("ema", "optimizer")
-TRAVELLING_SETTINGS = ("imgsz", "task", "single_cls")
-"""The only settings inside the weights: what stock predict, val and export read."""
 
 _PATH = re.compile(
     r"(?<![\w.:/<-])/(?:home|root|Users|tmp|var|mnt|data|work|workspace|media|opt|srv|private"
@@ -132,7 +126,8 @@ def _read(path: Path) -> tuple[list[str], list[str]]:
     """Faults of a file's form, and all text in it."""
     if path.name == WEIGHTS:
         weights = read_weights(path)
-        return [*weights.faults, *_checkpoint_faults(weights)], weights.texts
+        private = [f"it holds {shown(key)}" for key in weights.texts if _is_private_key(key)]
+        return [*weights.faults, *checkpoint_faults(weights), *private], weights.texts
     try:
         text = path.read_bytes().decode()
     except UnicodeDecodeError:
@@ -153,32 +148,6 @@ def _look(texts: Iterable[str]) -> list[str]:
             faults.append("it holds what looks like a path")
         if _FILE.search(text):
             faults.append("it holds what looks like the name of a file")
-    return faults
-
-
-def _checkpoint_faults(weights: WeightsFile) -> list[str]:
-    """What a checkpoint has beyond a model for use."""
-    content = weights.content
-    if content is None:
-        return []  # told already: it could not be read
-    if not isinstance(content, dict):
-        return ["it is not a checkpoint"]
-    faults = [f"it holds {key!r}" for key in content if key not in _CHECKPOINT_KEYS]
-    faults += [f"{key!r} is not empty" for key in _EMPTY_KEYS if content.get(key) is not None]
-    model = content.get("model")
-    state: Any = getattr(model, "state", None)
-    if not isinstance(model, Inert) or not isinstance(state, dict):
-        return [*faults, "it holds no model"]
-    for settings in (content.get("train_args"), state.get("args")):
-        known = isinstance(settings, dict) and set(settings) <= set(TRAVELLING_SETTINGS)
-        if not known:
-            faults.append("it holds settings that inference does not need")
-    parts: Any = state.get("_modules")  # an ordered dict in older versions of torch
-    named = dict(parts.items if isinstance(parts, Inert) else parts or {})
-    if state.get("criterion") is not None or "criterion" in named:
-        faults.append("it holds a training loss")
-    strings = [*weights.texts]
-    faults += [f"it holds {key!r}" for key in strings if _is_private_key(key)]
     return faults
 
 

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from discreet import __version__
 from discreet.errors import StorageError
 from discreet.statement import strict_json
-from discreet.statement.archive import read_weights, summary_inside
+from discreet.statement.archive import architecture_name, read_weights, summary_inside
 from discreet.statement.consistency import examine
 from discreet.statement.files import ENVELOPE, RECORD, RELEASED, REPORT, WEIGHTS
 from discreet.statement.page import render
@@ -28,7 +28,7 @@ from discreet.statement.scan import scan_release
 from discreet.statement.schema import PrivacyRecord, Signer
 from discreet.statement.sealing import sha256
 from discreet.statement.signing import envelope_faults, make_statement, read_public_key
-from discreet.statement.summary import KEY, summarise
+from discreet.statement.summary import KEY, as_model_name, summarise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,8 +160,7 @@ def _verify_content(folder: Path, record: PrivacyRecord, wanted: Signer | None) 
     found = examine(record)
     faults = [f"{RECORD}: {what}" for what in found.faults]
     faults += scan_release(folder)
-    if summary_inside(read_weights(folder / WEIGHTS), KEY) != summarise(record):
-        faults.append(f"{WEIGHTS}: the claim inside it is not that of {RECORD}")
+    faults += _weights_faults(folder, record)
     notices = list(found.notices)
     if record.software.packages.get("discreet") == __version__:
         faults += [
@@ -184,6 +183,15 @@ def _verify_content(folder: Path, record: PrivacyRecord, wanted: Signer | None) 
         record=record,
         key_is_known=known,
     )
+
+
+def _weights_faults(folder: Path, record: PrivacyRecord) -> list[str]:
+    """Whether the claim inside the weights is the record's, in both places."""
+    weights = read_weights(folder / WEIGHTS)
+    found = summary_inside(weights, KEY), architecture_name(weights)  # exports carry the latter
+    if found == (summarise(record), as_model_name(record)):
+        return []
+    return [f"{WEIGHTS}: the claim inside it is not that of {RECORD}"]
 
 
 def _report_faults(folder: Path, record: PrivacyRecord) -> list[str]:
