@@ -6,6 +6,7 @@ import base64
 import copy
 import io
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from torch import nn
 
 from discreet.errors import ReleaseError
 from discreet.statement.architecture import architecture_faults
+from discreet.statement.passive import POLICY, report_activity
 from discreet.statement.pictures import picture_faults
 from discreet.statement.scan import PrivateWords, scan_release
 from discreet.statement.schema import PrivacyRecord
@@ -213,10 +215,59 @@ def test_pictures_hold_pixels_and_no_more():
     assert picture_faults(b"")
 
 
+HEAD = (
+    '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+    f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n</head>\n'
+)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<script>1</script>",
+        "<SCRIPT>1</SCRIPT>",
+        '<p onclick="x">',
+        "<p onclick='x'>",
+        "<svg onload=x>",
+        '<a href="https://evil.example/">',
+        '<a href="&#106;avascript:x">',
+        '<image href="data:image/svg+xml;base64,AAAA"/>',
+        '<meta http-equiv="refresh" content="0">',
+        '<base href="#x">',
+        '<iframe src="#x"></iframe>',
+        "<style>@import 'x'",
+        "<style>p { background: url(x) }</style>",
+        "<!-- --><p>",
+        '<p title="<">',
+        "\x1b$B",
+        "<form>",
+    ],
+)
+def test_a_report_does_nothing_but_show(text: str):
+    assert report_activity(f'{HEAD}<p class="a">one<br/><a href="#b">two</a></p>\n') == []
+    assert report_activity(HEAD + text)
+
+
+def test_a_report_begins_with_the_policy_that_holds_browsers_back():
+    assert report_activity("<p>")
+    assert report_activity(HEAD.replace("'none'", "*"))
+    assert report_activity("<p>" + HEAD)
+    assert report_activity(HEAD.replace("utf-8", "shift_jis"))
+
+
+@pytest.mark.parametrize("text", ["." * 500_000, "x" * 500_000, "C:" * 250_000, "<a " * 200_000])
+def test_texts_that_would_take_long_are_answered_soon(release: Path, text: str):
+    (release / "PRIVACY.md").write_text(text)
+    (release / "report.html").write_text(HEAD + text)
+    began = time.process_time()
+    scan_release(release)
+    assert time.process_time() - began < 10
+
+
 def test_pictures_in_the_report_are_looked_into(release: Path):
     def report(data: bytes) -> list[str]:
         text = base64.b64encode(data).decode()
-        html = f'<html><img alt="x" src="data:image/png;base64,{text}"></html>'
+        html = f'{HEAD}<img alt="x" src="data:image/png;base64,{text}"></html>'
         (release / "report.html").write_text(html)
         return scan_release(release)
 
@@ -226,13 +277,13 @@ def test_pictures_in_the_report_are_looked_into(release: Path):
 
 @pytest.mark.parametrize("text", ["<a href='file:///x'>", "see /tmp/x.log", "scan12.tif"])
 def test_paths_in_the_report_are_found(release: Path, text: str):
-    (release / "report.html").write_text(f"<html>{text}</html>")
+    (release / "report.html").write_text(f"{HEAD}{text}</html>")
     assert scan_release(release)
 
 
 def test_addresses_and_plain_slashes_are_no_paths(release: Path):
     text = "https://example.org/data/x and and/or 1/2 </html>"
-    (release / "report.html").write_text(f"<html>{text}")
+    (release / "report.html").write_text(f"{HEAD}{text}")
     assert scan_release(release) == []
 
 

@@ -9,19 +9,20 @@ from __future__ import annotations
 import base64
 import binascii
 import getpass
-import json
 import re
 import socket
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
+from discreet.statement import strict_json
 from discreet.statement.archive import read_weights
 from discreet.statement.checkpoint import checkpoint_faults
 from discreet.statement.files import ENVELOPE, RECORD, RELEASED, REPORT, WEIGHTS
+from discreet.statement.passive import page_activity, report_activity
 from discreet.statement.pickles import shown
 from discreet.statement.pictures import picture_faults
 
@@ -31,7 +32,7 @@ _PATH = re.compile(
     r"|\b[A-Za-z]:[\\/]{1,2}[^\s\"'<>|/\\]+|\\\\[\w.-]+\\|\bfile://"
 )
 _FILE = re.compile(
-    r"[^\s\"'<>|/\\()]+\.(?:jpe?g|png|bmp|tiff?|webp|dng|heic|heif|avif|jp2|mpo|pfm|gif|nii|dcm"
+    r"[^\s\"'<>|/\\()]\.(?:jpe?g|png|bmp|tiff?|webp|dng|heic|heif|avif|jp2|mpo|pfm|gif|nii|dcm"
     r"|cache|npy|csv)\b",
     re.IGNORECASE,
 )
@@ -137,8 +138,9 @@ def _read(path: Path) -> tuple[list[str], list[str]]:
     if path.name == ENVELOPE:
         return _envelope_texts(text)
     if path.name == REPORT:
-        return _report_texts(text)
-    return [], [text]
+        faults, texts = _report_texts(text)
+        return [*report_activity(text), *faults], texts
+    return page_activity(text), [text]
 
 
 def _look(texts: Iterable[str]) -> list[str]:
@@ -153,7 +155,7 @@ def _look(texts: Iterable[str]) -> list[str]:
 
 def _json_faults(text: str) -> list[str]:
     try:
-        content = json.loads(text)
+        content = strict_json.loads(text.encode())
     except ValueError:
         return ["it is not JSON"]
     return [f"it holds {key!r}" for key in _keys(content) if _is_private_key(key)]
@@ -164,18 +166,22 @@ def _is_private_key(key: str) -> bool:
 
 
 def _keys(value: Any) -> Iterator[str]:
-    if isinstance(value, Mapping):
-        for key, inner in value.items():
-            yield str(key)
-            yield from _keys(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _keys(inner)
+    left = [value]
+    while left:
+        match left.pop():
+            case dict(inner):
+                pairs = cast("dict[str, Any]", inner)
+                yield from pairs
+                left += pairs.values()
+            case list(inner):
+                left += cast("list[Any]", inner)
+            case _:
+                pass
 
 
 def _envelope_texts(text: str) -> tuple[list[str], list[str]]:
     try:
-        payload = base64.b64decode(json.loads(text)["payload"]).decode()
+        payload = base64.b64decode(strict_json.loads(text.encode())["payload"]).decode()
     except (ValueError, KeyError, TypeError, binascii.Error):
         return ["it is not an envelope"], [text]
     return [], [payload]
