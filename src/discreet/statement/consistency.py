@@ -10,7 +10,9 @@ from typing import Any, cast
 
 from discreet.accounting import Event, epsilon_of_runs, event_from_json, make_accountant
 from discreet.config import MechanismConfig
+from discreet.errors import DiscreetError
 from discreet.statement.figures import assumed_sampling, figures_of
+from discreet.statement.plausibility import plausibility_faults
 from discreet.statement.record import ADVERSARY, FLOATING_POINT, OUTPUTS, mechanism_of
 from discreet.statement.schema import PrivacyRecord
 
@@ -37,12 +39,27 @@ def examine(record: PrivacyRecord) -> Findings:
     found = Findings()
     try:
         mechanism = mechanism_of(record)
-        accountant = mechanism.make_accountant()
+        mechanism.make_accountant()
     except ValueError as error:
         found.faults.append(f"its settings are not those of any run ({_first_line(error)})")
         return found
     events = [event_from_json(event) for event in record.events]
     found.faults += _plain_faults(record, mechanism, events)
+    found.faults += plausibility_faults(record)
+    if assumed_sampling(mechanism, events) is None:
+        found.faults.append("events: they are not those of the mechanism on record")
+        return found  # events of no run may cost any time
+    try:
+        _work_out(record, mechanism, events, found)
+    except (DiscreetError, ArithmeticError) as error:
+        found.faults.append(f"events: there is no ε of them ({_first_line(error)})")
+    return found
+
+
+def _work_out(
+    record: PrivacyRecord, mechanism: MechanismConfig, events: Sequence[Event], found: Findings
+) -> None:
+    accountant = mechanism.make_accountant()
     tolerance = _SAME * 1000
     if accountant.version != record.accountant.version:
         tolerance = _OTHER_VERSION
@@ -54,13 +71,12 @@ def examine(record: PrivacyRecord) -> Findings:
     stated = _number(record.claim.epsilon)
     if not _close(stated, epsilon, tolerance):
         found.faults.append(f"claim.epsilon: states {stated:.6g}, the events give {epsilon:.6g}")
-        return found  # all other figures hang on it
+        return  # all other figures hang on it
     expected = figures_of(mechanism, events, epsilon=stated).model_dump(mode="json")
     found.faults += _differences(
         record.figures.model_dump(mode="json"), expected, "figures", tolerance
     )
     found.faults += _spending_faults(record, tolerance)
-    return found
 
 
 def _plain_faults(
@@ -91,10 +107,10 @@ def _plain_faults(
             yield f"{where}: states {stated:.6g}, it has to be {true:.6g}"
     if not steps.executed <= steps.charged <= steps.planned:
         yield "steps: more were executed than charged, or charged than planned"
+    if steps.executed < steps.charged and not (steps.executed and steps.resumes):
+        yield "steps: only a run that went on after an interruption has lost steps, and not all"
     if sampling.assumed != assumed or sampling.match != (assumed == sampling.used):
         yield f"sampling: the events are those of {assumed or 'no known sampling'}"
-    if assumed is None:
-        yield "events: they are not those of the mechanism on record"
     reasons = record.claim.reasons_against
     sound = sampling.match and record.claim.epsilon is not None and record.random_source.secure
     if record.claim_valid != (not reasons) or (record.claim_valid and not sound):
@@ -115,6 +131,11 @@ def _spending_faults(record: PrivacyRecord, tolerance: float) -> Iterator[str]:
     stated = _number(spent.total)
     if spent.unprotected_runs > spent.runs or spent.runs < 1:
         yield "spent.runs: fewer than this one, or than those without protection"
+    protected = spent.runs - spent.unprotected_runs
+    charged = sum(event_from_json(event).steps for event in spent.events)
+    alone = record.claim_valid and protected == 1
+    if charged < protected or (alone and charged != record.steps.charged):
+        yield f"spent.runs: {protected} protected runs, and their events have {charged} steps"
     if spent.run != record.claim.epsilon:
         yield "spent.run: it is another than the claim's"
     if spent.delta != record.claim.delta:

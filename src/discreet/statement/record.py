@@ -6,13 +6,15 @@ import math
 import platform
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import Any, cast
 
 from discreet.accounting import Event
 from discreet.config import MechanismConfig
 from discreet.ledger import Spent
 from discreet.randomness import RandomSource
 from discreet.statement import schema
+from discreet.statement.composing import listed
+from discreet.statement.evidence import CHECK_FAILED, REFUTED, read_audit, read_check, refutes
 from discreet.statement.figures import assumed_sampling, figures_of, finite
 from discreet.statement.schema import (
     AccountantFacts,
@@ -34,7 +36,7 @@ from discreet.statement.schema import (
     ValidationData,
 )
 
-__all__ = ["PrivacyRecord", "make_record", "mechanism_of"]
+__all__ = ["PrivacyRecord", "make_record", "mechanism_of", "warnings_of", "with_audit"]
 
 _PACKAGES = ("discreet", "torch", "ultralytics", "dp-accounting", "opacus", "numpy", "randomgen")
 
@@ -114,7 +116,11 @@ def make_record(
         against.append("the noise does not bound ε")
     if assumed != mechanism.sampling:
         against.append("the sampling that ran is not the sampling that was accounted")
-    return PrivacyRecord(
+    checked = read_check(check)
+    if checked is not None and not checked.passed:
+        against.append(CHECK_FAILED)
+    total = listed(total, events, accountant)
+    record = PrivacyRecord(
         claim_valid=not against,
         purpose="audit" if canaries else "release",
         claim=Claim(epsilon=finite(epsilon), delta=mechanism.delta, reasons_against=tuple(against)),
@@ -163,17 +169,58 @@ def make_record(
         floating_point=FLOATING_POINT,
         training=training,
         configuration={key: _setting(value) for key, value in configuration.items()},
-        metrics=None if metrics is None else dict(metrics),
-        check=None if check is None else dict(check),
-        audit=None if audit is None else dict(audit),
+        metrics=None if metrics is None else cast(Any, dict(metrics)),
+        check=checked,
+        audit=None,
         weights=None,
         signer=None,
-        warnings=tuple(_warnings(mechanism, events, total, executed_steps, canaries=canaries)),
+        warnings=(),
         software=Software(python=platform.python_version(), packages=_versions()),
         hardware=Hardware(
             system=platform.system(), machine=platform.machine(), accelerator=accelerator
         ),
     )
+    record = record.model_copy(update={"warnings": tuple(warnings_of(record))})
+    return record if audit is None else with_audit(record, audit)
+
+
+def with_audit(record: PrivacyRecord, audit: Mapping[str, Any]) -> PrivacyRecord:
+    """The record with the result of an audit, which may be a reason against the claim.
+
+    Args:
+        record: A run with canaries.
+        audit: The result, as `AuditResult.to_json` gives it.
+    """
+    found = read_audit(audit)
+    against = [why for why in record.claim.reasons_against if why != REFUTED]
+    if refutes(found):
+        against.append(REFUTED)
+    claim = record.claim.model_copy(update={"reasons_against": tuple(against)})
+    return record.model_copy(update={"audit": found, "claim": claim, "claim_valid": not against})
+
+
+def warnings_of(record: PrivacyRecord) -> list[str]:
+    """What its reader should know, as follows from the rest of a record."""
+    warnings: list[str] = []
+    if record.purpose == "audit":
+        warnings.append(
+            "planted canaries are among the training images: these weights are for auditing only"
+        )
+    unprotected = record.spent.unprotected_runs
+    if unprotected:
+        warnings.append(
+            f"{unprotected} earlier or present runs on these images had no protection "
+            "at all: what became public of them is not bounded by any ε"
+        )
+    charged, executed = record.steps.charged, record.steps.executed
+    if executed < charged:
+        warnings.append(
+            f"{charged - executed} of {charged} charged steps are not in the weights: they were "
+            "lost in a crash and stay charged"
+        )
+    if record.claim.delta >= 1 / record.data.training.units:
+        warnings.append("δ is not below 1/n: publishing one image in the open would satisfy it")
+    return warnings
 
 
 def mechanism_of(record: PrivacyRecord) -> MechanismConfig:
@@ -217,35 +264,6 @@ def _mechanism(mechanism: MechanismConfig) -> Mechanism:
         noise_standard_deviation_of_last_step=last * sensitivity,
         normaliser=mechanism.expected_batch_size,
     )
-
-
-def _warnings(
-    mechanism: MechanismConfig,
-    events: Sequence[Event],
-    total: Spent,
-    executed: int,
-    *,
-    canaries: bool,
-) -> list[str]:
-    warnings: list[str] = []
-    if canaries:
-        warnings.append(
-            "planted canaries are among the training images: these weights are for auditing only"
-        )
-    if total.unprotected_runs:
-        warnings.append(
-            f"{total.unprotected_runs} earlier or present runs on these images had no protection "
-            "at all: what became public of them is not bounded by any ε"
-        )
-    charged = sum(event.steps for event in events)
-    if executed < charged:
-        warnings.append(
-            f"{charged - executed} of {charged} charged steps are not in the weights: they were "
-            "lost in a crash and stay charged"
-        )
-    if mechanism.delta >= 1 / mechanism.population:
-        warnings.append("δ is not below 1/n: publishing one image in the open would satisfy it")
-    return warnings
 
 
 def _as_json(event: Event) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The form of `privacy.json`, version 2.0: what a record may say, field by field.
+"""The form of `privacy.json`, version 2.1: what a record may say, field by field.
 
 Every field is public by configuration, or an output of the mechanism. There is no field for a
 path, a file name, a seed, a training loss, a drawn batch size or a digest of an image. The form
@@ -12,23 +12,30 @@ from collections.abc import Mapping
 from importlib import resources
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
+from pydantic import AfterValidator, Field, JsonValue
 
 from discreet.accounting import AccountantName, event_from_json
 from discreet.config import ClippingName, NoiseSchedule, SamplingName
 from discreet.errors import AccountingError
 from discreet.privacy import NeighboringRelation, PrivacyUnit
+from discreet.statement.evidence import Audit, Check
+from discreet.statement.part import (
+    Count,
+    CountFromOne,
+    Delta,
+    NonNegative,
+    Part,
+    Positive,
+    Share,
+    Words,
+)
 
-SCHEMA_VERSION = "2.0"
+SCHEMA_VERSION = "2.1"
 SCHEMA_FILE = "privacy.schema.json"
 
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-Share = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
-NonNegative = Annotated[float, Field(ge=0)]
-Delta = Annotated[float, Field(gt=0, lt=1)]
-Count = Annotated[int, Field(ge=0)]
-CountFromOne = Annotated[int, Field(ge=1)]
+_MOST_EVENTS = 400
+"""Entries of a list of events: each costs a verifier some hundredths of a second."""
 
 
 def _known_event(event: dict[str, JsonValue]) -> dict[str, JsonValue]:
@@ -43,34 +50,26 @@ EventRecord = Annotated[dict[str, JsonValue], AfterValidator(_known_event)]
 """One event as `discreet.accounting.Event.to_json` writes it."""
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(
-        frozen=True,
-        strict=True,
-        extra="forbid",
-        allow_inf_nan=False,
-        # The shipped schema explains each field in the words of these classes.
-        use_attribute_docstrings=True,
-    )
+Events = Annotated[tuple[EventRecord, ...], Field(max_length=_MOST_EVENTS)]
 
 
-class Claim(_Part):
+class Claim(Part):
     """The guarantee, in one place."""
 
     epsilon: NonNegative | None
     """ε over all charged steps; null where there is no bound."""
     delta: Delta
     """δ at which it holds."""
-    reasons_against: tuple[str, ...]
+    reasons_against: tuple[Words, ...]
     """Why the run is not private; empty where it is."""
 
 
-class Unit(_Part):
+class Unit(Part):
     """Whose presence the guarantee hides."""
 
     kind: PrivacyUnit
     """What one record is."""
-    grouping_key: str | None
+    grouping_key: Words | None
     """What the images of one unit have in common; null where each image is its own unit."""
     max_images_per_unit: CountFromOne | None
     """Images of one unit that a step looks at, at most; null where a unit is one image."""
@@ -78,7 +77,7 @@ class Unit(_Part):
     """Which two data sets are hard to tell apart."""
 
 
-class Adversary(_Part):
+class Adversary(Part):
     """Against whom the guarantee holds."""
 
     sees: tuple[str, ...]
@@ -87,7 +86,7 @@ class Adversary(_Part):
     """What the guarantee needs to stay hidden."""
 
 
-class Outputs(_Part):
+class Outputs(Part):
     """What the guarantee speaks of."""
 
     covered: tuple[str, ...]
@@ -96,7 +95,7 @@ class Outputs(_Part):
     """What is published, or may be seen, without it."""
 
 
-class TrainingData(_Part):
+class TrainingData(Part):
     """The private images."""
 
     access: Literal["private"]
@@ -107,7 +106,7 @@ class TrainingData(_Part):
     """n is published, and not protected: it sets the sample rate."""
 
 
-class ValidationData(_Part):
+class ValidationData(Part):
     """The validation images."""
 
     access: Literal["public", "private", "none"]
@@ -116,7 +115,7 @@ class ValidationData(_Part):
     """Whether metrics on them are in this record."""
 
 
-class PretrainingData(_Part):
+class PretrainingData(Part):
     """What the weights were before the run."""
 
     access: Literal["public", "none"]
@@ -125,7 +124,7 @@ class PretrainingData(_Part):
     """Digest of the file of weights; null where there was none."""
 
 
-class DataAccesses(_Part):
+class DataAccesses(Part):
     """All data that the run read."""
 
     training: TrainingData
@@ -133,7 +132,7 @@ class DataAccesses(_Part):
     pretraining: PretrainingData
 
 
-class Mechanism(_Part):
+class Mechanism(Part):
     """What was done to each step's sum of gradients."""
 
     name: Literal["DP-SGD"]
@@ -160,7 +159,7 @@ class Mechanism(_Part):
     """What the noisy sum is divided by: the expected batch size, never the drawn one."""
 
 
-class Sampling(_Part):
+class Sampling(Part):
     """How the units of a step were drawn."""
 
     used: SamplingName
@@ -177,7 +176,7 @@ class Sampling(_Part):
     """Cap on the drawn units of truncated Poisson sampling."""
 
 
-class Steps(_Part):
+class Steps(Part):
     """Steps of the run."""
 
     planned: Count
@@ -189,15 +188,15 @@ class Steps(_Part):
     """How often the run went on after an interruption."""
 
 
-class AccountantFacts(_Part):
+class AccountantFacts(Part):
     """Who computed ε."""
 
     name: AccountantName
-    version: str
+    version: Words
     """Library and version."""
 
 
-class EpsilonAtDelta(_Part):
+class EpsilonAtDelta(Part):
     """One point of the privacy curve."""
 
     delta: Delta
@@ -205,14 +204,14 @@ class EpsilonAtDelta(_Part):
     """Null where there is no bound, or the accountant has none at this δ."""
 
 
-class DeltaAtEpsilon(_Part):
+class DeltaAtEpsilon(Part):
     """One point of the privacy profile."""
 
     epsilon: NonNegative
     delta: Share
 
 
-class GroupGuarantee(_Part):
+class GroupGuarantee(Part):
     """The guarantee for several units at once, such as all images of one person."""
 
     size: CountFromOne
@@ -221,7 +220,7 @@ class GroupGuarantee(_Part):
     """ε at the claim's δ, an upper bound; null where there is none."""
 
 
-class GaussianDp(_Part):
+class GaussianDp(Part):
     """The same guarantee as that of one Gaussian mechanism (Dong et al. 2022), always by PLD."""
 
     mu: NonNegative
@@ -232,14 +231,14 @@ class GaussianDp(_Part):
     """How much μ exaggerates; under 0.01 it stands for the whole curve (Gomez et al. 2025)."""
 
 
-class TruePositiveRate(_Part):
+class TruePositiveRate(Part):
     """How many members an attacker finds at a given rate of false alarms."""
 
     false_positive_rate: Share
     at_most: Share
 
 
-class AttackBounds(_Part):
+class AttackBounds(Part):
     """The most that any attacker can do who asks whether one given unit was used."""
 
     balanced_accuracy: Share
@@ -247,7 +246,7 @@ class AttackBounds(_Part):
     true_positive_rates: tuple[TruePositiveRate, ...]
 
 
-class Figures(_Part):
+class Figures(Part):
     """All that follows from the events, the accountant and δ."""
 
     epsilon_at_delta: tuple[EpsilonAtDelta, ...]
@@ -262,7 +261,7 @@ class Figures(_Part):
     groups: tuple[GroupGuarantee, ...]
 
 
-class Spending(_Part):
+class Spending(Part):
     """What was spent of the most charged image, by the ledger of its data set."""
 
     run: NonNegative | None
@@ -274,53 +273,54 @@ class Spending(_Part):
     """Runs that charged that image, this one among them: tuning runs count like any other."""
     unprotected_runs: Count
     """Those of them that had no guarantee."""
-    events: tuple[EventRecord, ...]
+    events: Events
     """All that ran on it, without the unprotected runs."""
 
 
-class RandomSource(_Part):
+class RandomSource(Part):
     """Where noise and sampling come from."""
 
-    description: str
+    description: Words
     secure: bool
     """Whether nobody without the process's memory can predict it."""
 
 
-class Training(_Part):
+class Training(Part):
     """What was trained."""
 
-    trainable: str
-    trained_parameters: Count
-    norm: str
-    """How normalisation is kept from mixing images."""
-    engine: str
+    trainable: Words
+    """Parts of the model, joined by +."""
+    trained_parameters: CountFromOne
+    norm: Literal["frozen", "group"]
+    """How normalisation is kept from mixing images: public statistics, or GroupNorm."""
+    engine: Literal["discreet", "opacus", "reference"]
     """What computed the gradients of single images."""
 
 
-class Weights(_Part):
+class Weights(Part):
     """The released weights, beside this record."""
 
     file: str
     sha256: Sha256
 
 
-class Software(_Part):
+class Software(Part):
     """Versions of what the guarantee rests on."""
 
-    python: str
-    packages: dict[str, str]
+    python: Words
+    packages: dict[Words, Words]
 
 
-class Hardware(_Part):
+class Hardware(Part):
     """The kind of machine, no more."""
 
-    system: str
-    machine: str
-    accelerator: str | None
+    system: Words
+    machine: Words
+    accelerator: Words | None
     """Model of the GPU; null where the run used the CPU."""
 
 
-class Signer(_Part):
+class Signer(Part):
     """Whose key signs the release."""
 
     algorithm: Literal["ed25519"]
@@ -329,13 +329,13 @@ class Signer(_Part):
     """32 bytes, hexadecimal."""
 
 
-Setting = bool | int | float | str | None
+Setting = bool | int | float | Words | None
 
 
-class PrivacyRecord(_Part):
+class PrivacyRecord(Part):
     """Everything that a stranger needs to recompute and to judge the claim."""
 
-    schema_version: Literal["2.0"] = SCHEMA_VERSION
+    schema_version: Literal["2.1"] = SCHEMA_VERSION
     claim_valid: bool
     """Whether the run was private, as accounted."""
     purpose: Literal["release", "audit"]
@@ -348,7 +348,7 @@ class PrivacyRecord(_Part):
     mechanism: Mechanism
     sampling: Sampling
     steps: Steps
-    events: tuple[EventRecord, ...]
+    events: Events
     """All that ran, as it was charged: ε follows from these."""
     accountant: AccountantFacts
     figures: Figures
@@ -358,18 +358,19 @@ class PrivacyRecord(_Part):
     """What holds of exact numbers and is only nearly true of a computer's."""
     training: Training
     configuration: dict[str, Setting | tuple[Setting, ...]]
-    """The other public settings: no path, no name, no seed."""
-    metrics: dict[str, Share] | None
+    """The other public settings, of a closed list: no path, no name, no seed."""
+    metrics: dict[Literal["precision", "recall", "map50", "map50_95"], Share] | None
     """Detection metrics on public validation images; null where there are none."""
-    check: dict[str, JsonValue] | None
-    """What the check of the wiring found; null where none was made."""
-    audit: dict[str, JsonValue] | None
+    check: Check | None
+    """What the check of the training step found; null where none was made."""
+    audit: Audit | None
     """What an audit found; null where none was made."""
     weights: Weights | None
     """Null only until they are written."""
     signer: Signer | None
     """Null where the release is not signed."""
-    warnings: tuple[str, ...]
+    warnings: tuple[Words, ...]
+    """What follows for the reader from the rest of the record, in this program's words."""
     software: Software
     hardware: Hardware
 

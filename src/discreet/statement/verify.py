@@ -21,7 +21,7 @@ from discreet.statement.archive import architecture_name, read_weights, summary_
 from discreet.statement.consistency import examine
 from discreet.statement.files import ENVELOPE, LARGEST, RECORD, RELEASED, REPORT, WEIGHTS
 from discreet.statement.page import render
-from discreet.statement.record import mechanism_of
+from discreet.statement.record import mechanism_of, warnings_of
 from discreet.statement.report.repeating import report_faults
 from discreet.statement.scan import scan_release
 from discreet.statement.schema import PrivacyRecord, Signer
@@ -225,4 +225,4 @@ def _what_to_know(record: PrivacyRecord, *, known: bool | None) -> list[str]:
         notices.append(f"the run is NOT PRIVATE: {'; '.join(record.claim.reasons_against)}")
     if record.purpose == "audit":
         notices.append("the weights are for auditing only")
-    return [*notices, *record.warnings]
+    return [*notices, *warnings_of(record)]

@@ -29,7 +29,7 @@ from discreet.errors import ConfigurationError
 from discreet.gradients import GradientEngine
 from discreet.randomness import make_source
 from discreet.result import TrainingResult
-from discreet.statement.record import PrivacyRecord
+from discreet.statement.record import PrivacyRecord, with_audit
 from discreet.storage import write_json
 from discreet.terminal import Reporter
 from discreet.yolo.dataset import StepParts
@@ -269,7 +269,7 @@ class AuditedTrainer(PrivateDetectionTrainer):
         )
         write_json(self.internal / "audit.json", self.audit.to_json())
         (self.reporter.warning if self.audit.refuted else self.reporter.notice)(self.audit.verdict)
-        return record.model_copy(update={"audit": self.audit.to_json()})
+        return with_audit(record, self.audit.to_json())
 
 
 class _WithCanaries:
