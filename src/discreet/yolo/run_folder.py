@@ -61,6 +61,8 @@ class RunFolder:
         )
         internal = root / "internal"
         make_folder(internal)
+        with suppress(OSError):  # of a folder that another user made, what is in it is theirs
+            internal.chmod(0o700)  # whatever the permissions of what others write there
         lock = lock_folder(internal)
         resumes = count_resumes(internal, resumed=prepared.resumed is not None)
         folder = cls(root=root, resumes=resumes, unlock=lock.close)
