@@ -223,6 +223,4 @@ def _what_to_know(record: PrivacyRecord, *, known: bool | None) -> list[str]:
         )
     if not record.claim_valid:
         notices.append(f"the run is NOT PRIVATE: {'; '.join(record.claim.reasons_against)}")
-    if record.purpose == "audit":
-        notices.append("the weights are for auditing only")
     return [*notices, *warnings_of(record)]
