@@ -50,7 +50,7 @@ def check_trainer(
         real: Use the user's images for the step; stand-ins otherwise.
         without: Names of probes to leave out.
     """
-    with _unlogged(trainer):
+    with _without_memory(trainer):
         return run_checks(
             subject_of(trainer, real=real),
             full=full,
@@ -163,13 +163,14 @@ class _NoJournal:
 
 
 @contextmanager
-def _unlogged(trainer: PrivateDetectionTrainer) -> Generator[None]:
-    journal = trainer.journal
+def _without_memory(trainer: PrivateDetectionTrainer) -> Generator[None]:
+    journal, front = trainer.journal, trainer.front
     trainer.journal = cast(Any, _NoJournal())
+    trainer.front = None  # remembered features would hide that frozen layers mix images
     try:
         yield
     finally:
-        trainer.journal = journal
+        trainer.journal, trainer.front = journal, front
 
 
 # ---- batches ----

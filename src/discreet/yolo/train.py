@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, cast
 
+import psutil
 import torch
 from torch import Tensor, nn
 from ultralytics.models.yolo.detect import DetectionTrainer
@@ -38,6 +39,7 @@ from discreet.yolo import _compat, finishing, release
 from discreet.yolo.checkpoint import CHECKPOINT, Checkpoint
 from discreet.yolo.class_features import standardise_classes
 from discreet.yolo.dataset import MicroBatches, RecordDataset, StepParts, describe
+from discreet.yolo.frozen import FrozenFront
 from discreet.yolo.journal import StepJournal
 from discreet.yolo.loss import PerImageLoss
 from discreet.yolo.microbatch import automatic_size, halves
@@ -226,10 +228,23 @@ class PrivateDetectionTrainer(DetectionTrainer):
         self._restore()
         self.source = make_source(self.prepared.privacy.insecure_seed)
         self.amp = self.args.amp == "bf16"
+        self.front = self._frozen_front()
         self.ema = None
         self.tloss, self.loss_items, self.metrics = {}, {}, {}
         self._announce()
         self.run_callbacks("on_pretrain_routine_end")
+
+    def _frozen_front(self) -> FrozenFront | None:
+        memory = min(
+            self.prepared.performance.feature_memory, psutil.virtual_memory().available // 4
+        )
+        return FrozenFront.of(
+            cast(Any, self.model),
+            self.parameters,
+            settings=vars(self.args),
+            device=self.device,
+            memory=0 if self.amp else memory,
+        )
 
     def make_clipping(self, max_grad_norm: float) -> Clipping:
         """The run's clipping rule at another max grad norm."""
@@ -394,6 +409,7 @@ class PrivateDetectionTrainer(DetectionTrainer):
         )
 
     def _gradients_of(self, engine: GradientEngine, batch: dict[str, Any]) -> Any:
+        pixels = batch["img"]
         batch = self.preprocess_batch(dict(batch))  # it writes into what it is given
         views = int(batch.get("views", 1))
         units = _views_together(len(batch["img"]), views, self.device) if views > 1 else None
@@ -402,13 +418,18 @@ class PrivateDetectionTrainer(DetectionTrainer):
         def losses() -> Tensor:  # an engine may ask twice
             nonlocal terms
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.amp):
-                predictions = self.model(batch["img"])
+                predictions = self._predict(batch["img"], pixels)
             terms = self.per_image_loss(predictions, batch)
             return terms.sum(1) / views  # an image's loss is the mean over its views
 
         gradients = engine.per_example_gradients(losses, units)
         self.journal.add_losses(terms.detach())
         return gradients
+
+    def _predict(self, images: Tensor, pixels: Tensor) -> Any:
+        if self.front is not None:
+            return self.front.predict(images, pixels=pixels)
+        return self.model(images)
 
     def _charge(self, event: Event) -> None:
         assert self.accounts is not None
