@@ -191,7 +191,6 @@ def test_what_ties_images_together_is_off_by_default() -> None:
         "distill_model": None,
         "split": "val",
         "compile": False,
-        "warmup_epochs": 0.0,
     }
     assert {name: overrides.get(name, "absent") for name in off} == off
     assert overrides == neutral_values()

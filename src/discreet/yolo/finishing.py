@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from copy import deepcopy
-from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from torch import nn
@@ -20,7 +19,6 @@ from discreet.tracking import public_run
 from discreet.yolo import release
 from discreet.yolo.evaluate import evaluate
 from discreet.yolo.figures import validation_figures
-from discreet.yolo.optimizer import learning_rate_factor
 
 if TYPE_CHECKING:
     from discreet.yolo.train import PrivateDetectionTrainer
@@ -82,15 +80,14 @@ def _track(trainer: PrivateDetectionTrainer, record: PrivacyRecord) -> None:
     """Tell trackers; the release is made, so that their failure costs nothing."""
     if not trainer.trackers:
         return
-    plan, args = trainer.plan, trainer.args
+    plan = trainer.plan
     epsilons = {plan.last_step_of(e): value for e, value in plan.epsilon_by_epoch().items()}
-    rate = partial(
-        learning_rate_factor, steps=plan.mechanism.steps, final=args.lrf, cosine=args.cos_lr
-    )
     run = public_run(
         record,
         epsilons=epsilons,
-        learning_rates={step: args.lr0 * rate(step) for step in epsilons},
+        learning_rates={
+            step: trainer.args.lr0 * trainer.learning_rate_factor(step) for step in epsilons
+        },
     )
     for name, tracker in trainer.trackers.items():
         try:

@@ -17,7 +17,10 @@ from torch import Tensor, nn
 from ultralytics.nn.tasks import DetectionModel, RTDETRDetectionModel
 
 # With any of these on, an image hardly ever looks the same twice.
-_ENDLESS = ("hsv_h", "hsv_s", "hsv_v", "degrees", "translate", "scale", "shear", "perspective")
+_ENDLESS = (
+    *("hsv_h", "hsv_s", "hsv_v", "degrees", "translate", "scale", "shear", "perspective"),
+    *("mosaic", "mixup"),
+)
 
 
 class FrozenFront:

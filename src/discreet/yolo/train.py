@@ -438,13 +438,20 @@ class PrivateDetectionTrainer(DetectionTrainer):
 
     # ---- telling, keeping, finishing ----
 
-    def _set_learning_rate(self, step: int) -> None:
-        factor = learning_rate_factor(
+    def learning_rate_factor(self, step: int) -> float:
+        """Factor on the initial learning rate in the `step`-th step, from 1."""
+        mechanism = self.plan.mechanism
+        steps_per_epoch = mechanism.population / mechanism.expected_batch_size
+        return learning_rate_factor(
             step,
-            steps=self.plan.mechanism.steps,
+            steps=mechanism.steps,
             final=self.args.lrf,
             cosine=self.args.cos_lr,
+            warmup=self.args.warmup_epochs * steps_per_epoch,
         )
+
+    def _set_learning_rate(self, step: int) -> None:
+        factor = self.learning_rate_factor(step)
         for group in self.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * factor
         self.lr = {f"lr/pg{i}": g["lr"] for i, g in enumerate(self.optimizer.param_groups)}
