@@ -15,6 +15,7 @@ import traceback
 from collections.abc import Sequence
 
 from discreet.cli.grammar import to_pairs
+from discreet.cli.launching import devices_asked, start_processes
 from discreet.cli.mode import Call, Facts
 from discreet.cli.modes import HELP, find_mode
 from discreet.cli.output import (
@@ -30,7 +31,8 @@ from discreet.cli.output import (
     say_error,
     write_json,
 )
-from discreet.errors import DiscreetError
+from discreet.errors import ConfigurationError, DiscreetError
+from discreet.launched import place_of_process
 from discreet.terminal import RichReporter, printable
 
 ALIASES = {"--help": "help", "-h": "help", "--version": "version", "-V": "version"}
@@ -46,6 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit status.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    if (processes := devices_asked(words)) > 1:
+        return start_processes(words, count=processes)
     words, as_json = _take_switch(words, "json")
     words, debug = _take_switch(words, "debug")
     debug = debug or os.environ.get("DISCREET_DEBUG", "") not in ("", "0")
@@ -86,16 +90,19 @@ def _take_switch(words: Sequence[str], name: str) -> tuple[list[str], bool]:
 
 def _guarded(words: Sequence[str], *, as_json: bool, debug: bool) -> tuple[int, Facts]:
     """Run, and turn exceptions into an exit status and facts."""
+    speaks = place_of_process().local_rank == 0  # for all processes of its host: they fail together
     try:
         return OK, _run(words, as_json=as_json)
     except DiscreetError as error:
         if debug:
             say_error("".join(traceback.format_exception(error)))
-        say_error(f"error: {error}")
+        if speaks:
+            say_error(f"error: {error}")
         return MENDABLE, error_facts(error)
     except KeyboardInterrupt as error:
         hint = " ".join(filter(None, [str(error), hint_of(error)]))
-        say_error(f"interrupted{f': {hint}' if hint else ''}")
+        if speaks:
+            say_error(f"interrupted{f': {hint}' if hint else ''}")
         return INTERRUPTED, error_facts(error)
     except BrokenPipeError:
         raise
@@ -111,6 +118,12 @@ def _guarded(words: Sequence[str], *, as_json: bool, debug: bool) -> tuple[int, 
 def _run(words: Sequence[str], *, as_json: bool) -> Facts:
     first, *rest = words or ["help"]
     mode = find_mode(ALIASES.get(first, first))
+    if place_of_process().size > 1 and not mode.takes_team:
+        raise ConfigurationError(
+            "runs in one process",
+            where=mode.name,
+            do="Start it without torchrun: only train is shared among processes.",
+        )
     if "--help" in rest or "-h" in rest:
         mode, rest = HELP, [mode.name]
     word = rest.pop(0) if mode.takes_word and rest and _is_bare(rest[0]) else None

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import mkdtemp
 
 from discreet.storage import lock_folder, make_folder, write_text
 from discreet.yolo.checkpoint import claim_run_folder
@@ -42,6 +43,16 @@ class RunFolder:
     def release(self) -> Path:
         """Weights and statement, made whole at the end of the run."""
         return self.root / "release"
+
+    @classmethod
+    def of_follower(cls, prepared: PreparedRun) -> RunFolder:
+        """No folder: a process that does not lead its team writes nothing.
+
+        What Ultralytics insists to write goes with a temporary one.
+        """
+        root = Path(mkdtemp(prefix="discreet-"))
+        make_folder(root / "internal")
+        return cls(root=root, resumes=int(prepared.resumed is not None), unlock=lambda: None)
 
     @classmethod
     def begin(cls, prepared: PreparedRun) -> RunFolder:
