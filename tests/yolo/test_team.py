@@ -167,7 +167,9 @@ def test_a_killed_process_ends_all_uncharges_nothing_and_the_run_goes_on(
     steps = result.record.steps
     assert steps.charged == steps.planned == 40
     assert steps.resumes == 3
-    assert steps.executed == int(visible) <= 40
+    # What the leader had not saved when it was killed is lost, and stays charged.
+    assert steps.executed <= int(visible) <= 40
+    assert victim == 0 or steps.executed == int(visible)
     assert charged(project, ledger) == (40, 40)
 
 
