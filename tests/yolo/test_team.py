@@ -18,9 +18,13 @@ import torch
 from ultralytics import YOLO
 
 from discreet import PrivateDetectionTrainer, PrivateYOLO
+from discreet.cli.launching import devices_asked
+from discreet.distributed import ProcessGroup
 from discreet.errors import ConfigurationError, TeamError
+from discreet.launched import Place
 from discreet.ledger import RunLedger
 from discreet.result import TrainingResult
+from discreet.yolo.preparation import device_of
 from tests.team import Member, start_team
 from tests.yolo.conftest import ARCHITECTURE, IMGSZ
 from tests.yolo.test_faults import Visible, charged, wait_for
@@ -130,6 +134,67 @@ def test_what_one_process_cannot_read_no_process_trains_on(given: dict[str, Any]
         assert isinstance(error, ConfigurationError | ValueError)
         assert "in process 2 of 2" in str(error) or "absent.yaml" in str(error)
     assert not list((tmp_path / "runs").glob("*"))
+
+
+def test_an_audit_is_of_one_process(given: dict[str, Any], tmp_path: Path):
+    from discreet.yolo.audit import AuditedTrainer
+
+    trainer = AuditedTrainer.__new__(AuditedTrainer)
+    trainer.team = ProcessGroup(Place(rank=1, size=2))
+    with pytest.raises(ConfigurationError, match="an audit runs in one process"):
+        trainer._prepare(given)
+
+
+@pytest.mark.parametrize(
+    ("devices", "place", "mine"),
+    [
+        (None, Place(), None),
+        ("cpu", Place(size=2, local_rank=1, local_size=2), "cpu"),
+        (["cpu", "cpu"], Place(size=2, local_rank=1, local_size=2), "cpu"),
+        ([3, 5], Place(size=2, rank=1, local_rank=1, local_size=2), 5),
+        (0, Place(size=2, rank=1), 0),  # one process a host
+    ],
+)
+def test_a_process_takes_the_device_of_its_number(devices: object, place: Place, mine: object):
+    assert device_of(devices, place) == mine
+
+
+@pytest.mark.parametrize(
+    ("devices", "place", "what"),
+    [
+        ([0, 1], Place(), "this is one process"),
+        ([0, 1, 2], Place(size=2, local_size=2), "3 devices are given, and 2 processes"),
+        (0, Place(size=2, local_size=2), "cannot share device 0"),
+    ],
+)
+def test_devices_that_do_not_fit_the_processes_are_refused(
+    devices: object, place: Place, what: str
+):
+    with pytest.raises(ConfigurationError, match=what):
+        device_of(devices, place)
+
+
+@pytest.mark.parametrize(
+    ("typed", "count"),
+    [
+        ("train device=0,1", 2),
+        ("train --device=0,1,2", 3),
+        ("train device=[0,1]", 2),
+        ("train device=0", 1),
+        ("train device=cpu,", 1),
+        ("train epsilon=8", 1),
+        ("check device=0,1", 1),
+        ("", 1),
+    ],
+)
+def test_several_devices_ask_for_as_many_processes(
+    typed: str, count: int, monkeypatch: pytest.MonkeyPatch
+):
+    assert devices_asked(typed.split()) == count
+    # Whoever is one of them starts no more.
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert devices_asked(typed.split()) == 1
 
 
 # ---- processes that die, hosts that are cut off ----

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import time
 import traceback
 from collections.abc import Sequence
 
@@ -35,6 +36,9 @@ from discreet.errors import ConfigurationError, DiscreetError
 from discreet.launched import place_of_process
 from discreet.terminal import RichReporter, printable
 
+# Seconds that a silent process ends after the one that speaks for it: a launcher ends all processes
+# as soon as one has failed.
+_FIRST_SPEAKS = 2.0
 ALIASES = {"--help": "help", "-h": "help", "--version": "version", "-V": "version"}
 
 
@@ -94,6 +98,8 @@ def _guarded(words: Sequence[str], *, as_json: bool, debug: bool) -> tuple[int, 
     try:
         return OK, _run(words, as_json=as_json)
     except DiscreetError as error:
+        if not speaks:
+            time.sleep(_FIRST_SPEAKS)
         if debug:
             say_error("".join(traceback.format_exception(error)))
         if speaks:

@@ -24,7 +24,7 @@ def devices_asked(words: Sequence[str]) -> int:
         return 1
     asked = [word.removeprefix("--") for word in words if word.startswith(("device=", "--device="))]
     devices = asked[-1].partition("=")[2].strip("[]()") if asked else ""
-    return len([device for device in devices.split(",") if device.strip()])
+    return max(1, len([device for device in devices.split(",") if device.strip()]))
 
 
 def start_processes(words: Sequence[str], *, count: int) -> int:
