@@ -138,7 +138,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.json:
             content = json.dumps({"machine": machine, **found}, indent=2)
             arguments.json.write_text(content + "\n", encoding="utf-8")
-    team.leave()
     return 0
 
 

@@ -297,6 +297,36 @@ def test_a_silent_process_stops_the_others_after_the_timeout(tmp_path: Path):
     second.kill()
 
 
+def fail_while_others_wait() -> None:
+    team = joined(2.0)
+    try:
+        with team.patiently():
+            if team.leads:
+                time.sleep(4)
+                raise DatasetError("bad labels", where="data.yaml")
+            team.told(None)
+    except Exception as error:
+        team.leave(error)
+        raise
+
+
+def test_what_the_leader_does_alone_may_take_longer_and_fail():
+    for error in in_team(fail_while_others_wait):
+        assert isinstance(error, DatasetError)
+
+
+def two_runs() -> list[list[Any]]:
+    shared = []
+    for _ in range(2):
+        team = joined()
+        shared.append(team.share(team.place.rank))
+    return shared
+
+
+def test_a_program_may_train_twice():
+    assert in_team(two_runs) == [[[0, 1], [0, 1]]] * 2
+
+
 def test_streams_of_a_key_are_the_same_wherever_they_are_made():
     for source in (SecureSource(), InsecureSource(5)):
         key = source.key()

@@ -30,8 +30,6 @@ def train(given: Mapping[str, Any], *, reporter: Reporter | None = None) -> Trai
 
     Raises:
         DiscreetError: Anything that is wrong, before anything is spent or written.
-        SystemExit: Of several processes under torchrun, in all but the first: what comes after
-            the training is done once.
     """
     return _train(given, callbacks={}, reporter=reporter)
 
@@ -273,8 +271,6 @@ class PrivateYOLO:
 
         Raises:
             DiscreetError: Anything that is wrong, before anything is spent or written.
-            SystemExit: Of several processes under torchrun, in all but the first: what comes
-                after the training is done once.
         """
         given = {"model": self.model, **arguments}
         return _train(given, callbacks=self._callbacks, reporter=reporter)
@@ -294,7 +290,5 @@ def _train(
         events[event].extend(functions)
     trainer = PrivateDetectionTrainer(overrides=given, _callbacks=events, reporter=reporter)
     trainer.train()
-    if not trainer.team.leads:
-        raise SystemExit(0)
     assert trainer.result is not None
     return trainer.result

@@ -61,7 +61,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if as_json:
             with reserved_stdout() as stdout:
                 status, facts = _guarded(words, as_json=True, debug=debug)
-                write_json(facts, stdout)
+                if place_of_process().rank == 0:
+                    write_json(facts, stdout)
         else:
             status, _ = _guarded(words, as_json=False, debug=debug)
             sys.stdout.flush()

@@ -73,7 +73,6 @@ def _status_of(error: object) -> int:
     name = signal.Signals(-failure.exitcode).name
     say_error(
         f"error: process {rank + 1} of the run was ended by {name}\n"
-        "  What was charged stays charged. Resume with: discreet train resume=True, or resume="
-        "FOLDER of the run."
+        "  what was charged stays charged; go on with discreet train resume=FOLDER"
     )
     return UNEXPECTED

@@ -34,13 +34,13 @@ class StepJournal:
     """Appends one line per step to a CSV file of the run's internal folder.
 
     Args:
-        path: The file; continued if present.
+        path: The file; continued if present. None where another process writes.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path | None) -> None:
         self._path = path
         self._losses: list[Tensor] = []
-        if not path.exists():
+        if path is not None and not path.exists():
             path.write_text(",".join(_COLUMNS) + "\n", encoding="utf-8")
 
     def take_losses(self) -> list[float]:
@@ -63,6 +63,7 @@ class StepJournal:
         seconds: float,
     ) -> None:
         """Write the step's line, with means over the drawn images of the summed `losses`."""
+        assert self._path is not None
         means = [term / max(report.units, 1) for term in losses]
         with self._path.open("a", newline="", encoding="utf-8") as stream:
             csv.writer(stream).writerow(

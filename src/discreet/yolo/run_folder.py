@@ -20,6 +20,10 @@ _NOT_PRIVATE = (
 )
 
 
+def _nothing() -> None:
+    pass
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunFolder:
     """A folder that is locked for one run.
@@ -46,13 +50,13 @@ class RunFolder:
 
     @classmethod
     def of_follower(cls, prepared: PreparedRun) -> RunFolder:
-        """No folder: a process that does not lead its team writes nothing.
+        """A temporary one, for what Ultralytics insists to write.
 
-        What Ultralytics insists to write goes with a temporary one.
+        Who does not lead a team of processes writes nothing.
         """
         root = Path(mkdtemp(prefix="discreet-"))
         make_folder(root / "internal")
-        return cls(root=root, resumes=int(prepared.resumed is not None), unlock=lambda: None)
+        return cls(root=root, resumes=int(prepared.resumed is not None), unlock=_nothing)
 
     @classmethod
     def begin(cls, prepared: PreparedRun) -> RunFolder:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, cast
 
@@ -120,6 +121,8 @@ class PrivateDetectionTrainer(DetectionTrainer):
             # Choosing a CPU, Ultralytics leaves one core idle: on two cores, half of them.
             torch.set_num_threads(threads)
             self.wdir.rmdir()  # made by Ultralytics, never used
+            if not leads:
+                self.folder.discard()
         except BaseException:
             self._leave_folder()
             raise
@@ -142,7 +145,7 @@ class PrivateDetectionTrainer(DetectionTrainer):
 
     def _leave_folder(self) -> None:
         """Let the run's folder go; take it away if nothing was spent in it."""
-        if self.team.leads and (self.prepared.resumed is not None or self.charged):
+        if self.prepared.resumed is not None or self.charged:
             self.folder.close()
             return
         if self.accounts is not None:
@@ -197,15 +200,14 @@ class PrivateDetectionTrainer(DetectionTrainer):
         except BaseException as error:
             self.team.leave(error)
             raise
-        self.team.leave()
 
     def _train_and_publish(self, started: float) -> None:
         try:
             self._setup_train()
             self.check = self._check_step()
             self._train_steps()
-            if self.team.leads:
-                finishing.finish(self, started=started)
+            with self.team.patiently():
+                self.result = self._finish(started)
         except (KeyboardInterrupt, TeamError) as end:
             if self.charged:
                 self._save_checkpoint()
@@ -217,6 +219,14 @@ class PrivateDetectionTrainer(DetectionTrainer):
             raise
         finally:
             self._leave_folder()
+
+    def _finish(self, started: float) -> TrainingResult:
+        if not self.team.leads:
+            return TrainingResult.from_json(self.team.told(None))
+        result = finishing.finish(self, started=started)
+        with suppress(TeamError):  # the run has ended well, whoever is gone by now
+            self.team.told(result.to_json())
+        return result
 
     def _check_step(self) -> CheckReport:
         from discreet.yolo.checking import require_passed  # it imports this module
@@ -251,7 +261,7 @@ class PrivateDetectionTrainer(DetectionTrainer):
         )
         self.clipping = self.make_clipping(self.plan.mechanism.max_grad_norm)
         self.accounts = self._open_accounts() if self.team.leads else None
-        self.journal = StepJournal(self.internal / "steps.csv")
+        self.journal = StepJournal(self.internal / "steps.csv" if self.team.leads else None)
         self._restore()
         self.source = make_source(self.prepared.privacy.insecure_seed)
         self.amp = self.args.amp == "bf16"

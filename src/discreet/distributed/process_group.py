@@ -1,27 +1,15 @@
-"""Processes that train together, on one host or on several: each computes, one leads.
-
-The leader alone holds what there must be one of: the noise, the ledger, the optimizer, the folder
-of the run. The others, its followers, add to its sums and take over its weights.
-
-    total     sums of clipped gradients  → the leader, un-noised
-    publish   the leader's weights       → all, after noise and charge
-    share     small facts                → all
-    told      a fact of the leader       → all
-
-What goes wrong in one process ends all of them: every exchange begins with a word from each,
-which may be an error, and whoever fails says so in the next exchange of the others. A process that
-is killed or cut off is noticed where a connection closes, or when the timeout is over.
-"""
+"""A team over torch's process group: what is sent, in which order, and what a failure does."""
 
 from __future__ import annotations
 
+import atexit
 import json
 import socket
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -29,118 +17,14 @@ from torch import Tensor
 
 from discreet import errors
 from discreet.clipping import ClippedSum
+from discreet.distributed.team import SOLO, Team
 from discreet.errors import DiscreetError, TeamError
 from discreet.launched import Place, place_of_process
 
 _SLOT = 1024  # bytes: what is shared in one round of messages, where it fits
 _BUCKET = 1 << 23  # numbers that travel at once: few messages, little memory
+_PATIENCE = timedelta(days=1)
 _START_AGAIN = "what was charged stays charged: start all processes again with resume=FOLDER"
-
-
-class Team(Protocol):
-    """The processes of a run, as one of them sees them."""
-
-    @property
-    def place(self) -> Place:
-        """Which of them this one is."""
-        ...
-
-    @property
-    def leads(self) -> bool:
-        """Whether this one is the leader."""
-        ...
-
-    def total(self, part: ClippedSum) -> ClippedSum:
-        """The sum of all parts of a draw, each of other units.
-
-        Args:
-            part: This process's; its tensors are used up.
-
-        Returns:
-            The whole sum for the leader; for followers its counts, without any tensors.
-
-        Raises:
-            TeamError: A process is lost, or clips to another bound.
-        """
-        ...
-
-    def publish(self, tensors: Iterable[Tensor], fact: Any) -> Any:
-        """Give all processes the leader's tensors, in place, and a fact beside them.
-
-        Args:
-            tensors: The same in every process, in shape and order.
-            fact: What JSON can hold; only the leader's counts.
-
-        Returns:
-            The leader's fact.
-
-        Raises:
-            TeamError: A process is lost.
-        """
-        ...
-
-    def share(self, fact: Any) -> list[Any]:
-        """Everyone's fact, of what JSON can hold, in the order of ranks.
-
-        Raises:
-            TeamError: A process is lost.
-        """
-        ...
-
-    def told(self, fact: Any) -> Any:
-        """The leader's fact, of what JSON can hold; that of the others is ignored.
-
-        Raises:
-            TeamError: A process is lost.
-        """
-        ...
-
-    def tell(self, error: Exception) -> None:
-        """Let an error of this process end the present exchange of the others.
-
-        They raise it too. Nothing happens if they know of it, or are gone.
-        """
-        ...
-
-    def leave(self, error: BaseException | None = None) -> None:
-        """End the membership, with the error that ends it; harmless when repeated.
-
-        A follower that fails waits for the leader to end first, who speaks for all.
-        """
-        ...
-
-
-class Solo:
-    """One process, which is all there are."""
-
-    place = Place()
-    leads = True
-
-    def total(self, part: ClippedSum) -> ClippedSum:
-        """The part is the whole."""
-        return part
-
-    def publish(self, tensors: Iterable[Tensor], fact: Any) -> Any:
-        """Nobody is there to publish to."""
-        del tensors
-        return fact
-
-    def share(self, fact: Any) -> list[Any]:
-        """The one fact."""
-        return [fact]
-
-    def told(self, fact: Any) -> Any:
-        """The one fact."""
-        return fact
-
-    def tell(self, error: Exception) -> None:
-        """Nobody is there to be told."""
-
-    def leave(self, error: BaseException | None = None) -> None:
-        """There is nothing to leave."""
-
-
-SOLO = Solo()
 
 
 def join_team(*, timeout: float) -> Team:
@@ -155,7 +39,7 @@ def join_team(*, timeout: float) -> Team:
     place = place_of_process()
     if place.size == 1:
         return SOLO
-    if not dist.is_initialized():
+    if not dist.is_initialized():  # else by an earlier run of this program
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         try:
             dist.init_process_group(backend, timeout=timedelta(seconds=timeout))
@@ -166,7 +50,13 @@ def join_team(*, timeout: float) -> Team:
                 where=str(place),
                 do="start all of them with torchrun, within the time that team_timeout gives",
             ) from error
+        atexit.register(_end_process_group)
     return ProcessGroup(place)
+
+
+def _end_process_group() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 @dataclass
@@ -181,6 +71,9 @@ class ProcessGroup:
 
     def __post_init__(self) -> None:
         self._known: BaseException | None = None  # an error that all have heard of
+        # Its connections notice the death of a process as the others do.
+        self._patient = dist.new_group(backend="gloo", timeout=_PATIENCE)
+        self._facts: Any = None  # the group that facts go by; None is that of all else
 
     @property
     def leads(self) -> bool:
@@ -234,7 +127,7 @@ class ProcessGroup:
         size = self.share(len(data))[0]
         flat = data if self.leads else torch.zeros(size, dtype=torch.uint8)
         with self._reaching():
-            dist.broadcast(flat, src=0)
+            dist.broadcast(flat, src=0, group=self._facts)
         return json.loads(flat.numpy().tobytes())
 
     def tell(self, error: Exception) -> None:
@@ -244,16 +137,21 @@ class ProcessGroup:
             with suppress(TeamError):
                 self._exchange({"error": _facts_of(error)})
 
-    def leave(self, error: BaseException | None = None) -> None:
+    @contextmanager
+    def patiently(self) -> Generator[None]:
+        """See `Team.patiently`."""
+        self._facts = self._patient
+        yield
+        self._facts = None  # not after an error: the others hear of it there
+
+    def leave(self, error: BaseException) -> None:
         """See `Team.leave`."""
-        if not dist.is_initialized():
-            return
         if isinstance(error, Exception):
             self.tell(error)
             if not self.leads:
                 with suppress(TeamError):  # raised when the leader closes its connections
                     self._exchange({"error": _facts_of(error)})
-        dist.destroy_process_group()
+        _end_process_group()
 
     @contextmanager
     def _reaching(self) -> Generator[None]:
@@ -285,30 +183,8 @@ class ProcessGroup:
     def _gather(self, mine: Tensor) -> list[Tensor]:
         all_of_them = [torch.empty_like(mine) for _ in range(self.place.size)]
         with self._reaching():
-            dist.all_gather(all_of_them, mine)
+            dist.all_gather(all_of_them, mine, group=self._facts)
         return all_of_them
-
-
-def require_same(team: Team, facts: Mapping[str, str]) -> None:
-    """Refuse to go on where processes differ in what they must have in common.
-
-    Args:
-        team: The processes.
-        facts: By what it is called, such as "weights", a digest of what this process has.
-
-    Raises:
-        TeamError: In all of them, if one has something else than the leader.
-    """
-    shared: list[tuple[str, dict[str, str]]] = team.share([socket.gethostname(), dict(facts)])
-    for rank, (host, theirs) in enumerate(shared):
-        different = [name for name, value in shared[0][1].items() if theirs.get(name) != value]
-        if different:
-            raise TeamError(
-                f"process {rank + 1} of {len(shared)} has other {', other '.join(different)} than "
-                "the first",
-                where=f"host {host}",
-                do="give all processes the same files, arguments and versions",
-            )
 
 
 # ---- numbers on the way ----
