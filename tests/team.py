@@ -22,7 +22,7 @@ class Member:
     process: Any
     answers: Any
 
-    def answer(self, *, within: float = 60) -> Any:
+    def answer(self, *, within: float = 240) -> Any:
         """What the function returned, or the error that it raised, which is returned."""
         if self.answers.poll(within):
             try:

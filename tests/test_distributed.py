@@ -18,7 +18,7 @@ from discreet.launched import Place, place_of_process
 from discreet.noise import GaussianMechanism
 from discreet.randomness import InsecureSource, SecureSource
 from discreet.step import private_step
-from tests.team import in_team, start_team
+from tests.team import free_port, in_team, start_team
 from tests.test_step import Rows
 
 ENTRIES = 4000
@@ -332,3 +332,11 @@ def test_streams_of_a_key_are_the_same_wherever_they_are_made():
         key = source.key()
         assert source.stream_of(key).random(4).tolist() == source.stream_of(key).random(4).tolist()
         assert source.key() != key
+
+
+def test_a_team_that_is_never_complete_says_so(monkeypatch: pytest.MonkeyPatch):
+    place = {"RANK": 0, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
+    for name, value in place.items():
+        monkeypatch.setenv(name, str(value))
+    with pytest.raises(TeamError, match="the 2 processes of the run do not find each other"):
+        join_team(timeout=1)

@@ -17,7 +17,7 @@ import pytest
 from tests.yolo.conftest import ARCHITECTURE, IMGSZ
 from tests.yolo.test_faults import charged
 
-TIMEOUT = 4  # seconds: team_timeout
+TIMEOUT = 20  # seconds: team_timeout
 
 
 def ip(*words: str) -> None:
@@ -99,15 +99,15 @@ def test_a_host_that_is_cut_off_in_mid_step_stops_both_and_the_run_goes_on(
         "team_timeout": TIMEOUT, "sign": False,
     }  # fmt: skip
     processes = train_on(hosts, given, tmp_path)
-    limit = time.monotonic() + 120
+    limit = time.monotonic() + 400
     while not (ledger.exists() and charged(project, ledger)[1] > 3):
         assert time.monotonic() < limit, (tmp_path / "host0.log").read_text()
         assert all(process.poll() is None for process in processes)
         time.sleep(0.05)
     hosts.set_cable("down")
     began = time.monotonic()
-    assert [process.wait(timeout=10 * TIMEOUT) for process in processes] == [2, 2]
-    assert time.monotonic() - began < 5 * TIMEOUT
+    assert [process.wait(timeout=5 * TIMEOUT) for process in processes] == [2, 2]
+    assert time.monotonic() - began < 3 * TIMEOUT
     told = [(tmp_path / f"host{rank}.log").read_text() for rank in range(2)]
     for text in told:
         assert text.count("another process of the run has ended or cannot be reached") == 1
@@ -118,8 +118,8 @@ def test_a_host_that_is_cut_off_in_mid_step_stops_both_and_the_run_goes_on(
     visible = len((run / "internal" / "steps.csv").read_text().splitlines()) - 1
     assert 3 < visible <= min(charged(project, ledger)) <= visible + 1
     hosts.set_cable("up")
-    resumed = {"resume": run, "ledger": ledger, "team_timeout": 60}
+    resumed = {"resume": run, "ledger": ledger, "team_timeout": 300}
     processes = train_on(hosts, resumed, tmp_path)
-    assert [process.wait(timeout=200) for process in processes] == [0, 0]
+    assert [process.wait(timeout=500) for process in processes] == [0, 0]
     assert charged(project, ledger) == (60, 60)
     assert (run / "release" / "weights.pt").exists()

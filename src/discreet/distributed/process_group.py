@@ -39,19 +39,19 @@ def join_team(*, timeout: float) -> Team:
     place = place_of_process()
     if place.size == 1:
         return SOLO
-    if not dist.is_initialized():  # else by an earlier run of this program
-        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-        try:
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    try:
+        if not dist.is_initialized():  # else by an earlier run of this program
             dist.init_process_group(backend, timeout=timedelta(seconds=timeout))
-        except (RuntimeError, ValueError) as error:
-            raise TeamError(
-                f"the {place.size} processes of the run do not find each other "
-                f"({str(error).splitlines()[0]})",
-                where=str(place),
-                do="start all of them with torchrun, within the time that team_timeout gives",
-            ) from error
-        atexit.register(_end_process_group)
-    return ProcessGroup(place)
+            atexit.register(_end_process_group)
+        return ProcessGroup(place)
+    except (RuntimeError, ValueError) as error:
+        raise TeamError(
+            f"the {place.size} processes of the run do not find each other "
+            f"({str(error).splitlines()[0]})",
+            where=str(place),
+            do="start all of them with torchrun, within the time that team_timeout gives",
+        ) from error
 
 
 def _end_process_group() -> None:
