@@ -85,6 +85,7 @@ def test_defaults_are_those_of_the_documentation() -> None:
         "val_data": "private",
         "track": None,
         "engine": "discreet",
+        "team_timeout": 600.0,
         "insecure_seed": None,
     }
     assert arguments.is_private
@@ -300,9 +301,7 @@ def test_irrelevant_arguments_are_dropped_at_their_default(name: str) -> None:
         ("scale", [2, 0.5]),
         ("scale", 1.5),
         ("classes", "dog"),
-        ("device", "0,1"),
-        ("device", [0, 1]),
-        ("device", "cuda:0,cuda:1"),
+        ("device", ["0", None]),
         ("single_cls", 1),
         ("single_cls", "yes"),
         ("data", ["a.yaml", "b.yaml"]),
@@ -334,6 +333,9 @@ def test_wrong_values_are_named_with_what_is_expected(name: str, value: object) 
         ("device", "cpu", "cpu"),
         ("device", "cuda:0", "cuda:0"),
         ("device", [0], 0),
+        ("device", "0,1", [0, 1]),
+        ("device", "cuda:0,cuda:1", ["cuda:0", "cuda:1"]),
+        ("device", "cpu,cpu", ["cpu", "cpu"]),
         ("device", "-1", -1),
         ("optimizer", "adamw", "AdamW"),
         ("name", "001", "001"),

@@ -16,6 +16,7 @@ class PerformanceConfig(BaseModel):
         workers: Processes that load images; 0 loads in the training process.
         feature_memory: Most bytes in which outputs of frozen layers are kept; 0 computes them
             anew in each step.
+        team_timeout: Seconds after which a silent process of a run of several counts as lost.
     """
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
@@ -24,3 +25,4 @@ class PerformanceConfig(BaseModel):
     engine: Literal["discreet", "opacus", "reference"] = "discreet"
     workers: int = Field(default=0, ge=0)
     feature_memory: int = Field(default=2 << 30, ge=0)
+    team_timeout: float = Field(default=600, gt=0)

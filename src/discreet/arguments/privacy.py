@@ -181,6 +181,10 @@ class PrivacyArguments(BaseModel):
     engine: Literal["discreet", "opacus", "reference"] = Field(
         default="discreet", description="per-image gradients: discreet, opacus or reference"
     )
+    team_timeout: PositiveNumber = Field(
+        default=600.0,
+        description="seconds after which a run of several processes gives up on one that is silent",
+    )
     insecure_seed: CountOrZero | None = Field(
         default=None, description="repeatable noise and sampling, for tests: not private"
     )

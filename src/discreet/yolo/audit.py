@@ -136,6 +136,13 @@ class AuditedTrainer(PrivateDetectionTrainer):
                 where="resume",
                 do="run the audit anew",
             )
+        if self.team.place.size > 1:
+            raise ConfigurationError(
+                "an audit runs in one process: its attack reads every step's gradient, and the "
+                "coins of its canaries are no other process's to know",
+                where="torchrun",
+                do="run the audit alone; a run of several processes takes the same steps",
+            )
         prepared = prepare(given, reporter=self.reporter, extra_units=self._count)
         self._images = prepared.dataset.n
         if not math.isfinite(prepared.plan.promised.epsilon):

@@ -15,7 +15,12 @@ _SHARE_OF_MEMORY = 0.4
 
 
 def automatic_size(
-    model: nn.Module, parameters: Mapping[str, nn.Parameter], *, imgsz: int, device: torch.device
+    model: nn.Module,
+    parameters: Mapping[str, nn.Parameter],
+    *,
+    imgsz: int,
+    device: torch.device,
+    sharing: int = 1,
 ) -> int:
     """Largest power of two of images whose activations and gradients fit the free memory.
 
@@ -24,13 +29,14 @@ def automatic_size(
         parameters: What trains; each image's gradient of it is held until it is clipped.
         imgsz: Side of an image in pixels.
         device: Where the model runs.
+        sharing: How many processes there are on this host: on a CPU they share its memory.
     """
     per_image = 2 * _saved_bytes(model, imgsz, device)  # activations, and gradients of them
     per_image += 4 * sum(parameter.numel() for parameter in parameters.values())
     if device.type == "cuda":
         free, largest = torch.cuda.mem_get_info(device)[0], _LARGEST_GPU
     else:
-        free, largest = psutil.virtual_memory().available, _LARGEST_CPU
+        free, largest = psutil.virtual_memory().available // sharing, _LARGEST_CPU
     fitting = max(1, int(free * _SHARE_OF_MEMORY / max(per_image, 1)))
     return min(largest, 1 << (fitting.bit_length() - 1))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, cast
 
@@ -21,7 +22,8 @@ from ultralytics.utils import DEFAULT_CFG, callbacks
 from discreet.accounting import Event
 from discreet.checking import CheckReport
 from discreet.clipping import Clipping
-from discreet.errors import BudgetError, LedgerError
+from discreet.distributed import join_team
+from discreet.errors import BudgetError, LedgerError, TeamError
 from discreet.gradients import GradientEngine, make_engine
 from discreet.gradients.records import Units
 from discreet.ledger import OWN_RECORD, BudgetLedger, RunAccounts
@@ -53,7 +55,7 @@ from discreet.yolo.model import (
 )
 from discreet.yolo.optimizer import build_optimizer, learning_rate_factor
 from discreet.yolo.parts import block_of, normalisation_parameters, select_trainable
-from discreet.yolo.preparation import PreparedRun, prepare
+from discreet.yolo.preparation import PreparedRun, prepare, team_timeout
 from discreet.yolo.run_folder import RunFolder
 
 # The optimizer's state is still empty in the first one, and a new one is written beside the old.
@@ -92,16 +94,25 @@ class PrivateDetectionTrainer(DetectionTrainer):
         privacy: Mapping[str, Any] | None = None,
         reporter: Reporter | None = None,
     ) -> None:
-        self.reporter: Reporter = reporter or SilentReporter()
-        threads = torch.get_num_threads()
         given = {**(overrides or {}), **(privacy or {})}
+        self.team = join_team(timeout=team_timeout(given))
+        self.reporter: Reporter = (self.team.leads and reporter) or SilentReporter()
+        try:
+            self._begin(given, cfg, _callbacks)
+        except BaseException as error:
+            self.team.leave(error)
+            raise
+
+    def _begin(self, given: Mapping[str, Any], cfg: Any, _callbacks: dict[str, Any] | None) -> None:
+        threads = torch.get_num_threads()
         self.prepared = self._prepare(given)
         self.plan = self.prepared.plan
         self.dataset = self.prepared.dataset
         self._source = self.prepared.source
         self._data = describe(self.dataset)
-        self.key = open_key(self.prepared.privacy.sign)  # before anything is spent
-        self.trackers = open_trackers(self.prepared.privacy.track)
+        leads, arguments = self.team.leads, self.prepared.privacy
+        self.key = open_key(arguments.sign) if leads else None  # before anything is spent
+        self.trackers = open_trackers(arguments.track) if leads else {}
         self._begin_folder()
         known = {k: v for k, v in self.prepared.settings.items() if k not in {"project", "name"}}
         known |= {"save_dir": str(self.internal), "epochs": self.plan.epochs}
@@ -112,6 +123,8 @@ class PrivateDetectionTrainer(DetectionTrainer):
             # Choosing a CPU, Ultralytics leaves one core idle: on two cores, half of them.
             torch.set_num_threads(threads)
             self.wdir.rmdir()  # made by Ultralytics, never used
+            if not leads:
+                self.folder.discard()
         except BaseException:
             self._leave_folder()
             raise
@@ -121,10 +134,11 @@ class PrivateDetectionTrainer(DetectionTrainer):
         self.stop = False
 
     def _prepare(self, given: Mapping[str, Any]) -> PreparedRun:
-        return prepare(given, reporter=self.reporter)
+        return prepare(given, reporter=self.reporter, team=self.team)
 
     def _begin_folder(self) -> None:
-        self.folder = RunFolder.begin(self.prepared)
+        begin = RunFolder.begin if self.team.leads else RunFolder.of_follower
+        self.folder = begin(self.prepared)
         self.run_dir, self.internal = self.folder.root, self.folder.internal
         self.release = self.folder.release
         self.accounts: RunAccounts | None = None
@@ -157,6 +171,11 @@ class PrivateDetectionTrainer(DetectionTrainer):
 
     # ---- what Ultralytics asks of a trainer ----
 
+    def run_callbacks(self, event: str) -> None:
+        """Run the callbacks of an event, in the process that leads."""
+        if self.team.leads:
+            super().run_callbacks(event)
+
     def get_dataset(self) -> dict[str, Any]:
         """The validated data set; Ultralytics' own reader may download, execute and write."""
         return self._data
@@ -179,17 +198,37 @@ class PrivateDetectionTrainer(DetectionTrainer):
     def _do_train(self) -> None:
         started = time.monotonic()
         try:
+            self._train_and_publish(started)
+        except BaseException as error:
+            self.team.leave(error)
+            raise
+
+    def _train_and_publish(self, started: float) -> None:
+        try:
             self._setup_train()
             self.check = self._check_step()
             self._train_steps()
-            finishing.finish(self, started=started)
-        except KeyboardInterrupt as interrupt:
+            with self.team.patiently():
+                self.result = self._finish(started)
+        except (KeyboardInterrupt, TeamError) as end:
             if self.charged:
                 self._save_checkpoint()
-                interrupt.add_note(f"resume with: discreet train resume={self.run_dir}")
+                hint = f"resume with: discreet train resume={self.run_dir}"
+                if isinstance(end, TeamError):
+                    end.do = hint
+                else:
+                    end.add_note(hint)
             raise
         finally:
             self._leave_folder()
+
+    def _finish(self, started: float) -> TrainingResult:
+        if not self.team.leads:
+            return TrainingResult.from_json(self.team.told(None))
+        result = finishing.finish(self, started=started)
+        with suppress(TeamError):  # the run has ended well, whoever is gone by now
+            self.team.told(result.to_json())
+        return result
 
     def _check_step(self) -> CheckReport:
         from discreet.yolo.checking import require_passed  # it imports this module
@@ -223,8 +262,8 @@ class PrivateDetectionTrainer(DetectionTrainer):
             norm_lr=privacy.norm_lr or 1.0,
         )
         self.clipping = self.make_clipping(self.plan.mechanism.max_grad_norm)
-        self.accounts = self._open_accounts()
-        self.journal = StepJournal(self.internal / "steps.csv")
+        self.accounts = self._open_accounts() if self.team.leads else None
+        self.journal = StepJournal(self.internal / "steps.csv" if self.team.leads else None)
         self._restore()
         self.source = make_source(self.prepared.privacy.insecure_seed)
         self.amp = self.args.amp == "bf16"
@@ -279,6 +318,14 @@ class PrivateDetectionTrainer(DetectionTrainer):
         )
 
     def _restore(self) -> None:
+        """Begin where the leader's folder says, with the leader's weights."""
+        if self.team.leads:
+            self._restore_checkpoint()
+        fact = [self.executed, self.clipping.sensitivity]
+        self.executed, bound = self.team.publish(self.model.state_dict().values(), fact)
+        self.clipping.follow(bound)
+
+    def _restore_checkpoint(self) -> None:
         """Go on from the last checkpoint; prove that the disk takes one before the first step."""
         assert self.accounts is not None
         checkpoint = Checkpoint.load(self.internal, seal=self.accounts.seal)
@@ -298,19 +345,21 @@ class PrivateDetectionTrainer(DetectionTrainer):
 
     def _train_steps(self) -> None:
         entries = {name: parameter.numel() for name, parameter in self.parameters.items()}
+        entries = entries if self.team.leads else {}  # nobody else makes noise
         with DrawnAhead(self.source, entries) as noise:
             self._run_steps(noise)
 
     def _run_steps(self, noise: DrawnAhead) -> None:
         mechanism, plan = self.plan.mechanism, self.plan
         self._charge_the_rest_of_a_shuffled_epoch()
-        micro_batches = self._load_ahead(first_step=self.charged + 1)
-        epsilons = plan.epsilon_by_epoch()
+        first_step = self.team.told(self.charged) + 1
+        micro_batches = self._load_ahead(first_step=first_step)
+        epsilons = plan.epsilon_by_epoch() if self.team.leads else {}
         self.reporter.start(mechanism.steps)
         self.run_callbacks("on_train_start")
         epoch = 0
         engine = make_engine(self.prepared.performance.engine, self.model, self.parameters)
-        for step in range(self.charged + 1, mechanism.steps + 1):
+        for step in range(first_step, mechanism.steps + 1):
             if plan.epoch_of(step) != epoch:
                 epoch = plan.epoch_of(step)
                 self.epoch = epoch - 1
@@ -330,18 +379,24 @@ class PrivateDetectionTrainer(DetectionTrainer):
                     charge=partial(self._charge, mechanism.step_event(step)),
                     optimizer=self.optimizer,
                     split=halves,
+                    team=self.team,
                 )
             except BudgetError as error:
+                self.team.tell(error)
                 self._end_at_the_budget(error)
                 break
-            self._require_charged(step)
-            self._write_journal(step, report, seconds=time.monotonic() - began)
-            self.run_callbacks("on_train_batch_end")
-            self.reporter.step(step)
-            self._save_checkpoint_where_cheap()
-            if step == plan.last_step_of(epoch) or self.stop:
-                self._end_epoch(epoch, epsilons[epoch])
-            if self.stop:
+            losses = self.team.share(self.journal.take_losses())
+            if self.team.leads:
+                self._require_charged(step)
+                self._write_journal(step, report, losses, seconds=time.monotonic() - began)
+                self.run_callbacks("on_train_batch_end")
+                self.reporter.step(step)
+                self._save_checkpoint_where_cheap()
+                if step == plan.last_step_of(epoch) or self.stop:
+                    self._end_epoch(epoch, epsilons[epoch])
+            else:
+                self.executed += 1
+            if self.team.told(self.stop):  # a callback's wish
                 break
 
     def _require_charged(self, step: int) -> None:
@@ -355,8 +410,7 @@ class PrivateDetectionTrainer(DetectionTrainer):
     def _charge_the_rest_of_a_shuffled_epoch(self) -> None:
         # An interrupted epoch is dealt anew, so what is left of the old one counts as run.
         mechanism = self.plan.mechanism
-        if mechanism.sampling == "shuffle":
-            assert self.accounts is not None
+        if mechanism.sampling == "shuffle" and self.accounts is not None:
             while self.charged % mechanism.steps_per_epoch and self.charged < mechanism.steps:
                 self.accounts.charge(mechanism.step_event(self.charged + 1))
 
@@ -371,17 +425,25 @@ class PrivateDetectionTrainer(DetectionTrainer):
 
     def _draws(self, *, first_step: int) -> Iterator[Sequence[int]]:
         sampler = self.plan.mechanism.make_sampler()
-        for _ in range(first_step, self.plan.mechanism.steps + 1):
-            yield cast(Sequence[int], sampler.draw(self.source.stream()))
+        steps = range(first_step, self.plan.mechanism.steps + 1)
+        # A fresh key for every draw, known to the whole team and kept in memory alone.
+        keys: list[int] = self.team.told([self.source.key() for _ in steps])
+        return (cast(Sequence[int], sampler.draw(self.source.stream_of(key))) for key in keys)
 
     def _load_ahead(self, *, first_step: int) -> StepParts:
         dataset = self.build_dataset(mode="train")
+        place = self.team.place
         size = self.prepared.performance.micro_batch_size or automatic_size(
-            self.model, self.parameters, imgsz=self.args.imgsz, device=self.device
+            self.model,
+            self.parameters,
+            imgsz=self.args.imgsz,
+            device=self.device,
+            sharing=place.local_size,
         )
+        draws = self._draws(first_step=first_step)
         return MicroBatches(
             dataset,
-            self._draws(first_step=first_step),
+            (draw[place.rank :: place.size] for draw in draws),  # units, dealt in turn
             first_step=first_step,
             micro_batch_size=size,
             workers=self.prepared.performance.workers,
@@ -456,9 +518,16 @@ class PrivateDetectionTrainer(DetectionTrainer):
             group["lr"] = group["initial_lr"] * factor
         self.lr = {f"lr/pg{i}": g["lr"] for i, g in enumerate(self.optimizer.param_groups)}
 
-    def _write_journal(self, step: int, report: StepReport, *, seconds: float) -> None:
-        rate = self.optimizer.param_groups[0]["lr"]
-        self.journal.write(step=step, report=report, learning_rate=rate, seconds=seconds)
+    def _write_journal(
+        self, step: int, report: StepReport, losses: Sequence[Sequence[float]], *, seconds: float
+    ) -> None:
+        self.journal.write(
+            step=step,
+            report=report,
+            losses=[sum(of_all) for of_all in zip(*losses, strict=True)],
+            learning_rate=self.optimizer.param_groups[0]["lr"],
+            seconds=seconds,
+        )
 
     def _end_epoch(self, epoch: int, epsilon: float) -> None:
         self.run_callbacks("on_train_epoch_end")
