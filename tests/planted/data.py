@@ -11,7 +11,8 @@ from ultralytics.data.dataset import YOLODataset
 
 from discreet.sampling import PoissonSampler
 from discreet.yolo import train as training
-from discreet.yolo.dataset import MicroBatches, RecordDataset
+from discreet.yolo.dataset import RecordDataset
+from discreet.yolo.loading import MicroBatches
 
 from .plant import Plant, Tool
 from .runs import Training

@@ -131,9 +131,7 @@ def subject_of(trainer: PrivateDetectionTrainer, *, real: bool) -> Subject:
 
 def _losses_of(trainer: PrivateDetectionTrainer, batch: Batch) -> Tensor:
     batch = trainer.preprocess_batch(dict(batch))
-    with torch.autocast(trainer.device.type, torch.bfloat16, enabled=trainer.amp):
-        predictions = cast(Any, trainer.model)(batch["img"])
-    return trainer.per_image_loss(predictions, batch)
+    return trainer.per_image_loss(trainer.predictions(batch), batch)
 
 
 @contextmanager

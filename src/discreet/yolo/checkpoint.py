@@ -31,7 +31,9 @@ SCHEMA = 3
 RUN = "run.json"
 CHECKPOINT = "checkpoint.pt"
 # What may differ when a run goes on: nothing that the guarantee or the model depends on.
-_MAY_CHANGE = frozenset({"device", "workers", "micro_batch", "verbose", "resume", "ledger", "sign"})
+_MAY_CHANGE = frozenset(
+    ("device", "workers", "micro_batch", "feature_cache", "verbose", "resume", "ledger", "sign")
+)
 _PATHS = frozenset({"data", "model", "pretrained", "project", "cfg"})
 
 

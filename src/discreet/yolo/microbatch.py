@@ -9,6 +9,8 @@ import psutil
 import torch
 from torch import Tensor, nn
 
+from discreet.gradients import Units
+
 # On a CPU a larger part only leaves the cache; on a GPU it fills the chip.
 _LARGEST_CPU, _LARGEST_GPU = 16, 256
 _SHARE_OF_MEMORY = 0.4
@@ -49,9 +51,23 @@ def _saved_bytes(model: nn.Module, imgsz: int, device: torch.device) -> int:
     return total
 
 
+def images_in(batch: Mapping[str, Any]) -> int:
+    """Number of images of a micro-batch, or of their views, loaded or known."""
+    return len(batch["features"][0] if "features" in batch else batch["img"])
+
+
+def views_together(batch: Mapping[str, Any], device: torch.device) -> Units | None:
+    """The views of an image, one behind the other, as one unit; None where each is alone."""
+    views, images = int(batch.get("views", 1)), images_in(batch)
+    if views == 1:
+        return None
+    index = torch.arange(images, device=device) // views
+    return Units(index=index, count=images // views)
+
+
 def halves(batch: dict[str, Any]) -> Sequence[dict[str, Any]]:
     """A micro-batch split in two; itself alone if it is a single image, or its views."""
-    images, views = len(batch["img"]), batch.get("views", 1)
+    images, views = images_in(batch), batch.get("views", 1)
     if images < 2 * views:
         return [batch]
     middle = images // views // 2 * views
@@ -60,10 +76,14 @@ def halves(batch: dict[str, Any]) -> Sequence[dict[str, Any]]:
 
 def _part(batch: dict[str, Any], start: int, stop: int) -> dict[str, Any]:
     inside = (batch["batch_idx"] >= start) & (batch["batch_idx"] < stop)
-    return {
-        "img": batch["img"][start:stop],
+    part: dict[str, Any] = {
         "batch_idx": batch["batch_idx"][inside] - start,
         "cls": batch["cls"][inside],
         "bboxes": batch["bboxes"][inside],
-        **({"views": batch["views"]} if "views" in batch else {}),
     }
+    for key in ("img", "keys"):
+        if key in batch:
+            part[key] = batch[key][start:stop]
+    if "features" in batch:
+        part["features"] = tuple(feature[start:stop] for feature in batch["features"])
+    return part | ({"views": batch["views"]} if "views" in batch else {})

@@ -72,3 +72,10 @@ def learning_rate_factor(step: int, *, steps: int, final: float, cosine: bool) -
     progress = (step - 1) / max(steps - 1, 1)
     shape = (1 + math.cos(math.pi * progress)) / 2 if cosine else 1 - progress
     return final + (1 - final) * shape
+
+
+def set_learning_rates(optimizer: torch.optim.Optimizer, factor: float) -> dict[str, float]:
+    """Set every group's rate to `factor` times its initial one; by the names of Ultralytics."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["initial_lr"] * factor
+    return {f"lr/pg{i}": group["lr"] for i, group in enumerate(optimizer.param_groups)}

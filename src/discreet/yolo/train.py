@@ -22,7 +22,6 @@ from discreet.checking import CheckReport
 from discreet.clipping import Clipping
 from discreet.errors import BudgetError, LedgerError
 from discreet.gradients import GradientEngine, make_engine
-from discreet.gradients.records import Units
 from discreet.ledger import OWN_RECORD, BudgetLedger, RunAccounts
 from discreet.noise import DrawnAhead
 from discreet.planning import plan_rows, plan_warnings, recipe_rows
@@ -36,10 +35,13 @@ from discreet.terminal import Reporter, SilentReporter
 from discreet.yolo import _compat, finishing, release
 from discreet.yolo.checkpoint import CHECKPOINT, Checkpoint
 from discreet.yolo.class_features import standardise_classes
-from discreet.yolo.dataset import MicroBatches, RecordDataset, StepParts, describe
+from discreet.yolo.dataset import RecordDataset, describe
+from discreet.yolo.feature_cache import FeatureCache, cache_for, features_of
+from discreet.yolo.frozen import FrozenFront
 from discreet.yolo.journal import StepJournal
+from discreet.yolo.loading import MicroBatches, StepParts
 from discreet.yolo.loss import PerImageLoss
-from discreet.yolo.microbatch import automatic_size, halves
+from discreet.yolo.microbatch import automatic_size, halves, views_together
 from discreet.yolo.model import (
     attach_settings,
     build_detector,
@@ -48,7 +50,7 @@ from discreet.yolo.model import (
     set_norm,
     train_mode,
 )
-from discreet.yolo.optimizer import build_optimizer, learning_rate_factor
+from discreet.yolo.optimizer import build_optimizer, learning_rate_factor, set_learning_rates
 from discreet.yolo.parts import block_of, normalisation_parameters, select_trainable
 from discreet.yolo.preparation import PreparedRun, prepare
 from discreet.yolo.run_folder import RunFolder
@@ -125,6 +127,7 @@ class PrivateDetectionTrainer(DetectionTrainer):
         self.release = self.folder.release
         self.accounts: RunAccounts | None = None
         self.check: CheckReport | None = None
+        self.cache: FeatureCache | None = None
         self.executed = 0
 
     def _leave_folder(self) -> None:
@@ -208,6 +211,7 @@ class PrivateDetectionTrainer(DetectionTrainer):
         self.parameters = select_trainable(
             model, self.prepared.trainable, freeze=self.args.freeze, imgsz=self.args.imgsz
         )
+        self.front = FrozenFront(model)
         self.per_image_loss = PerImageLoss(model, balance=privacy.balance or 0.0)
         self.optimizer = build_optimizer(
             self.args.optimizer,
@@ -283,6 +287,7 @@ class PrivateDetectionTrainer(DetectionTrainer):
         entries = {name: parameter.numel() for name, parameter in self.parameters.items()}
         with DrawnAhead(self.source, entries) as noise:
             self._run_steps(noise)
+        self.cache = None
 
     def _run_steps(self, noise: DrawnAhead) -> None:
         mechanism, plan = self.plan.mechanism, self.plan
@@ -358,18 +363,20 @@ class PrivateDetectionTrainer(DetectionTrainer):
             yield cast(Sequence[int], sampler.draw(self.source.stream()))
 
     def _load_ahead(self, *, first_step: int) -> StepParts:
-        dataset = self.build_dataset(mode="train")
-        size = self.prepared.performance.micro_batch_size or automatic_size(
+        dataset, performance = self.build_dataset(mode="train"), self.prepared.performance
+        size = performance.micro_batch_size or automatic_size(
             self.model, self.parameters, imgsz=self.args.imgsz, device=self.device
         )
+        self.cache = cache_for(self.front, dataset, gib=performance.feature_cache)
         return MicroBatches(
             dataset,
             self._draws(first_step=first_step),
             first_step=first_step,
             micro_batch_size=size,
-            workers=self.prepared.performance.workers,
+            workers=performance.workers,
             pin_memory=self.device.type == "cuda",
             views=self.prepared.privacy.views or 1,
+            cache=self.cache,
         )
 
     def build_dataset(
@@ -392,21 +399,24 @@ class PrivateDetectionTrainer(DetectionTrainer):
         )
 
     def _gradients_of(self, engine: GradientEngine, batch: dict[str, Any]) -> Any:
-        batch = self.preprocess_batch(dict(batch))  # it writes into what it is given
+        if "img" in batch:
+            batch = self.preprocess_batch(dict(batch))  # it writes into what it is given
         views = int(batch.get("views", 1))
-        units = _views_together(len(batch["img"]), views, self.device) if views > 1 else None
         terms = torch.zeros(0)
 
         def losses() -> Tensor:  # an engine may ask twice
             nonlocal terms
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.amp):
-                predictions = self.model(batch["img"])
-            terms = self.per_image_loss(predictions, batch)
+            terms = self.per_image_loss(self.predictions(batch), batch)
             return terms.sum(1) / views  # an image's loss is the mean over its views
 
-        gradients = engine.per_example_gradients(losses, units)
+        gradients = engine.per_example_gradients(losses, views_together(batch, self.device))
         self.journal.add_losses(terms.detach())
         return gradients
+
+    def predictions(self, batch: dict[str, Any]) -> Any:
+        """The model's output for images, or for their features where these are known."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.amp):
+            return self.front.rest(features_of(batch, self.front, self.cache))
 
     def _charge(self, event: Event) -> None:
         assert self.accounts is not None
@@ -422,9 +432,7 @@ class PrivateDetectionTrainer(DetectionTrainer):
             final=self.args.lrf,
             cosine=self.args.cos_lr,
         )
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["initial_lr"] * factor
-        self.lr = {f"lr/pg{i}": g["lr"] for i, g in enumerate(self.optimizer.param_groups)}
+        self.lr = set_learning_rates(self.optimizer, factor)
 
     def _write_journal(self, step: int, report: StepReport, *, seconds: float) -> None:
         rate = self.optimizer.param_groups[0]["lr"]
@@ -476,12 +484,6 @@ class PrivateDetectionTrainer(DetectionTrainer):
     def make_record(self, metrics: Mapping[str, float]) -> PrivacyRecord:
         """What ran, on record, with metrics where these may be published."""
         return finishing.record_of(self, metrics)
-
-
-def _views_together(images: int, views: int, device: torch.device) -> Units:
-    """The views of an image, one behind the other, as one unit."""
-    index = torch.arange(images, device=device) // views
-    return Units(index=index, count=images // views)
 
 
 def default_callbacks() -> dict[str, list[Any]]:
