@@ -84,6 +84,7 @@ def test_defaults_are_those_of_the_documentation() -> None:
         "sign": True,
         "accountant": "pld",
         "val_data": "private",
+        "track": None,
         "engine": "discreet",
         "insecure_seed": None,
     }
@@ -191,7 +192,6 @@ def test_what_ties_images_together_is_off_by_default() -> None:
         "distill_model": None,
         "split": "val",
         "compile": False,
-        "warmup_epochs": 0.0,
     }
     assert {name: overrides.get(name, "absent") for name in off} == off
     assert overrides == neutral_values()

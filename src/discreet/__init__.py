@@ -16,10 +16,11 @@ from discreet.errors import DiscreetError
 from discreet.privacy import NeighboringRelation, PrivacySpent, PrivacyUnit
 
 if TYPE_CHECKING:
-    from discreet.api import PrivateYOLO, check, plan
+    from discreet.api import PrivateYOLO, check, plan, verify
     from discreet.checking import CheckReport
     from discreet.planning import Plan
     from discreet.result import TrainingResult
+    from discreet.statement.verify import Verification
     from discreet.yolo.train import PrivateDetectionTrainer
 
 __version__ = "0.1.0"
@@ -34,9 +35,11 @@ __all__ = [
     "PrivateDetectionTrainer",
     "PrivateYOLO",
     "TrainingResult",
+    "Verification",
     "__version__",
     "check",
     "plan",
+    "verify",
 ]
 
 _LATE = {
@@ -47,6 +50,8 @@ _LATE = {
     "PrivateYOLO": "discreet.api",
     "PrivateDetectionTrainer": "discreet.yolo.train",
     "TrainingResult": "discreet.result",
+    "Verification": "discreet.statement.verify",
+    "verify": "discreet.api",
 }
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from discreet.checking import CheckReport
+    from discreet.statement.verify import Verification
 
 
 def train(given: Mapping[str, Any], *, reporter: Reporter | None = None) -> TrainingResult:
@@ -218,6 +219,27 @@ def check(
 
     others = {name: factory(name) for name in ENGINES if name != engine}
     return check_step(model, loss_fn, batch_fn, engine=factory(engine), engines=others, **options)
+
+
+def verify(release: str | Path, *, key: str | Path | None = None) -> Verification:
+    """Check a release as a stranger would: its bytes, its signature, and ε worked out again.
+
+    Nothing in the folder is run.
+
+    Args:
+        release: The folder `release/` of a run.
+        key: Public or private key (PEM) of who should have signed it.
+
+    Raises:
+        StorageError: The folder or the key cannot be read.
+
+    Examples:
+        >>> verify("runs/private/train/release").valid  # doctest: +SKIP
+        True
+    """
+    from discreet.statement.verify import verify_release
+
+    return verify_release(Path(release), key=None if key is None else Path(key))
 
 
 class PrivateYOLO:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from scipy.special import expit, log_ndtr
 
-from discreet.auditing.bounds import CanaryScores
+from discreet.auditing.scores import CanaryScores
 
 Simulation = Callable[[np.random.Generator, int], CanaryScores]
 

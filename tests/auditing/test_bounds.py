@@ -10,12 +10,8 @@ import pytest
 from scipy.special import expit
 from scipy.stats import binom
 
-from discreet.auditing.bounds import (
-    Bound,
-    CanaryScores,
+from discreet.auditing.one_run import (
     Guessing,
-    clopper_pearson,
-    clopper_pearson_bound,
     correct_guesses,
     default_guesses,
     guess_coins,
@@ -24,6 +20,8 @@ from discreet.auditing.bounds import (
     reach,
     refuted_epsilon,
 )
+from discreet.auditing.rates import clopper_pearson, clopper_pearson_bound
+from discreet.auditing.scores import Bound, CanaryScores
 from discreet.errors import ConfigurationError
 
 from .simulated import (

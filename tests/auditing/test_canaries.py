@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from discreet.accounting import calibrate_noise_multiplier, make_accountant
-from discreet.auditing.bounds import CanaryScores, Guessing
 from discreet.auditing.canaries import (
     GREED,
     GradientCanaries,
@@ -21,7 +20,9 @@ from discreet.auditing.canaries import (
     step_evidence,
 )
 from discreet.auditing.harness import audit_steps
+from discreet.auditing.one_run import Guessing
 from discreet.auditing.result import AuditResult, judge
+from discreet.auditing.scores import CanaryScores
 from discreet.clipping import ClippedSum, FlatClipping, PerExampleGradients
 from discreet.config import MechanismConfig
 from discreet.errors import ConfigurationError

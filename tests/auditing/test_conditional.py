@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from discreet.auditing.bounds import CanaryScores, Guessing, one_run_bound
 from discreet.auditing.conditional import (
     gaussian_epsilon,
     gaussian_one_run_estimate,
     gaussian_rates_estimate,
 )
+from discreet.auditing.one_run import Guessing, one_run_bound
+from discreet.auditing.scores import CanaryScores
 
 from .simulated import gaussian, gaussian_epsilon_by_search, randomised_response
 

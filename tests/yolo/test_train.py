@@ -106,6 +106,25 @@ def test_the_record_can_be_recomputed_by_a_stranger(released: TrainingResult):
     assert record["unit"]["neighboring_relation"] == "add_or_remove_one"
 
 
+def test_a_tracker_that_fails_costs_nothing(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    pytest.importorskip("tensorboard")
+    told: list[Any] = []
+
+    class Broken:
+        def publish(self, run: Any, folder: Path) -> None:
+            told.append(run)
+            raise OSError("no route to host")
+
+    monkeypatch.setattr("discreet.yolo.train.open_trackers", lambda names: {names: Broken()})
+    result = run(track="tensorboard")
+    (public,) = told
+    assert [scalars["privacy/epsilon"] for _, scalars in public.rows][-1] == result.spent.epsilon
+    assert str(tmp_path) not in repr(public)
+    assert verify_release(result.release).valid
+
+
 def test_the_release_of_a_run_verifies(released: TrainingResult):
     found = verify_release(released.release)
     assert found.valid, found.faults

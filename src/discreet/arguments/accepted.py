@@ -56,6 +56,7 @@ ACCEPTED: Mapping[str, Mapping[str, Argument]] = {
         "lr0": accepted(0.01, Fraction, "initial learning rate"),
         "lrf": accepted(0.01, Fraction, "final learning rate, as a fraction of lr0"),
         "cos_lr": accepted(False, Flag, "cosine schedule instead of linear"),
+        "warmup_epochs": accepted(3.0, Gain, "epochs in which the learning rate rises to lr0"),
         "momentum": accepted(0.937, Fraction, "SGD momentum or Adam's β1"),
         "weight_decay": accepted(0.0005, Fraction, "weight decay"),
         "box": accepted(7.5, Gain, "gain of the box loss"),
@@ -95,6 +96,7 @@ _STAYS_INSIDE = frozenset(
     {"data", "model", "pretrained", "project", "name", "exist_ok", "resume", "save_period", "cfg"}
     | {"device", "workers", "seed", "verbose"}
 )
-PUBLIC_SETTINGS = tuple(
-    name for section in ACCEPTED.values() for name in section if name not in _STAYS_INSIDE
+PUBLIC_SETTINGS = (
+    *(name for section in ACCEPTED.values() for name in section if name not in _STAYS_INSIDE),
+    *("mosaic", "mixup"),  # of views
 )

@@ -27,6 +27,7 @@ from discreet.arguments.values import (
     shown,
 )
 
+TRACKERS = ("tensorboard", "mlflow", "wandb")
 TRAINABLE_PARTS = ("all", "head", "film", "whole_head", "classes", "neck_film", "class_film")
 
 
@@ -39,11 +40,24 @@ def _known_parts(text: str) -> str:
     return text
 
 
+def _known_trackers(text: str) -> str:
+    names = text.split("+")
+    if not set(names) <= set(TRACKERS) or len(set(names)) < len(names):
+        raise ValueError("unknown or repeated tracker")
+    return text
+
+
 Trainable = Annotated[
     str,
     AfterValidator(_known_parts),
     Verbatim(),
     Expected(f"all, or other parts joined by + from {', '.join(TRAINABLE_PARTS[1:])}"),
+]
+Trackers = Annotated[
+    str,
+    AfterValidator(_known_trackers),
+    Verbatim(),
+    Expected(f"one or more of {', '.join(TRACKERS)}, joined by +"),
 ]
 
 
@@ -164,6 +178,11 @@ class PrivacyArguments(BaseModel):
     val_data: Literal["public", "private"] = Field(
         default="private",
         description="private: validation metrics stay in internal/; public: released",
+    )
+    track: Trackers | None = Field(
+        default=None,
+        description="tensorboard, mlflow, wandb, joined by +: told of the public facts of the "
+        "run once it is released",
     )
     engine: Literal["discreet", "opacus", "reference"] = Field(
         default="discreet", description="per-image gradients: discreet, opacus or reference"

@@ -1,6 +1,8 @@
 """Attack a run, and say how much ε the attack proves.
 
-    bounds.py        scores and coins to a lower bound on ε, assuming nothing
+    scores.py        what an attack made of its canaries, and a bound
+    one_run.py       scores and coins of one run to a lower bound on ε, assuming nothing
+    rates.py         the same by rates of error (Clopper-Pearson)
     conditional.py   estimates that hold for Gaussian mechanisms only
     canaries.py      gradient canaries: put in, watched, scored
     harness.py       the real step on a small model, with canaries

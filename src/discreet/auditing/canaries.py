@@ -23,7 +23,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from discreet.auditing.bounds import CanaryScores, Guessing, correct_guesses, refuted_epsilon
+from discreet.auditing.one_run import Guessing, correct_guesses, refuted_epsilon
+from discreet.auditing.scores import CanaryScores
 from discreet.clipping import PerExampleGradients
 from discreet.errors import ConfigurationError
 from discreet.randomness import RandomSource

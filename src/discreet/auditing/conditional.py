@@ -14,17 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_ndtr, ndtr, ndtri
 
-from discreet.auditing.bounds import (
-    CONFIDENCE,
-    Bound,
-    Calls,
-    CanaryScores,
-    Guessing,
-    clopper_pearson,
-    correct_guesses,
-    default_guesses,
-    halves,
-)
+from discreet.auditing.one_run import Guessing, correct_guesses, default_guesses
+from discreet.auditing.rates import Calls, clopper_pearson, halves
+from discreet.auditing.scores import CONFIDENCE, Bound, CanaryScores
 
 _LARGEST_MU = 40.0
 

@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from discreet.auditing.bounds import CanaryScores
 from discreet.auditing.canaries import CanaryWatch, GradientCanaries
+from discreet.auditing.scores import CanaryScores
 from discreet.clipping import Clipping, PerExampleGradients
 from discreet.config import MechanismConfig
 from discreet.noise import Mechanism

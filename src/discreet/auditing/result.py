@@ -8,16 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from discreet.auditing.bounds import (
-    CONFIDENCE,
-    Bound,
-    CanaryScores,
-    Guessing,
-    clopper_pearson_bound,
-    one_run_bound,
-    reach,
-)
 from discreet.auditing.conditional import gaussian_one_run_estimate, gaussian_rates_estimate
+from discreet.auditing.one_run import Guessing, one_run_bound, reach
+from discreet.auditing.rates import clopper_pearson_bound
+from discreet.auditing.scores import CONFIDENCE, Bound, CanaryScores
 
 
 @dataclass(frozen=True, kw_only=True)

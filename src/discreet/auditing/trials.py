@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from discreet.auditing.bounds import CanaryScores
 from discreet.auditing.canaries import fair_coins
+from discreet.auditing.scores import CanaryScores
 from discreet.randomness import RandomSource
 
 ADVERSARY = "sees the noised sum of one step, knows every unit; does not know whether one was there"

@@ -91,7 +91,7 @@ def _compare(
 
 
 def _rows() -> dict[str, list[Row]]:
-    return {"Arguments": list(_OWN)}
+    return {"Arguments": [*_OWN, ("…", None, "those of `discreet train --help`")]}
 
 
 MODE = Mode(

@@ -103,6 +103,7 @@ _SCHEDULE = (
         note=" (β₁; β₂ is 0.99)",
     ),
     _always("weight_decay", 0.0, why="noise regularises more than enough"),
+    _always("warmup_epochs", 0.0, why="Adam's first steps are sound: its noise is known to it"),
 )
 _OPTIMIZER = _always(
     "optimizer",

@@ -21,9 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from discreet.auditing import canaries as gradient
-from discreet.auditing.bounds import CanaryScores, Guessing
 from discreet.auditing.canaries import CanaryWatch, GradientCanaries, fair_coins, rehearsed_guesses
+from discreet.auditing.one_run import Guessing
 from discreet.auditing.result import AuditResult, judge
+from discreet.auditing.scores import CanaryScores
 from discreet.errors import ConfigurationError
 from discreet.gradients import GradientEngine
 from discreet.randomness import make_source

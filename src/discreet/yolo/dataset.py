@@ -2,7 +2,8 @@
 
 Ultralytics' own transforms do the work, so `hsv_h`, `degrees`, `fliplr`, … keep their meaning.
 What is replaced is what looks beyond one image or writes beside the data set: the label cache,
-the image check that rewrites files, the `.npy` cache, mosaic, mixup, cutmix and copy-paste.
+the image check that rewrites files, the `.npy` cache, the partners of mosaic and mixup, cutmix and
+copy-paste.
 """
 
 from __future__ import annotations
@@ -21,8 +22,6 @@ from ultralytics.data.augment import (
     CutMix,
     Format,
     LetterBox,
-    MixUp,
-    Mosaic,
     RandomFlip,
     RandomHSV,
     RandomPerspective,
@@ -34,6 +33,7 @@ from ultralytics.utils.patches import imread
 from discreet.data import DetectionDataset, ImageRecord
 from discreet.errors import StorageError
 from discreet.yolo.flips import Flips
+from discreet.yolo.mixing import MIXING, OwnViews, among_views
 
 # An image in one of its states: its digest, and which flips it gets.
 Key = tuple[bytes, int]
@@ -41,7 +41,7 @@ Key = tuple[bytes, int]
 Index = tuple[int, int] | tuple[int, int, int]
 
 _SINGLE_IMAGE = (RandomPerspective, RandomHSV, RandomFlip, LetterBox, Format)
-_BETWEEN_IMAGES = (Mosaic, MixUp, CutMix, CopyPaste)
+_BETWEEN_IMAGES = (CutMix, CopyPaste)
 _CACHE_BYTES = 1 << 30
 
 
@@ -96,6 +96,7 @@ class RecordDataset(YOLODataset):
     ) -> None:
         if augment and rect:
             raise ValueError("rectangular training shapes one image by its neighbours")
+        self.current = 0
         self._records = records
         self._seed = seed
         self._identity = {str(r.image): int.from_bytes(r.digest, "big") for r in records}
@@ -166,8 +167,9 @@ class RecordDataset(YOLODataset):
         return image, shape
 
     def build_transforms(self, hyp: IterableSimpleNamespace) -> Compose:
-        """Ultralytics' transforms without those that mix images."""
-        transforms = list(_single_image_transforms(super().build_transforms(hyp)))
+        """Ultralytics' transforms, of which those that mix images mix views of one."""
+        stock = super().build_transforms(hyp)
+        transforms = list(_single_image_transforms(stock, OwnViews(self, vars(hyp))))
         self.flips = Flips.of(transforms) if self.augment else None
         return Compose(transforms)
 
@@ -181,7 +183,7 @@ class RecordDataset(YOLODataset):
         """
         if not isinstance(index, tuple):
             return super().__getitem__(index)
-        key = self.key(index)
+        self.current, key = index[1], self.key(index)
         with _seeded(*self._entropy(index)):
             if key is None or self.flips is None:
                 return super().__getitem__(index[1])
@@ -198,10 +200,13 @@ class RecordDataset(YOLODataset):
         return self._seed, step, self._identity[self.im_files[image]], *filter(None, view)
 
 
-def _single_image_transforms(stock: Any) -> Iterator[Any]:
+def _single_image_transforms(stock: Any, views: OwnViews) -> Iterator[Any]:
     for transform in stock.transforms:
         if isinstance(transform, Compose):
-            yield from _single_image_transforms(transform)
+            yield from _single_image_transforms(transform, views)
+        elif isinstance(transform, MIXING):
+            if transform.p:
+                yield among_views(transform, views)
         elif isinstance(transform, _SINGLE_IMAGE):
             yield transform
         elif not isinstance(transform, (*_BETWEEN_IMAGES, Albumentations)):

@@ -15,6 +15,7 @@ from discreet.statement.record import PrivacyRecord, make_record
 from discreet.statement.report import ValidationFigures
 from discreet.statement.schema import PretrainingData, Training, ValidationData
 from discreet.storage import write_json
+from discreet.tracking import public_run
 from discreet.yolo import release
 from discreet.yolo.evaluate import evaluate
 from discreet.yolo.figures import validation_figures
@@ -69,9 +70,30 @@ def finish(trainer: PrivateDetectionTrainer, *, started: float) -> None:
         trainer.metrics = dict(metrics)
     trainer.run_callbacks("on_model_save")
     trainer.run_callbacks("on_train_end")
+    _track(trainer, record)
     for warning in record.warnings:
         reporter.warning(warning)
     reporter.finish(epsilon=epsilon, delta=record.claim.delta, release=str(trainer.release))
+
+
+def _track(trainer: PrivateDetectionTrainer, record: PrivacyRecord) -> None:
+    """Tell trackers; the release is made, so that their failure costs nothing."""
+    if not trainer.trackers:
+        return
+    plan = trainer.plan
+    epsilons = {plan.last_step_of(e): value for e, value in plan.epsilon_by_epoch().items()}
+    run = public_run(
+        record,
+        epsilons=epsilons,
+        learning_rates={
+            step: trainer.args.lr0 * trainer.learning_rate_factor(step) for step in epsilons
+        },
+    )
+    for name, tracker in trainer.trackers.items():
+        try:
+            tracker.publish(run, trainer.internal)
+        except Exception as error:  # whatever a foreign service may raise
+            trainer.reporter.warning(f"{name} was not told of the run: {error}")
 
 
 def _validate(

@@ -32,6 +32,7 @@ from discreet.statement.signing import open_key
 from discreet.step import StepReport, private_step
 from discreet.storage import check_space
 from discreet.terminal import Reporter, SilentReporter
+from discreet.tracking import open_trackers
 from discreet.yolo import _compat, finishing, release
 from discreet.yolo.checkpoint import CHECKPOINT, Checkpoint
 from discreet.yolo.class_features import standardise_classes
@@ -100,6 +101,7 @@ class PrivateDetectionTrainer(DetectionTrainer):
         self._source = self.prepared.source
         self._data = describe(self.dataset)
         self.key = open_key(self.prepared.privacy.sign)  # before anything is spent
+        self.trackers = open_trackers(self.prepared.privacy.track)
         self._begin_folder()
         known = {k: v for k, v in self.prepared.settings.items() if k not in {"project", "name"}}
         known |= {"save_dir": str(self.internal), "epochs": self.plan.epochs}
@@ -303,7 +305,7 @@ class PrivateDetectionTrainer(DetectionTrainer):
                 epoch = plan.epoch_of(step)
                 self.epoch = epoch - 1
                 self.run_callbacks("on_train_epoch_start")
-            self._set_learning_rate(step)
+            self.lr = set_learning_rates(self.optimizer, self.learning_rate_factor(step))
             self.run_callbacks("on_train_batch_start")
             began = time.monotonic()
             try:
@@ -425,14 +427,17 @@ class PrivateDetectionTrainer(DetectionTrainer):
 
     # ---- telling, keeping, finishing ----
 
-    def _set_learning_rate(self, step: int) -> None:
-        factor = learning_rate_factor(
+    def learning_rate_factor(self, step: int) -> float:
+        """Factor on the initial learning rate in the `step`-th step, from 1."""
+        mechanism = self.plan.mechanism
+        steps_per_epoch = mechanism.population / mechanism.expected_batch_size
+        return learning_rate_factor(
             step,
-            steps=self.plan.mechanism.steps,
+            steps=mechanism.steps,
             final=self.args.lrf,
             cosine=self.args.cos_lr,
+            warmup=self.args.warmup_epochs * steps_per_epoch,
         )
-        self.lr = set_learning_rates(self.optimizer, factor)
 
     def _write_journal(self, step: int, report: StepReport, *, seconds: float) -> None:
         rate = self.optimizer.param_groups[0]["lr"]

@@ -1,4 +1,4 @@
-"""From scores and coins to a lower bound on ε: no assumption on the mechanism.
+"""A lower bound on ε from the coins of one run, without any assumption on the mechanism.
 
 Shape legend: m is the number of canaries. Each canary was put among the training records by a
 fair coin of its own; its score says how much the auditor believes that it was in.
@@ -12,75 +12,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from scipy.special import expit
-from scipy.stats import beta, binom
+from scipy.stats import binom
 
-from discreet import _validate
+from discreet.auditing.scores import CONFIDENCE, Bound, CanaryScores, check_question
 from discreet.errors import ConfigurationError
 
-CONFIDENCE = 0.95
 _FEWEST_GUESSES = 8
 _LARGEST_EPSILON = 50.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class CanaryScores:
-    """What an attack made of its canaries.
-
-    Attributes:
-        scores: How much the auditor believes each canary was in, float64 (m,). Higher is more.
-        included: The coins, bool (m,).
-        centre: The score at which "in" and "out" are equally likely, where the attack knows it: a
-            log-likelihood ratio has 0. None where only the order of scores means something.
-    """
-
-    scores: NDArray[np.float64]
-    included: NDArray[np.bool_]
-    centre: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.scores.ndim != 1 or self.scores.shape != self.included.shape:
-            raise ConfigurationError(
-                f"expected one score and one coin per canary, got {self.scores.shape} scores and "
-                f"{self.included.shape} coins",
-                where="scores",
-            )
-        if np.isnan(self.scores).any():
-            raise ConfigurationError("a score is not a number", where="scores")
-
-    @classmethod
-    def of(cls, scores: ArrayLike, included: ArrayLike, *, centre: float | None = None) -> Self:
-        """From anything that numpy reads."""
-        return cls(
-            scores=np.asarray(scores, dtype=np.float64),
-            included=np.asarray(included, dtype=np.bool_),
-            centre=centre,
-        )
-
-    def __len__(self) -> int:
-        return len(self.scores)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Bound:
-    """A lower bound on ε.
-
-    Attributes:
-        epsilon: With the stated confidence, the mechanism is not (ε', δ)-private for any smaller
-            ε'. 0 where the attack shows nothing.
-        confidence: Probability, at least, that the bound is below the true ε.
-        guesses: How many canaries it rests on.
-        correct: How many of these were guessed right.
-    """
-
-    epsilon: float
-    confidence: float
-    guesses: int
-    correct: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,7 +161,7 @@ def one_run_bound(
     Raises:
         ConfigurationError: An argument is out of range.
     """
-    _check(delta=delta, confidence=confidence)
+    check_question(delta=delta, confidence=confidence)
     tried = _tried(guesses, len(canaries))
     significance = (1 - confidence) / len(tried)
     best = Bound(epsilon=0.0, confidence=confidence, guesses=0, correct=0)
@@ -275,128 +217,3 @@ def _tried(guesses: Sequence[Guessing] | None, canaries: int) -> tuple[Guessing,
     if not tried:
         raise ConfigurationError("no way of guessing to try", where="guesses")
     return tried
-
-
-def clopper_pearson(
-    successes: ArrayLike, trials: int, *, significance: float
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """One-sided lower and one-sided upper bounds on binomial proportions.
-
-    Clopper and Pearson, "The use of confidence or fiducial limits" (1934). Each holds with
-    probability at least 1 - significance. They are 0 and 1 where there were no trials.
-    """
-    hits = np.asarray(successes, dtype=np.float64)
-    low = beta.ppf(significance, np.maximum(hits, 1), trials - hits + 1)
-    high = beta.ppf(1 - significance, hits + 1, np.maximum(trials - hits, 1))
-    return np.where(hits > 0, low, 0.0), np.where(hits < trials, high, 1.0)
-
-
-def halves(
-    canaries: CanaryScores, stream: np.random.Generator
-) -> tuple[CanaryScores, CanaryScores]:
-    """Two disjoint random halves: one to choose on, one to bound on."""
-    order = stream.permutation(len(canaries))
-    middle = len(order) // 2
-    first, second = (
-        CanaryScores(
-            scores=canaries.scores[part], included=canaries.included[part], centre=canaries.centre
-        )
-        for part in (order[:middle], order[middle:])
-    )
-    return first, second
-
-
-@dataclass(frozen=True, kw_only=True)
-class Calls:
-    """What tests that call a canary "in" at or above a threshold got; k is their number.
-
-    Attributes:
-        in_right: Included canaries at or above, int64 (k,).
-        in_wrong: Others at or above, int64 (k,).
-        total_in: Number of included canaries.
-        total_out: Number of the others.
-    """
-
-    in_right: NDArray[np.int64]
-    in_wrong: NDArray[np.int64]
-    total_in: int
-    total_out: int
-
-    @classmethod
-    def at(cls, thresholds: NDArray[np.float64], canaries: CanaryScores) -> Self:
-        """Count at each threshold, (k,)."""
-        inside = np.sort(canaries.scores[canaries.included])
-        outside = np.sort(canaries.scores[~canaries.included])
-        return cls(
-            in_right=len(inside) - np.searchsorted(inside, thresholds).astype(np.int64),
-            in_wrong=len(outside) - np.searchsorted(outside, thresholds).astype(np.int64),
-            total_in=len(inside),
-            total_out=len(outside),
-        )
-
-    def reversed(self) -> Calls:
-        """The tests that call "out" below the threshold, as if "out" were "in"."""
-        return Calls(
-            in_right=self.total_out - self.in_wrong,
-            in_wrong=self.total_in - self.in_right,
-            total_in=self.total_out,
-            total_out=self.total_in,
-        )
-
-    def epsilons(self, *, delta: float, significance: float) -> NDArray[np.float64]:
-        """Lower bound on ε of each test, (k,)."""
-        low = clopper_pearson(self.in_right, self.total_in, significance=significance / 2)[0]
-        high = clopper_pearson(self.in_wrong, self.total_out, significance=significance / 2)[1]
-        return np.maximum(np.log(np.maximum(low - delta, 1e-300) / high), 0.0)
-
-
-def clopper_pearson_bound(
-    canaries: CanaryScores,
-    *,
-    delta: float,
-    confidence: float = CONFIDENCE,
-    stream: np.random.Generator,
-) -> Bound:
-    """Lower bound on ε from true and false positive rates, for independent trials.
-
-    From TPR <= e^ε FPR + δ and the same for negatives (Kairouz, Oh, Viswanath 2015, Theorem 2.1),
-    with Clopper-Pearson limits on both rates (Jagielski, Ullman, Oprea 2020). Threshold and side
-    are chosen on one half of the canaries; the bound is computed on the other.
-
-    A bound for independent scores: one run per canary. In one run with many canaries scores may
-    hang together, and then `one_run_bound` is the one that holds.
-
-    Args:
-        canaries: Scores and coins.
-        delta: δ of the claim.
-        confidence: Of the bound.
-        stream: Splits the canaries in halves.
-
-    Raises:
-        ConfigurationError: An argument is out of range.
-    """
-    _check(delta=delta, confidence=confidence)
-    significance = 1 - confidence
-    choosing, bounding = halves(canaries, stream)
-    thresholds = np.unique(choosing.scores)
-    if len(thresholds) == 0:
-        return Bound(epsilon=0.0, confidence=confidence, guesses=0, correct=0)
-    chosen = Calls.at(thresholds, choosing)
-    of_in = chosen.epsilons(delta=delta, significance=significance)
-    of_out = chosen.reversed().epsilons(delta=delta, significance=significance)
-    says_in = of_in.max() >= of_out.max()
-    best = int(np.argmax(of_in if says_in else of_out))
-    calls = Calls.at(thresholds[best : best + 1], bounding)
-    calls = calls if says_in else calls.reversed()
-    return Bound(
-        epsilon=float(calls.epsilons(delta=delta, significance=significance)[0]),
-        confidence=confidence,
-        guesses=int(calls.in_right[0] + calls.in_wrong[0]),
-        correct=int(calls.in_right[0]),
-    )
-
-
-def _check(*, delta: float, confidence: float) -> None:
-    _validate.open_unit_interval(confidence=confidence)
-    if not 0 <= delta < 1:
-        raise ConfigurationError(f"expected delta in [0, 1), got delta={delta!r}", where="delta")
