@@ -11,8 +11,10 @@ from torch import Tensor, nn
 
 from discreet.gradients import Units
 
-# On a CPU a larger part only leaves the cache; on a GPU it fills the chip.
+# On a CPU a larger part only leaves the cache, unless images are small: a part costs something
+# whatever its size, and at 160 px 64 images take 11 % less time than 16. A GPU is to be filled.
 _LARGEST_CPU, _LARGEST_GPU = 16, 256
+_LARGEST_SMALL, _SMALL = 64, 1 << 30  # images; bytes that they take together
 _SHARE_OF_MEMORY = 0.4
 
 
@@ -32,17 +34,20 @@ def automatic_size(
     if device.type == "cuda":
         free, largest = torch.cuda.mem_get_info(device)[0], _LARGEST_GPU
     else:
-        free, largest = psutil.virtual_memory().available, _LARGEST_CPU
-    fitting = max(1, int(free * _SHARE_OF_MEMORY / max(per_image, 1)))
-    return min(largest, 1 << (fitting.bit_length() - 1))
+        free = psutil.virtual_memory().available
+        largest = min(max(_LARGEST_CPU, _SMALL // max(per_image, 1)), _LARGEST_SMALL)
+    fitting = max(1, min(largest, int(free * _SHARE_OF_MEMORY / max(per_image, 1))))
+    return 1 << (fitting.bit_length() - 1)
 
 
 def _saved_bytes(model: nn.Module, imgsz: int, device: torch.device) -> int:
     total = 0
+    weights = {tensor.data_ptr() for tensor in (*model.parameters(), *model.buffers())}
 
     def count(tensor: Tensor) -> Tensor:
         nonlocal total
-        total += tensor.numel() * tensor.element_size()
+        if tensor.data_ptr() not in weights:  # those are there once
+            total += tensor.numel() * tensor.element_size()
         return tensor
 
     blank = torch.zeros(1, 3, imgsz, imgsz, device=device)
