@@ -70,7 +70,7 @@ class MicroBatches:
         loader = DataLoader(
             cast(Any, dataset),
             batch_sampler=cast(Any, self._parts(draws, first_step)),
-            collate_fn=_collate,
+            collate_fn=collate,
             num_workers=workers,
             pin_memory=pin_memory,
         )
@@ -116,7 +116,8 @@ class MicroBatches:
             yield part | together | ({"keys": keys} if keys else {})
 
 
-def _collate(items: list[dict[str, Any]]) -> dict[str, Any]:
+def collate(items: list[dict[str, Any]]) -> dict[str, Any]:
+    """Images with their labels as a part; an empty one is empty."""
     return YOLODataset.collate_fn(items) if items else {}
 
 
