@@ -66,6 +66,7 @@ def test_defaults_are_those_of_the_documentation() -> None:
         "clipping": None,
         "batch": None,
         "micro_batch": None,
+        "feature_cache": None,
         "epochs": None,
         "steps": None,
         "norm": None,

@@ -15,6 +15,7 @@ from discreet.arguments.values import (
     Expected,
     Flag,
     Fraction,
+    Gain,
     NoiseMultiplier,
     OpenFraction,
     PathOrFlag,
@@ -102,6 +103,11 @@ class PrivacyArguments(BaseModel):
     )
     micro_batch: Count | None = Field(
         default=None, description="images held in memory at once; if left out, by memory"
+    )
+    feature_cache: Gain | None = Field(
+        default=None,
+        description="GiB of memory for what layers that do not train give for images; 0 keeps "
+        "nothing; if left out, by memory, at most 2",
     )
     epochs: Count | None = Field(
         default=None, description="passes over the images; if left out, chosen"

@@ -15,8 +15,10 @@ from discreet.planning.table import Cell, table_of
 from discreet.planning.text import as_text
 from discreet.planning.training import TrainingPlan, complete, plan_training
 from discreet.planning.verdict import noise_for_usual_epsilon, verdict_of
-from discreet.recipes import DEFAULT_IMGSZ, Chosen, PublicFacts
+from discreet.recipes import BEYOND_FLIPS, DEFAULT_IMGSZ, Chosen, PublicFacts
 from discreet.terminal import Reporter, SilentReporter
+
+_FLIPS = 2  # an image and its mirror image: Ultralytics' default
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,7 +159,14 @@ def make_plan(
     epochs = asked.epochs or mechanism.steps * mechanism.sample_rate
     figures = figures_of(training, epochs=epochs, tell=reporter.stage_progress)
     reporter.stage("comparing batch sizes and epochs")
-    table = table_of(training, figures, epochs=epochs, time=time, tell=reporter.stage_progress)
+    table = table_of(
+        training,
+        figures,
+        epochs=epochs,
+        time=time,
+        states=_states(asked, chosen, population),
+        tell=reporter.stage_progress,
+    )
     needed = noise_for_usual_epsilon(training)
     parameters = usual_parameters(trainable) if time is None else time.parameters
     return Plan(
@@ -171,6 +180,13 @@ def make_plan(
         verdict=verdict_of(training, parameters=parameters, needed_noise=needed),
         advice=advice_for(training, table, trainable=trainable, needed_noise=needed),
     )
+
+
+def _states(asked: PrivacyArguments, chosen: Chosen, population: int) -> float:
+    """States that augmentation shows images in, where what is known of each is kept."""
+    values = chosen.values()
+    only_flips = all(values.get(name) == 0 for name in BEYOND_FLIPS)
+    return _FLIPS * population if only_flips and asked.feature_cache != 0 else math.inf
 
 
 def _cell(cell: Cell) -> dict[str, Any]:
@@ -194,6 +210,7 @@ def _time(time: StepTime) -> dict[str, Any]:
         "device": time.device,
         "seconds_per_image": time.seconds_per_image,
         "seconds_per_step": time.seconds_per_step,
+        "seconds_per_new_image": time.seconds_per_new_image,
         "parameters": time.parameters,
     }
 

@@ -32,8 +32,8 @@ from discreet.result import TrainingResult
 from discreet.statement.record import PrivacyRecord
 from discreet.storage import write_json
 from discreet.terminal import Reporter
-from discreet.yolo.dataset import StepParts
 from discreet.yolo.image_canaries import make_image_canaries
+from discreet.yolo.loading import StepParts
 from discreet.yolo.membership import image_losses
 from discreet.yolo.preparation import PreparedRun, prepare
 from discreet.yolo.train import PrivateDetectionTrainer, default_callbacks

@@ -31,8 +31,9 @@ SCHEMA = 3
 RUN = "run.json"
 CHECKPOINT = "checkpoint.pt"
 # What may differ when a run goes on: nothing that the guarantee or the model depends on.
-_MAY_CHANGE = frozenset({"device", "workers", "micro_batch", "team_timeout"}) | frozenset(
-    {"verbose", "resume", "ledger", "sign"}
+_MAY_CHANGE = frozenset(
+    {"device", "workers", "micro_batch", "feature_cache", "team_timeout"}
+    | {"verbose", "resume", "ledger", "sign"}
 )
 _PATHS = frozenset({"data", "model", "pretrained", "project", "cfg"})
 

@@ -9,8 +9,12 @@ import psutil
 import torch
 from torch import Tensor, nn
 
-# On a CPU a larger part only leaves the cache; on a GPU it fills the chip.
+from discreet.gradients import Units
+
+# On a CPU a larger part only leaves the cache, unless images are small: a part costs something
+# whatever its size, and at 160 px 64 images take 11 % less time than 16. A GPU is to be filled.
 _LARGEST_CPU, _LARGEST_GPU = 16, 256
+_LARGEST_SMALL, _SMALL = 64, 1 << 30  # images; bytes that they take together
 _SHARE_OF_MEMORY = 0.4
 
 
@@ -36,17 +40,20 @@ def automatic_size(
     if device.type == "cuda":
         free, largest = torch.cuda.mem_get_info(device)[0], _LARGEST_GPU
     else:
-        free, largest = psutil.virtual_memory().available // sharing, _LARGEST_CPU
-    fitting = max(1, int(free * _SHARE_OF_MEMORY / max(per_image, 1)))
-    return min(largest, 1 << (fitting.bit_length() - 1))
+        free = psutil.virtual_memory().available // sharing
+        largest = min(max(_LARGEST_CPU, _SMALL // max(per_image, 1)), _LARGEST_SMALL)
+    fitting = max(1, min(largest, int(free * _SHARE_OF_MEMORY / max(per_image, 1))))
+    return 1 << (fitting.bit_length() - 1)
 
 
 def _saved_bytes(model: nn.Module, imgsz: int, device: torch.device) -> int:
     total = 0
+    weights = {tensor.data_ptr() for tensor in (*model.parameters(), *model.buffers())}
 
     def count(tensor: Tensor) -> Tensor:
         nonlocal total
-        total += tensor.numel() * tensor.element_size()
+        if tensor.data_ptr() not in weights:  # those are there once
+            total += tensor.numel() * tensor.element_size()
         return tensor
 
     blank = torch.zeros(1, 3, imgsz, imgsz, device=device)
@@ -55,9 +62,23 @@ def _saved_bytes(model: nn.Module, imgsz: int, device: torch.device) -> int:
     return total
 
 
+def images_in(batch: Mapping[str, Any]) -> int:
+    """Number of images of a micro-batch, or of their views, loaded or known."""
+    return len(batch["features"][0] if "features" in batch else batch["img"])
+
+
+def views_together(batch: Mapping[str, Any], device: torch.device) -> Units | None:
+    """The views of an image, one behind the other, as one unit; None where each is alone."""
+    views, images = int(batch.get("views", 1)), images_in(batch)
+    if views == 1:
+        return None
+    index = torch.arange(images, device=device) // views
+    return Units(index=index, count=images // views)
+
+
 def halves(batch: dict[str, Any]) -> Sequence[dict[str, Any]]:
     """A micro-batch split in two; itself alone if it is a single image, or its views."""
-    images, views = len(batch["img"]), batch.get("views", 1)
+    images, views = images_in(batch), batch.get("views", 1)
     if images < 2 * views:
         return [batch]
     middle = images // views // 2 * views
@@ -66,10 +87,14 @@ def halves(batch: dict[str, Any]) -> Sequence[dict[str, Any]]:
 
 def _part(batch: dict[str, Any], start: int, stop: int) -> dict[str, Any]:
     inside = (batch["batch_idx"] >= start) & (batch["batch_idx"] < stop)
-    return {
-        "img": batch["img"][start:stop],
+    part: dict[str, Any] = {
         "batch_idx": batch["batch_idx"][inside] - start,
         "cls": batch["cls"][inside],
         "bboxes": batch["bboxes"][inside],
-        **({"views": batch["views"]} if "views" in batch else {}),
     }
+    for key in ("img", "keys"):
+        if key in batch:
+            part[key] = batch[key][start:stop]
+    if "features" in batch:
+        part["features"] = tuple(feature[start:stop] for feature in batch["features"])
+    return part | ({"views": batch["views"]} if "views" in batch else {})

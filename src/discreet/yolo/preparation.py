@@ -296,6 +296,7 @@ def _performance(privacy: PrivacyArguments, settings: Mapping[str, Any]) -> Perf
     return PerformanceConfig(
         micro_batch_size=privacy.micro_batch,
         engine=privacy.engine,
+        feature_cache=privacy.feature_cache,
         workers=int(settings.get("workers", 0 if on_cpu else 8)),
         team_timeout=privacy.team_timeout,
     )

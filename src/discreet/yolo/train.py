@@ -13,7 +13,6 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, cast
 
-import psutil
 import torch
 from torch import Tensor, nn
 from ultralytics.models.yolo.detect import DetectionTrainer
@@ -25,7 +24,6 @@ from discreet.clipping import Clipping
 from discreet.distributed import join_team
 from discreet.errors import BudgetError, LedgerError, TeamError
 from discreet.gradients import GradientEngine, make_engine
-from discreet.gradients.records import Units
 from discreet.ledger import OWN_RECORD, BudgetLedger, RunAccounts
 from discreet.noise import DrawnAhead
 from discreet.planning import plan_rows, plan_warnings, recipe_rows
@@ -40,11 +38,13 @@ from discreet.tracking import open_trackers
 from discreet.yolo import _compat, finishing, release
 from discreet.yolo.checkpoint import CHECKPOINT, Checkpoint
 from discreet.yolo.class_features import standardise_classes
-from discreet.yolo.dataset import MicroBatches, RecordDataset, StepParts, describe
+from discreet.yolo.dataset import RecordDataset, describe
+from discreet.yolo.feature_cache import FeatureCache, cache_for, features_of
 from discreet.yolo.frozen import FrozenFront
 from discreet.yolo.journal import StepJournal
+from discreet.yolo.loading import MicroBatches, StepParts
 from discreet.yolo.loss import PerImageLoss
-from discreet.yolo.microbatch import automatic_size, halves
+from discreet.yolo.microbatch import automatic_size, halves, views_together
 from discreet.yolo.model import (
     attach_settings,
     build_detector,
@@ -53,7 +53,7 @@ from discreet.yolo.model import (
     set_norm,
     train_mode,
 )
-from discreet.yolo.optimizer import build_optimizer, learning_rate_factor
+from discreet.yolo.optimizer import build_optimizer, learning_rate_factor, set_learning_rates
 from discreet.yolo.parts import block_of, normalisation_parameters, select_trainable
 from discreet.yolo.preparation import PreparedRun, prepare, team_timeout
 from discreet.yolo.run_folder import RunFolder
@@ -143,6 +143,7 @@ class PrivateDetectionTrainer(DetectionTrainer):
         self.release = self.folder.release
         self.accounts: RunAccounts | None = None
         self.check: CheckReport | None = None
+        self.cache: FeatureCache | None = None
         self.executed = 0
 
     def _leave_folder(self) -> None:
@@ -251,6 +252,7 @@ class PrivateDetectionTrainer(DetectionTrainer):
         self.parameters = select_trainable(
             model, self.prepared.trainable, freeze=self.args.freeze, imgsz=self.args.imgsz
         )
+        self.front = FrozenFront(model)
         self.per_image_loss = PerImageLoss(model, balance=privacy.balance or 0.0)
         self.optimizer = build_optimizer(
             self.args.optimizer,
@@ -267,23 +269,10 @@ class PrivateDetectionTrainer(DetectionTrainer):
         self._restore()
         self.source = make_source(self.prepared.privacy.insecure_seed)
         self.amp = self.args.amp == "bf16"
-        self.front = self._frozen_front()
         self.ema = None
         self.tloss, self.loss_items, self.metrics = {}, {}, {}
         self._announce()
         self.run_callbacks("on_pretrain_routine_end")
-
-    def _frozen_front(self) -> FrozenFront | None:
-        memory = min(
-            self.prepared.performance.feature_memory, psutil.virtual_memory().available // 4
-        )
-        return FrozenFront.of(
-            cast(Any, self.model),
-            self.parameters,
-            settings=vars(self.args),
-            device=self.device,
-            memory=0 if self.amp else memory,
-        )
 
     def make_clipping(self, max_grad_norm: float) -> Clipping:
         """The run's clipping rule at another max grad norm."""
@@ -348,6 +337,7 @@ class PrivateDetectionTrainer(DetectionTrainer):
         entries = entries if self.team.leads else {}  # nobody else makes noise
         with DrawnAhead(self.source, entries) as noise:
             self._run_steps(noise)
+        self.cache = None
 
     def _run_steps(self, noise: DrawnAhead) -> None:
         mechanism, plan = self.plan.mechanism, self.plan
@@ -364,7 +354,7 @@ class PrivateDetectionTrainer(DetectionTrainer):
                 epoch = plan.epoch_of(step)
                 self.epoch = epoch - 1
                 self.run_callbacks("on_train_epoch_start")
-            self._set_learning_rate(step)
+            self.lr = set_learning_rates(self.optimizer, self.learning_rate_factor(step))
             self.run_callbacks("on_train_batch_start")
             began = time.monotonic()
             try:
@@ -431,9 +421,9 @@ class PrivateDetectionTrainer(DetectionTrainer):
         return (cast(Sequence[int], sampler.draw(self.source.stream_of(key))) for key in keys)
 
     def _load_ahead(self, *, first_step: int) -> StepParts:
-        dataset = self.build_dataset(mode="train")
+        dataset, performance = self.build_dataset(mode="train"), self.prepared.performance
         place = self.team.place
-        size = self.prepared.performance.micro_batch_size or automatic_size(
+        size = performance.micro_batch_size or automatic_size(
             self.model,
             self.parameters,
             imgsz=self.args.imgsz,
@@ -441,14 +431,16 @@ class PrivateDetectionTrainer(DetectionTrainer):
             sharing=place.local_size,
         )
         draws = self._draws(first_step=first_step)
+        self.cache = cache_for(self.front, dataset, gib=performance.feature_cache)
         return MicroBatches(
             dataset,
             (draw[place.rank :: place.size] for draw in draws),  # units, dealt in turn
             first_step=first_step,
             micro_batch_size=size,
-            workers=self.prepared.performance.workers,
+            workers=performance.workers,
             pin_memory=self.device.type == "cuda",
             views=self.prepared.privacy.views or 1,
+            cache=self.cache,
         )
 
     def build_dataset(
@@ -471,27 +463,24 @@ class PrivateDetectionTrainer(DetectionTrainer):
         )
 
     def _gradients_of(self, engine: GradientEngine, batch: dict[str, Any]) -> Any:
-        pixels = batch["img"]
-        batch = self.preprocess_batch(dict(batch))  # it writes into what it is given
+        if "img" in batch:
+            batch = self.preprocess_batch(dict(batch))  # it writes into what it is given
         views = int(batch.get("views", 1))
-        units = _views_together(len(batch["img"]), views, self.device) if views > 1 else None
         terms = torch.zeros(0)
 
         def losses() -> Tensor:  # an engine may ask twice
             nonlocal terms
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.amp):
-                predictions = self._predict(batch["img"], pixels)
-            terms = self.per_image_loss(predictions, batch)
+            terms = self.per_image_loss(self.predictions(batch), batch)
             return terms.sum(1) / views  # an image's loss is the mean over its views
 
-        gradients = engine.per_example_gradients(losses, units)
+        gradients = engine.per_example_gradients(losses, views_together(batch, self.device))
         self.journal.add_losses(terms.detach())
         return gradients
 
-    def _predict(self, images: Tensor, pixels: Tensor) -> Any:
-        if self.front is not None:
-            return self.front.predict(images, pixels=pixels)
-        return self.model(images)
+    def predictions(self, batch: dict[str, Any]) -> Any:
+        """The model's output for images, or for their features where these are known."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.amp):
+            return self.front.rest(features_of(batch, self.front, self.cache))
 
     def _charge(self, event: Event) -> None:
         assert self.accounts is not None
@@ -511,12 +500,6 @@ class PrivateDetectionTrainer(DetectionTrainer):
             cosine=self.args.cos_lr,
             warmup=self.args.warmup_epochs * steps_per_epoch,
         )
-
-    def _set_learning_rate(self, step: int) -> None:
-        factor = self.learning_rate_factor(step)
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["initial_lr"] * factor
-        self.lr = {f"lr/pg{i}": g["lr"] for i, g in enumerate(self.optimizer.param_groups)}
 
     def _write_journal(
         self, step: int, report: StepReport, losses: Sequence[Sequence[float]], *, seconds: float
@@ -575,12 +558,6 @@ class PrivateDetectionTrainer(DetectionTrainer):
     def make_record(self, metrics: Mapping[str, float]) -> PrivacyRecord:
         """What ran, on record, with metrics where these may be published."""
         return finishing.record_of(self, metrics)
-
-
-def _views_together(images: int, views: int, device: torch.device) -> Units:
-    """The views of an image, one behind the other, as one unit."""
-    index = torch.arange(images, device=device) // views
-    return Units(index=index, count=images // views)
 
 
 def default_callbacks() -> dict[str, list[Any]]:
