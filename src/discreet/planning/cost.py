@@ -47,9 +47,9 @@ class StepTime:
     seconds_per_step: float
     parameters: int
 
-    def seconds(self, *, steps: int, expected_batch_size: int) -> float:
+    def seconds(self, *, steps: int, expected_images: float) -> float:
         """Expected seconds of that many steps, without validation or slow disks."""
-        return steps * (self.seconds_per_step + expected_batch_size * self.seconds_per_image)
+        return steps * (self.seconds_per_step + expected_images * self.seconds_per_image)
 
 
 # Measures a model (None for the usual one) with images of a side, training some parts.

@@ -34,6 +34,7 @@ from ultralytics.utils.patches import imread
 
 from discreet.data import DetectionDataset, ImageRecord
 from discreet.errors import StorageError
+from discreet.yolo.microbatch import packed
 from discreet.yolo.mixing import MIXING, OwnViews, among_views
 
 _SINGLE_IMAGE = (RandomPerspective, RandomHSV, RandomFlip, LetterBox, Format)
@@ -228,19 +229,21 @@ class MicroBatches:
 
     Args:
         dataset: The training images.
-        draws: The draw of each step to come, in order; consumed lazily, maybe ahead.
+        draws: The drawn units of each step to come, in order: an image, or several that are one
+            unit. Consumed lazily, maybe ahead.
         first_step: Number of the first of these steps.
-        micro_batch_size: Most images of a part.
+        micro_batch_size: Most images of a part, views included; a unit of more is a part of its
+            own, since a part never breaks a unit apart.
         workers: Loading processes; 0 loads in this one.
         pin_memory: Whether to load into page-locked memory, for a GPU.
-        views: Augmented views of each drawn image. They stand one behind the other in a part,
-            which then has the key `views`; a part never breaks an image's views apart.
+        views: Augmented views of each image. What is one unit stands one behind the other in a
+            part, which then has the key `unit_sizes`: see `discreet.yolo.microbatch.units_of`.
     """
 
     def __init__(
         self,
         dataset: RecordDataset,
-        draws: Iterator[Sequence[int]],
+        draws: Iterator[Sequence[int | Sequence[int]]],
         *,
         first_step: int,
         micro_batch_size: int,
@@ -249,8 +252,8 @@ class MicroBatches:
         views: int = 1,
     ) -> None:
         self._parts_of_step: deque[int] = deque()
-        self._size = max(1, micro_batch_size // views) * views
-        self._views = views
+        self._unit_sizes: deque[list[int]] = deque()
+        self._size, self._views = micro_batch_size, views
         loader = DataLoader(
             cast(Any, dataset),
             batch_sampler=cast(Any, self._parts(draws, first_step)),
@@ -262,13 +265,18 @@ class MicroBatches:
         self._pending: Any = None
 
     def _parts(
-        self, draws: Iterator[Sequence[int]], first_step: int
+        self, draws: Iterator[Sequence[int | Sequence[int]]], first_step: int
     ) -> Iterator[list[tuple[int, int, int]]]:
         for step, draw in enumerate(draws, start=first_step):
-            drawn = [(step, int(image), view) for image in draw for view in range(self._views)]
-            parts = [drawn[i : i + self._size] for i in range(0, len(drawn), self._size)]
+            units = [
+                [(step, int(image), view) for image in images for view in range(self._views)]
+                for images in (unit if isinstance(unit, Sequence) else (unit,) for unit in draw)
+            ]
+            parts = list(packed(units, self._size))
             self._parts_of_step.append(len(parts))
-            yield from parts
+            for part in parts:
+                self._unit_sizes.append([len(unit) for unit in part])
+                yield [index for unit in part for index in unit]
 
     def next_step(self) -> Iterator[dict[str, Any]]:
         """The parts of the next step; none for an empty draw."""
@@ -277,4 +285,5 @@ class MicroBatches:
         for _ in range(self._parts_of_step.popleft()):
             batch = self._pending if self._pending is not None else next(self._loaded)
             self._pending = None
-            yield batch if self._views == 1 else {**batch, "views": self._views}
+            sizes = self._unit_sizes.popleft()
+            yield {**batch, "unit_sizes": sizes} if max(sizes) > 1 else batch

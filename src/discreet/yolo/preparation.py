@@ -14,7 +14,7 @@ from torch import nn
 from ultralytics.utils.torch_utils import select_device
 
 from discreet.arguments import PrivacyArguments, split_arguments, with_file
-from discreet.data import DetectionDataset, load_dataset
+from discreet.data import DetectionDataset, grouped, load_dataset, shared_groups, suspected_subjects
 from discreet.errors import ConfigurationError
 from discreet.performance import PerformanceConfig
 from discreet.planning import TrainingPlan, complete, plan_training
@@ -95,7 +95,7 @@ def prepare(
     Args:
         arguments: All arguments by name; with `resume`, those of the interrupted run are taken.
         reporter: Who is told of the progress.
-        extra_units: Units beside the images: an audit's canaries.
+        extra_units: Units beside those of the data set: an audit's canaries.
 
     Raises:
         DiscreetError: Anything that is wrong.
@@ -108,17 +108,10 @@ def prepare(
     settings: dict[str, Any]
     privacy, settings = split_arguments(given, required=("data", "model"))
     source, from_scratch = _open_model(settings)
-    reporter.stage(f"reading {settings['data']}")
-    dataset = load_dataset(
-        settings["data"],
-        progress=reporter.stage_progress,
-        single_cls=bool(settings.get("single_cls")),
-    )
-    for notice in dataset.notices:
-        reporter.notice(notice)
+    dataset = read_dataset(privacy, settings, reporter=reporter)
     _check_classes(settings.get("classes"), dataset)
     _check_device(settings.get("device"))
-    population = dataset.n + extra_units
+    population = len(dataset.units()) + extra_units
     # Whole cells of the coarsest feature map, as in Ultralytics.
     settings["imgsz"] = math.ceil(settings.get("imgsz", DEFAULT_IMGSZ) / _CELL) * _CELL
     facts = PublicFacts(
@@ -135,7 +128,7 @@ def prepare(
     fresh = RunState(
         given=given,
         mechanism=plan.mechanism,
-        dataset=dataset_digest(dataset.train, dataset.names),
+        dataset=dataset_digest(dataset),
         source=_source_digest(settings),
         run_id=uuid.uuid4().hex,
     )
@@ -156,6 +149,38 @@ def prepare(
         state=state or fresh,
         resumed=resumed,
     )
+
+
+def read_dataset(
+    privacy: PrivacyArguments, settings: Mapping[str, Any], *, reporter: Reporter
+) -> DetectionDataset:
+    """The validated images and their groups, with all that the user should know of them told.
+
+    Raises:
+        DatasetError: With all problems found.
+        ConfigurationError: A group is protected and said to be public.
+    """
+    reporter.stage(f"reading {settings['data']}")
+    dataset = load_dataset(
+        settings["data"],
+        progress=reporter.stage_progress,
+        single_cls=bool(settings.get("single_cls")),
+    )
+    dataset = grouped(dataset, file=privacy.groups, pattern=privacy.group_regex)
+    for notice in dataset.notices:
+        reporter.notice(notice)
+    for warning in suspected_subjects(dataset):
+        reporter.warning(warning)
+    if shared := shared_groups(dataset):
+        what = f"{len(shared)} groups have training images and validation images, as {shared[0]!r}"
+        if privacy.val_data == "public":
+            raise ConfigurationError(
+                f"{what}: whom training has to hide, the release would show",
+                where="val_data=public",
+                do="Keep their images out of val, or leave val_data=private.",
+            )
+        reporter.warning(f"{what}: metrics are of subjects that training has seen, and flatter it")
+    return dataset
 
 
 def _plan(privacy: PrivacyArguments, population: int, *, resumed: RunState | None) -> TrainingPlan:

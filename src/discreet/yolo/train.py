@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, cast
 
 import psutil
@@ -23,7 +23,6 @@ from discreet.checking import CheckReport
 from discreet.clipping import Clipping
 from discreet.errors import BudgetError, LedgerError
 from discreet.gradients import GradientEngine, make_engine
-from discreet.gradients.records import Units
 from discreet.ledger import OWN_RECORD, BudgetLedger, RunAccounts
 from discreet.noise import DrawnAhead
 from discreet.planning import plan_rows, plan_warnings, recipe_rows
@@ -35,6 +34,7 @@ from discreet.step import StepReport, private_step
 from discreet.storage import check_space
 from discreet.terminal import Reporter, SilentReporter
 from discreet.tracking import open_trackers
+from discreet.units import PrivacyUnits
 from discreet.yolo import _compat, finishing, release
 from discreet.yolo.checkpoint import CHECKPOINT, Checkpoint
 from discreet.yolo.class_features import standardise_classes
@@ -42,7 +42,7 @@ from discreet.yolo.dataset import MicroBatches, RecordDataset, StepParts, descri
 from discreet.yolo.frozen import FrozenFront
 from discreet.yolo.journal import StepJournal
 from discreet.yolo.loss import PerImageLoss
-from discreet.yolo.microbatch import automatic_size, halves
+from discreet.yolo.microbatch import automatic_size, halves, units_of
 from discreet.yolo.model import (
     attach_settings,
     build_detector,
@@ -139,6 +139,12 @@ class PrivateDetectionTrainer(DetectionTrainer):
         if self.accounts is not None:
             self.accounts.withdraw()
         self.folder.discard()
+
+    @cached_property
+    def units(self) -> PrivacyUnits:
+        """The privacy units that the sampler draws, and their images."""
+        maximum = self.plan.mechanism.max_images_per_unit or 1
+        return self.dataset.units(max_images=maximum)
 
     @property
     def digests(self) -> list[bytes]:
@@ -264,6 +270,7 @@ class PrivateDetectionTrainer(DetectionTrainer):
                 ledger=ledger,
                 run_id=prepared.state.run_id,
                 digests=self.digests,
+                units=self.units.of_images,
                 mechanism=mechanism,
                 private=private,
             )
@@ -274,6 +281,7 @@ class PrivateDetectionTrainer(DetectionTrainer):
             label=str(self.run_dir),
             name=self.dataset.yaml.parent.name,
             digests=self.digests,
+            units=self.units.of_images,
             mechanism=mechanism,
             private=private,
         )
@@ -381,7 +389,7 @@ class PrivateDetectionTrainer(DetectionTrainer):
         )
         return MicroBatches(
             dataset,
-            self._draws(first_step=first_step),
+            self.units.chosen(self._draws(first_step=first_step), self.source),
             first_step=first_step,
             micro_batch_size=size,
             workers=self.prepared.performance.workers,
@@ -411,8 +419,7 @@ class PrivateDetectionTrainer(DetectionTrainer):
     def _gradients_of(self, engine: GradientEngine, batch: dict[str, Any]) -> Any:
         pixels = batch["img"]
         batch = self.preprocess_batch(dict(batch))  # it writes into what it is given
-        views = int(batch.get("views", 1))
-        units = _views_together(len(batch["img"]), views, self.device) if views > 1 else None
+        units, weights = units_of(batch, self.device)
         terms = torch.zeros(0)
 
         def losses() -> Tensor:  # an engine may ask twice
@@ -420,7 +427,7 @@ class PrivateDetectionTrainer(DetectionTrainer):
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.amp):
                 predictions = self._predict(batch["img"], pixels)
             terms = self.per_image_loss(predictions, batch)
-            return terms.sum(1) / views  # an image's loss is the mean over its views
+            return terms.sum(1) * weights  # a unit's loss is the mean over its images and views
 
         gradients = engine.per_example_gradients(losses, units)
         self.journal.add_losses(terms.detach())
@@ -506,12 +513,6 @@ class PrivateDetectionTrainer(DetectionTrainer):
     def make_record(self, metrics: Mapping[str, float]) -> PrivacyRecord:
         """What ran, on record, with metrics where these may be published."""
         return finishing.record_of(self, metrics)
-
-
-def _views_together(images: int, views: int, device: torch.device) -> Units:
-    """The views of an image, one behind the other, as one unit."""
-    index = torch.arange(images, device=device) // views
-    return Units(index=index, count=images // views)
 
 
 def default_callbacks() -> dict[str, list[Any]]:
