@@ -53,16 +53,16 @@ class StepTime:
     parameters: int
     seconds_per_new_image: float = 0.0
 
-    def seconds(self, *, steps: int, expected_batch_size: int, states: float = math.inf) -> float:
+    def seconds(self, *, steps: int, expected_images: float, states: float = math.inf) -> float:
         """Expected seconds of that many steps, without validation or slow disks.
 
         Args:
             steps: Number of steps.
-            expected_batch_size: Images in each.
+            expected_images: Images in each.
             states: States of all images, each image and its mirror image being two; infinite
                 where augmentation makes a new one each time.
         """
-        images = steps * expected_batch_size
+        images = steps * expected_images
         new = min(images, states) * self.seconds_per_new_image
         return steps * self.seconds_per_step + images * self.seconds_per_image + new
 

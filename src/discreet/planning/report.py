@@ -17,6 +17,7 @@ from discreet.planning.training import TrainingPlan, complete, plan_training
 from discreet.planning.verdict import noise_for_usual_epsilon, verdict_of
 from discreet.recipes import BEYOND_FLIPS, DEFAULT_IMGSZ, Chosen, PublicFacts
 from discreet.terminal import Reporter, SilentReporter
+from discreet.units import PrivacyUnits
 
 _FLIPS = 2  # an image and its mirror image: Ultralytics' default
 
@@ -35,6 +36,8 @@ class Plan:
         time: What a step takes on this machine, if it was measured.
         verdict: What it amounts to.
         advice: What to change, and why.
+        images: Number of training images; None where units are images, or it is not known.
+        images_per_unit: Images that a drawn unit costs on average, where units are groups.
     """
 
     training: TrainingPlan
@@ -46,6 +49,8 @@ class Plan:
     time: StepTime | None
     verdict: str
     advice: tuple[Advice, ...]
+    images: int | None = None
+    images_per_unit: float | None = None
 
     @property
     def epsilon(self) -> Mapping[str, float | None]:
@@ -72,6 +77,12 @@ class Plan:
         mechanism, figures = self.training.mechanism, self.figures
         facts: dict[str, Any] = {
             "population": mechanism.population,
+            "unit": str(mechanism.unit),
+            "max_images_per_unit": mechanism.max_images_per_unit,
+            "images": self.images,
+            "expected_images": None
+            if self.images_per_unit is None
+            else mechanism.expected_batch_size * self.images_per_unit,
             "expected_batch_size": mechanism.expected_batch_size,
             "sample_rate": mechanism.sample_rate,
             "epochs": self.epochs,
@@ -115,6 +126,7 @@ def make_plan(
     asked: PrivacyArguments,
     *,
     population: int,
+    units: PrivacyUnits | None = None,
     model: str | None = None,
     imgsz: int = DEFAULT_IMGSZ,
     measure: Measure | None = None,
@@ -124,7 +136,8 @@ def make_plan(
 
     Args:
         asked: The requested run.
-        population: Number of training images, n.
+        population: Number of privacy units, n: training images, unless they are grouped.
+        units: The units, where they are groups.
         model: Weights or architecture to measure; None for the usual one.
         imgsz: Side of the images in pixels.
         measure: Finds out what a step takes; without it the plan has no times.
@@ -159,12 +172,14 @@ def make_plan(
     epochs = asked.epochs or mechanism.steps * mechanism.sample_rate
     figures = figures_of(training, epochs=epochs, tell=reporter.stage_progress)
     reporter.stage("comparing batch sizes and epochs")
+    images = 1.0 if units is None else units.images_per_unit
     table = table_of(
         training,
         figures,
         epochs=epochs,
         time=time,
-        states=_states(asked, chosen, population),
+        states=_states(asked, chosen, population if units is None else len(units.digests)),
+        images_per_unit=images,
         tell=reporter.stage_progress,
     )
     needed = noise_for_usual_epsilon(training)
@@ -179,6 +194,8 @@ def make_plan(
         time=time,
         verdict=verdict_of(training, parameters=parameters, needed_noise=needed),
         advice=advice_for(training, table, trainable=trainable, needed_noise=needed),
+        images=None if units is None else len(units.digests),
+        images_per_unit=None if units is None else images,
     )
 
 

@@ -56,6 +56,7 @@ def table_of(
     epochs: float,
     time: StepTime | None,
     states: float = math.inf,
+    images_per_unit: float = 1.0,
     tell: Callable[[int, int], None] | None = None,
 ) -> tuple[Cell, ...]:
     """The request among its neighbours, by batch size, then epochs.
@@ -68,6 +69,7 @@ def table_of(
         epochs: Its expected passes over the images, as asked.
         time: What a step takes, if it was measured.
         states: As in `StepTime.seconds`.
+        images_per_unit: Images that a drawn unit costs on average.
         tell: Called with (cells done, cells in all).
     """
     own = plan.mechanism
@@ -94,7 +96,9 @@ def table_of(
                     noise_per_coordinate=None if noise is None else noise / batch,
                     epsilon=epsilon,
                     seconds=time
-                    and time.seconds(steps=run.steps, expected_batch_size=batch, states=states),
+                    and time.seconds(
+                        steps=run.steps, expected_images=batch * images_per_unit, states=states
+                    ),
                     requested=epsilon is figures.epsilon,
                 )
             )

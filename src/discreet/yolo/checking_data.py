@@ -17,7 +17,7 @@ import torch
 from discreet.checking import Finding
 from discreet.data import ImageRecord
 from discreet.randomness import RandomSource, make_source
-from discreet.yolo import train
+from discreet.yolo import checking_units, train
 from discreet.yolo.dataset import RecordDataset
 
 if TYPE_CHECKING:
@@ -38,6 +38,8 @@ def probes(trainer: PrivateDetectionTrainer, *, full: bool) -> Mapping[str, Call
         "access": lambda: access(trainer, full=full),
         "loader": lambda: loader(trainer),
     }
+    if trainer.units.has_groups:
+        found |= {"units": lambda: checking_units.units(trainer)}
     return found | ({"sampler": lambda: sampler(trainer)} if full else {})
 
 
@@ -64,11 +66,13 @@ class RealBatches:
     """
 
     def __init__(self, trainer: PrivateDetectionTrainer, numbers: Sequence[int]) -> None:
+        self._place = {number: place for place, number in enumerate(numbers)}
         self._dataset = dataset_of(trainer, [trainer.dataset.train[i] for i in numbers])
 
     def __call__(self, numbers: Sequence[int]) -> dict[str, Any]:
         """The batch of these images, in this order, augmented as in the first step."""
-        loaded = _load(self._dataset, [numbers], size=len(numbers))
+        places = [self._place[number] for number in numbers]
+        loaded = _load(self._dataset, [places], size=len(numbers))
         return next(loaded.next_step())
 
 

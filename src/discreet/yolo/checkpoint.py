@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ from discreet.arguments.split import default_of, usable_names
 from discreet.arguments.suggestions import unknown_argument
 from discreet.arguments.values import check_value
 from discreet.config import MechanismConfig
-from discreet.data import ImageRecord
+from discreet.data import DetectionDataset
 from discreet.errors import ConfigurationError, StorageError
 from discreet.ledger import without_secrets
 from discreet.recipes import CHOSEN
@@ -35,14 +35,21 @@ _MAY_CHANGE = frozenset(
     {"device", "workers", "micro_batch", "feature_cache", "team_timeout"}
     | {"verbose", "resume", "ledger", "sign"}
 )
-_PATHS = frozenset({"data", "model", "pretrained", "project", "cfg"})
+_PATHS = frozenset({"data", "groups", "model", "pretrained", "project", "cfg"})
 
 
-def dataset_digest(records: Sequence[ImageRecord], names: Sequence[str]) -> str:
-    """Digest of the training images, labels and class names, whatever the files' names. Private."""
-    total = hashlib.blake2b(json.dumps(list(names)).encode(), digest_size=16)
+def dataset_digest(dataset: DetectionDataset) -> str:
+    """Digest of the training images, labels, class names and units. Private.
+
+    Whatever the names of files and groups are: a unit is known by its images.
+    """
+    total = hashlib.blake2b(json.dumps(list(dataset.names)).encode(), digest_size=16)
+    unit_of: dict[int, bytes] = {}
+    for unit in dataset.units().members if dataset.grouping else ():
+        unit_of |= dict.fromkeys(unit, min(dataset.train[image].digest for image in unit))
     parts = sorted(
-        record.digest + record.classes.tobytes() + record.boxes.tobytes() for record in records
+        record.digest + record.classes.tobytes() + record.boxes.tobytes() + unit_of.get(number, b"")
+        for number, record in enumerate(dataset.train)
     )
     for part in parts:
         total.update(hashlib.blake2b(part, digest_size=16).digest())
@@ -210,9 +217,9 @@ class RunState:
             ConfigurationError: If anything is not as it was.
         """
         changed = {
-            "the training images, labels or class names are": other.dataset != self.dataset,
+            "the training images, labels, groups or class names are": other.dataset != self.dataset,
             "the weights that the run started from are": other.source != self.source,
-            "the number of images on record is": (
+            "the number of units on record is": (
                 other.mechanism.population != self.mechanism.population
             ),
         }

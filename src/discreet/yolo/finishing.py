@@ -48,6 +48,7 @@ def finish(trainer: PrivateDetectionTrainer, *, started: float) -> TrainingResul
         words=release.private_words(
             trainer.dataset,
             run=trainer.run_dir,
+            privacy=prepared.privacy,
             settings=vars(trainer.args),
             public=(prepared.trainable, prepared.norm, prepared.performance.engine),
         ),
@@ -125,7 +126,9 @@ def record_of(trainer: PrivateDetectionTrainer, metrics: Mapping[str, float]) ->
     return make_record(
         mechanism=mechanism,
         events=trainer.accounts.events,
-        total=trainer.accounts.total(trainer.digests, mechanism=mechanism),
+        total=trainer.accounts.total(
+            trainer.digests, units=trainer.units.of_images, mechanism=mechanism
+        ),
         executed_steps=trainer.executed,
         resumes=trainer.folder.resumes,
         source=trainer.source,
@@ -156,4 +159,5 @@ def record_of(trainer: PrivateDetectionTrainer, metrics: Mapping[str, float]) ->
         accelerator=release.accelerator(trainer.device),
         check=None if trainer.check is None else trainer.check.summary(),
         canaries=trainer.has_canaries,
+        grouping=trainer.dataset.grouping,
     )

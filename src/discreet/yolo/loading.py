@@ -12,6 +12,7 @@ from ultralytics.data.dataset import YOLODataset
 
 from discreet.yolo.dataset import Index, Key, RecordDataset
 from discreet.yolo.feature_cache import FeatureCache
+from discreet.yolo.microbatch import packed
 
 _SMALLEST_HALF = 8
 _View = TypeVar("_View")
@@ -27,10 +28,10 @@ class StepParts(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class _Step:
-    """The parts of a step: first what is known, by key, then what is loaded."""
+    """The parts of a step, of whole units: first what is known, by key, then what is loaded."""
 
-    known: Sequence[Sequence[Key]]
-    loaded: Sequence[Sequence[Index]]
+    known: Sequence[Sequence[Sequence[Key]]]
+    loaded: Sequence[Sequence[Sequence[Index]]]
 
 
 class MicroBatches:
@@ -41,20 +42,22 @@ class MicroBatches:
 
     Args:
         dataset: The training images.
-        draws: The draw of each step to come, in order; consumed lazily, maybe ahead.
+        draws: The drawn units of each step to come, in order: an image, or several that are one
+            unit. Consumed lazily, maybe ahead.
         first_step: Number of the first of these steps.
-        micro_batch_size: Most images of a part.
+        micro_batch_size: Most images of a part, views included; a unit of more is a part of its
+            own, since a part never breaks a unit apart.
         workers: Loading processes; 0 loads in this one.
         pin_memory: Whether to load into page-locked memory, for a GPU.
-        views: Augmented views of each drawn image. They stand one behind the other in a part,
-            which then has the key `views`; a part never breaks an image's views apart.
+        views: Augmented views of each image. What is one unit stands one behind the other in a
+            part, which then has the key `unit_sizes`: see `discreet.yolo.microbatch.units_of`.
         cache: Features that are known. Parts that could add to it have `keys`.
     """
 
     def __init__(
         self,
         dataset: RecordDataset,
-        draws: Iterator[Sequence[int]],
+        draws: Iterator[Sequence[int | Sequence[int]]],
         *,
         first_step: int,
         micro_batch_size: int,
@@ -65,8 +68,7 @@ class MicroBatches:
     ) -> None:
         self._dataset, self._cache = dataset, cache
         self._steps: deque[_Step] = deque()
-        self._size = max(1, micro_batch_size // views)  # images, of all their views
-        self._views = views
+        self._size, self._views = micro_batch_size, views
         loader = DataLoader(
             cast(Any, dataset),
             batch_sampler=cast(Any, self._parts(draws, first_step)),
@@ -76,18 +78,23 @@ class MicroBatches:
         )
         self._loaded = iter(loader)
 
-    def _parts(self, draws: Iterator[Sequence[int]], first_step: int) -> Iterator[Sequence[Index]]:
+    def _parts(
+        self, draws: Iterator[Sequence[int | Sequence[int]]], first_step: int
+    ) -> Iterator[Sequence[Index]]:
         for number, draw in enumerate(draws, start=first_step):
             step = self._split(number, draw)
             self._steps.append(step)
             # A step that loads nothing gets an empty part, or the loader would draw the next.
-            yield from step.loaded or [[]]
+            yield from map(_flat, step.loaded) if step.loaded else [[]]
 
-    def _split(self, step: int, draw: Sequence[int]) -> _Step:
+    def _split(self, step: int, draw: Sequence[int | Sequence[int]]) -> _Step:
         known: list[list[Key]] = []
         unknown: list[list[Index]] = []
-        for image in draw:
-            views: list[Index] = [(step, int(image), view) for view in range(self._views)]
+        for unit in draw:
+            images = unit if isinstance(unit, Sequence) else (unit,)
+            views: list[Index] = [
+                (step, int(image), view) for image in images for view in range(self._views)
+            ]
             keys = self._keys(views)
             if self._cache is not None and keys and all(key in self._cache for key in keys):
                 known.append(keys)
@@ -106,14 +113,22 @@ class MicroBatches:
         """The parts of the next step; none for an empty draw."""
         part = next(self._loaded)  # lets the sampler draw the step
         step = self._steps.popleft()
-        together = {} if self._views == 1 else {"views": self._views}
-        for keys in step.known:
+        for units in step.known:
             assert self._cache is not None
-            yield self._cache.part(keys) | together
-        for number, indices in enumerate(step.loaded):
+            yield self._cache.part(_flat(units)) | _together(units)
+        for number, units in enumerate(step.loaded):
             part = part if number == 0 else next(self._loaded)
-            keys = self._keys(indices)
-            yield part | together | ({"keys": keys} if keys else {})
+            keys = self._keys(_flat(units))
+            yield part | _together(units) | ({"keys": keys} if keys else {})
+
+
+def _flat(units: Sequence[Sequence[_View]]) -> list[_View]:
+    return [view for unit in units for view in unit]
+
+
+def _together(units: Sequence[Sequence[Any]]) -> dict[str, Any]:
+    sizes = [len(unit) for unit in units]
+    return {"unit_sizes": sizes} if max(sizes) > 1 else {}
 
 
 def collate(items: list[dict[str, Any]]) -> dict[str, Any]:
@@ -121,16 +136,21 @@ def collate(items: list[dict[str, Any]]) -> dict[str, Any]:
     return YOLODataset.collate_fn(items) if items else {}
 
 
-def _grouped(images: Sequence[Sequence[_View]], size: int) -> list[list[_View]]:
-    """Parts of at most `size` images, of few sizes: each new one costs the engine a proof.
+def _grouped(units: Sequence[Sequence[_View]], size: int) -> list[list[Sequence[_View]]]:
+    """Parts of at most `size` images, or of one unit; of few sizes, where units are alike.
 
-    Whole ones, then halves, quarters and so on down to eight images, then the rest.
+    Each new size costs the engine a proof: whole parts, then halves, quarters and so on down to
+    eight units, then the rest.
     """
-    parts: list[list[_View]] = []
+    sizes = {len(unit) for unit in units}
+    if len(sizes) != 1:
+        return list(packed(units, size))
+    size = max(1, size // sizes.pop())
+    parts: list[list[Sequence[_View]]] = []
     start = 0
-    while start < len(images):
-        while start + size > len(images) and size // 2 >= _SMALLEST_HALF:
+    while start < len(units):
+        while start + size > len(units) and size // 2 >= _SMALLEST_HALF:
             size //= 2
-        parts.append([view for views in images[start : start + size] for view in views])
+        parts.append(list(units[start : start + size]))
         start += size
     return parts

@@ -1,15 +1,20 @@
-"""How many images fit one forward pass: measured on a blank image, never on private ones."""
+"""How many images fit one forward pass, and which of them are one unit.
+
+Sizes are measured on a blank image, never on private ones.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 import psutil
 import torch
 from torch import Tensor, nn
 
 from discreet.gradients import Units
+
+T = TypeVar("T")
 
 # On a CPU a larger part only leaves the cache, unless images are small: a part costs something
 # whatever its size, and at 160 px 64 images take 11 % less time than 16. A GPU is to be filled.
@@ -67,22 +72,51 @@ def images_in(batch: Mapping[str, Any]) -> int:
     return len(batch["features"][0] if "features" in batch else batch["img"])
 
 
-def views_together(batch: Mapping[str, Any], device: torch.device) -> Units | None:
-    """The views of an image, one behind the other, as one unit; None where each is alone."""
-    views, images = int(batch.get("views", 1)), images_in(batch)
-    if views == 1:
-        return None
-    index = torch.arange(images, device=device) // views
-    return Units(index=index, count=images // views)
+def packed(units: Sequence[Sequence[T]], size: int) -> Iterator[list[Sequence[T]]]:
+    """Units in parts of at most `size` images; a larger unit is a part of its own.
+
+    A unit is never broken apart: its mean gradient is clipped once. So a part holds at most
+    `size` images, or those of one unit, whichever is more.
+    """
+    part: list[Sequence[T]] = []
+    images = 0
+    for unit in units:
+        if part and images + len(unit) > size:
+            yield part
+            part, images = [], 0
+        part.append(unit)
+        images += len(unit)
+    if part:
+        yield part
+
+
+def units_of(batch: Mapping[str, Any], device: torch.device) -> tuple[Units | None, Tensor | float]:
+    """Which images of a micro-batch are one unit, and the weight of each image's loss.
+
+    The key `unit_sizes` says how many images, views included, each unit has, one unit behind the
+    other; without it, every image is a unit. A unit's loss is the mean over its images.
+
+    Returns:
+        The units, None where each image is one; and weights, float32 (B,), or 1.
+    """
+    if "unit_sizes" not in batch:
+        return None, 1.0
+    sizes = torch.tensor(batch["unit_sizes"], device=device)
+    index = torch.repeat_interleave(torch.arange(len(sizes), device=device), sizes)
+    return Units(index=index, count=len(sizes)), 1 / sizes[index]
 
 
 def halves(batch: dict[str, Any]) -> Sequence[dict[str, Any]]:
-    """A micro-batch split in two; itself alone if it is a single image, or its views."""
-    images, views = images_in(batch), batch.get("views", 1)
-    if images < 2 * views:
+    """A micro-batch split in two; itself alone if it is a single unit."""
+    sizes = batch.get("unit_sizes", [1] * images_in(batch))
+    if len(sizes) < 2:
         return [batch]
-    middle = images // views // 2 * views
-    return [_part(batch, 0, middle), _part(batch, middle, images)]
+    middle = len(sizes) // 2
+    images = sum(sizes[:middle])
+    first, second = _part(batch, 0, images), _part(batch, images, sum(sizes))
+    if "unit_sizes" in batch:
+        first["unit_sizes"], second["unit_sizes"] = sizes[:middle], sizes[middle:]
+    return [first, second]
 
 
 def _part(batch: dict[str, Any], start: int, stop: int) -> dict[str, Any]:
@@ -97,4 +131,4 @@ def _part(batch: dict[str, Any], start: int, stop: int) -> dict[str, Any]:
             part[key] = batch[key][start:stop]
     if "features" in batch:
         part["features"] = tuple(feature[start:stop] for feature in batch["features"])
-    return part | ({"views": batch["views"]} if "views" in batch else {})
+    return part

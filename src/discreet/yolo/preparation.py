@@ -20,7 +20,7 @@ from discreet.arguments import PrivacyArguments, split_arguments, with_file
 from discreet.arguments.privacy import kind_of
 from discreet.arguments.values import check_value
 from discreet.config import MechanismConfig
-from discreet.data import DetectionDataset, load_dataset
+from discreet.data import DetectionDataset, grouped, load_dataset, shared_groups, suspected_subjects
 from discreet.distributed import SOLO, Team, require_same
 from discreet.errors import ConfigurationError
 from discreet.launched import Place
@@ -108,7 +108,7 @@ def prepare(
     Args:
         arguments: All arguments by name; with `resume`, those of the interrupted run are taken.
         reporter: Who is told of the progress.
-        extra_units: Units beside the images: an audit's canaries.
+        extra_units: Units beside those of the data set: an audit's canaries.
         team: The processes that run it together.
 
     Raises:
@@ -122,17 +122,10 @@ def prepare(
     privacy, settings = split_arguments(given, required=("data", "model"))
     settings["device"] = device_of(settings.get("device"), team.place)
     source, from_scratch = _open_model(settings)
-    reporter.stage(f"reading {settings['data']}")
-    dataset = load_dataset(
-        settings["data"],
-        progress=reporter.stage_progress,
-        single_cls=bool(settings.get("single_cls")),
-    )
-    for notice in dataset.notices:
-        reporter.notice(notice)
+    dataset = read_dataset(privacy, settings, reporter=reporter)
     _check_classes(settings.get("classes"), dataset)
     _check_device(settings.get("device"))
-    population = dataset.n + extra_units
+    population = len(dataset.units()) + extra_units
     # Whole cells of the coarsest feature map, as in Ultralytics.
     settings["imgsz"] = math.ceil(settings.get("imgsz", DEFAULT_IMGSZ) / _CELL) * _CELL
     facts = PublicFacts(
@@ -149,7 +142,7 @@ def prepare(
     fresh = RunState(
         given=given,
         mechanism=plan.mechanism,
-        dataset=dataset_digest(dataset.train, dataset.names),
+        dataset=dataset_digest(dataset),
         source=_source_digest(settings),
         run_id=uuid.uuid4().hex,
     )
@@ -207,6 +200,38 @@ def _computing_alike(mechanism: MechanismConfig) -> dict[str, str]:
         **{f"version of {name}": version(name) for name in ("discreet", "torch", "ultralytics")},
         "random draws": hashlib.sha256(b"".join(drawn)).hexdigest(),
     }
+
+
+def read_dataset(
+    privacy: PrivacyArguments, settings: Mapping[str, Any], *, reporter: Reporter
+) -> DetectionDataset:
+    """The validated images and their groups, with all that the user should know of them told.
+
+    Raises:
+        DatasetError: With all problems found.
+        ConfigurationError: A group is protected and said to be public.
+    """
+    reporter.stage(f"reading {settings['data']}")
+    dataset = load_dataset(
+        settings["data"],
+        progress=reporter.stage_progress,
+        single_cls=bool(settings.get("single_cls")),
+    )
+    dataset = grouped(dataset, file=privacy.groups, pattern=privacy.group_regex)
+    for notice in dataset.notices:
+        reporter.notice(notice)
+    for warning in suspected_subjects(dataset):
+        reporter.warning(warning)
+    if shared := shared_groups(dataset):
+        what = f"{len(shared)} groups have training images and validation images, as {shared[0]!r}"
+        if privacy.val_data == "public":
+            raise ConfigurationError(
+                f"{what}: whom training has to hide, the release would show",
+                where="val_data=public",
+                do="Keep their images out of val, or leave val_data=private.",
+            )
+        reporter.warning(f"{what}: metrics are of subjects that training has seen, and flatter it")
+    return dataset
 
 
 def _plan(privacy: PrivacyArguments, population: int, *, resumed: RunState | None) -> TrainingPlan:

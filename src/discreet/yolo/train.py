@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, cast
 
 import torch
@@ -35,6 +35,7 @@ from discreet.step import StepReport, private_step
 from discreet.storage import check_space
 from discreet.terminal import Reporter, SilentReporter
 from discreet.tracking import open_trackers
+from discreet.units import PrivacyUnits
 from discreet.yolo import _compat, finishing, release
 from discreet.yolo.checkpoint import CHECKPOINT, Checkpoint
 from discreet.yolo.class_features import standardise_classes
@@ -44,7 +45,7 @@ from discreet.yolo.frozen import FrozenFront
 from discreet.yolo.journal import StepJournal
 from discreet.yolo.loading import MicroBatches, StepParts
 from discreet.yolo.loss import PerImageLoss
-from discreet.yolo.microbatch import automatic_size, halves, views_together
+from discreet.yolo.microbatch import automatic_size, halves, units_of
 from discreet.yolo.model import (
     attach_settings,
     build_detector,
@@ -154,6 +155,12 @@ class PrivateDetectionTrainer(DetectionTrainer):
         if self.accounts is not None:
             self.accounts.withdraw()
         self.folder.discard()
+
+    @cached_property
+    def units(self) -> PrivacyUnits:
+        """The privacy units that the sampler draws, and their images."""
+        maximum = self.plan.mechanism.max_images_per_unit or 1
+        return self.dataset.units(max_images=maximum)
 
     @property
     def digests(self) -> list[bytes]:
@@ -292,6 +299,7 @@ class PrivateDetectionTrainer(DetectionTrainer):
                 ledger=ledger,
                 run_id=prepared.state.run_id,
                 digests=self.digests,
+                units=self.units.of_images,
                 mechanism=mechanism,
                 private=private,
             )
@@ -302,6 +310,7 @@ class PrivateDetectionTrainer(DetectionTrainer):
             label=str(self.run_dir),
             name=self.dataset.yaml.parent.name,
             digests=self.digests,
+            units=self.units.of_images,
             mechanism=mechanism,
             private=private,
         )
@@ -434,7 +443,8 @@ class PrivateDetectionTrainer(DetectionTrainer):
         self.cache = cache_for(self.front, dataset, gib=performance.feature_cache)
         return MicroBatches(
             dataset,
-            (draw[place.rank :: place.size] for draw in draws),  # units, dealt in turn
+            # Units, dealt in turn, and some images of each.
+            self.units.chosen((draw[place.rank :: place.size] for draw in draws), self.source),
             first_step=first_step,
             micro_batch_size=size,
             workers=performance.workers,
@@ -465,15 +475,15 @@ class PrivateDetectionTrainer(DetectionTrainer):
     def _gradients_of(self, engine: GradientEngine, batch: dict[str, Any]) -> Any:
         if "img" in batch:
             batch = self.preprocess_batch(dict(batch))  # it writes into what it is given
-        views = int(batch.get("views", 1))
+        units, weights = units_of(batch, self.device)
         terms = torch.zeros(0)
 
         def losses() -> Tensor:  # an engine may ask twice
             nonlocal terms
             terms = self.per_image_loss(self.predictions(batch), batch)
-            return terms.sum(1) / views  # an image's loss is the mean over its views
+            return terms.sum(1) * weights  # a unit's loss is the mean over its images and views
 
-        gradients = engine.per_example_gradients(losses, views_together(batch, self.device))
+        gradients = engine.per_example_gradients(losses, units)
         self.journal.add_losses(terms.detach())
         return gradients
 
