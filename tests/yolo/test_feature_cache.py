@@ -175,7 +175,7 @@ def test_views_of_an_image_stay_together(scenes: Path):
         here = list(parts.next_step())
         assert sum(map(images_in, here)) == 6
         for part in here:
-            assert part["views"] == 2 and images_in(part) % 2 == 0
+            assert set(part["unit_sizes"]) == {2} and images_in(part) % 2 == 0
             run_through(part, made, cache)
     assert "features" in here[0]
 

@@ -18,13 +18,11 @@ from ultralytics.utils import DEFAULT_CFG
 from discreet.api import train
 from discreet.clipping import FlatClipping
 from discreet.data import ImageRecord, load_dataset
-from discreet.errors import ConfigurationError, LedgerError, ReleaseError
+from discreet.errors import ConfigurationError, LedgerError
 from discreet.gradients import make_engine
-from discreet.ledger import BudgetLedger
 from discreet.privacy import PrivacyUnit
 from discreet.statement.verify import verify_release
 from discreet.units import PrivacyUnits
-from discreet.yolo import release
 from discreet.yolo.audit import audit_run
 from discreet.yolo.checking import check_arguments
 from discreet.yolo.dataset import RecordDataset
@@ -208,19 +206,6 @@ def test_a_pattern_is_told_as_one_and_not_published(scenes: Path, tmp_path: Path
     assert pattern not in text
 
 
-def test_a_key_in_the_release_is_found(
-    scenes: Path, groups: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    own = release.public_settings
-    monkeypatch.setattr(
-        "discreet.yolo.finishing.release.public_settings",
-        lambda settings: {**own(settings), "optimizer": f"for {key_of(0)}"},
-    )
-    monkeypatch.setattr("discreet.yolo.release.public_settings", own)
-    with pytest.raises(ReleaseError, match=key_of(0)):
-        train(run(scenes, tmp_path, groups=str(groups)))
-
-
 def test_whom_training_hides_validation_may_not_show(scenes: Path, groups: Path, tmp_path: Path):
     image = min((scenes.parent / "images/val").iterdir()).name
     write_groups(groups, {image: key_of(3)}, split="val")
@@ -232,50 +217,6 @@ def test_whom_training_hides_validation_may_not_show(scenes: Path, groups: Path,
 
 class InterruptedRunError(Exception):
     pass
-
-
-def test_a_run_goes_on_with_the_same_groups_only(
-    scenes: Path, groups: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    def interrupt(trainer: PrivateDetectionTrainer, *_: Any) -> None:
-        if trainer.executed == 1:
-            trainer._save_checkpoint()
-            raise InterruptedRunError
-
-    arguments = run(scenes, tmp_path, groups=str(groups))
-    with monkeypatch.context() as patch:
-        patch.setattr(
-            PrivateDetectionTrainer, "_save_checkpoint_where_cheap", interrupt, raising=True
-        )
-        with pytest.raises(InterruptedRunError):
-            train(arguments)
-    place = str(tmp_path / "runs/train")
-    content = groups.read_text()
-    groups.write_text(content.replace(key_of(0), key_of(3)))
-    with pytest.raises(ConfigurationError, match="groups or class names"):
-        train({"resume": place})
-    groups.write_text(content.replace("patient", "PATIENT"))  # other names of the same groups
-    result = train({"resume": place})
-    assert (result.record.steps.charged, result.record.steps.executed) == (2, 2)
-    assert result.record.unit.kind is PrivacyUnit.GROUP
-
-
-def test_later_runs_with_other_units_are_told_for_an_image(
-    scenes: Path, groups: Path, tmp_path: Path
-):
-    grouped = train(run(scenes, tmp_path, groups=str(groups)))
-    again = train(run(scenes, tmp_path, groups=str(groups)))
-    assert again.record.spent.unit is PrivacyUnit.GROUP and again.record.spent.runs == 2
-    single = train(run(scenes, tmp_path))
-    spent = single.record.spent
-    assert spent.unit is PrivacyUnit.IMAGE and spent.neighboring_relation == "replace_one"
-    assert spent.runs == 3
-    assert spent.total > again.record.spent.total + single.record.claim.epsilon
-    assert verify_release(single.release).valid
-    assert any("other privacy units" in warning for warning in single.record.warnings)
-    assert grouped.record.spent.total == grouped.record.claim.epsilon
-    names = json.dumps([d.name for d in BudgetLedger.open().datasets()])
-    assert "patient" not in names
 
 
 # ---- check and audit ----
