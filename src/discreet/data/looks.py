@@ -25,10 +25,9 @@ def look_of(image: Image.Image) -> bytes:
     """
     if image.mode.startswith(("I", "F")):
         return b""
-    small = image.convert("L")
-    if (factor := min(small.size) // (4 * _SIDE)) > 1:
-        small = small.reduce(factor)
-    small = small.resize((_SIDE + 1, _SIDE + 1), Image.Resampling.BILINEAR)
+    small = image.convert("L").resize(
+        (_SIDE + 1, _SIDE + 1), Image.Resampling.BILINEAR, reducing_gap=3.0
+    )
     level = np.asarray(small, dtype=np.int16)
     right = level[:_SIDE, 1:] > level[:_SIDE, :-1]
     down = level[1:, :_SIDE] > level[:-1, :_SIDE]
