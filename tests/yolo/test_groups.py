@@ -28,7 +28,8 @@ from discreet.units import PrivacyUnits
 from discreet.yolo import finishing
 from discreet.yolo.audit import audit_run
 from discreet.yolo.checking import check_arguments
-from discreet.yolo.dataset import MicroBatches, RecordDataset
+from discreet.yolo.dataset import RecordDataset
+from discreet.yolo.loading import MicroBatches
 from discreet.yolo.loss import PerImageLoss
 from discreet.yolo.microbatch import halves, packed, units_of
 from discreet.yolo.train import PrivateDetectionTrainer

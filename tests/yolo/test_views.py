@@ -13,7 +13,7 @@ from discreet.api import train
 from discreet.clipping import FlatClipping
 from discreet.gradients import make_engine
 from discreet.statement.verify import verify_release
-from discreet.yolo.dataset import MicroBatches
+from discreet.yolo.loading import MicroBatches
 from discreet.yolo.loss import PerImageLoss
 from discreet.yolo.microbatch import halves
 from discreet.yolo.train import PrivateDetectionTrainer

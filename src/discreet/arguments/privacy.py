@@ -15,6 +15,7 @@ from discreet.arguments.values import (
     Expected,
     Flag,
     Fraction,
+    Gain,
     NoiseMultiplier,
     OpenFraction,
     Path,
@@ -120,6 +121,11 @@ class PrivacyArguments(BaseModel):
     micro_batch: Count | None = Field(
         default=None, description="images held in memory at once; if left out, by memory"
     )
+    feature_cache: Gain | None = Field(
+        default=None,
+        description="GiB of memory for what layers that do not train give for images; 0 keeps "
+        "nothing; if left out, by memory, at most 2",
+    )
     epochs: Count | None = Field(
         default=None, description="passes over the images; if left out, chosen"
     )
@@ -197,6 +203,10 @@ class PrivacyArguments(BaseModel):
     )
     engine: Literal["discreet", "opacus", "reference"] = Field(
         default="discreet", description="per-image gradients: discreet, opacus or reference"
+    )
+    team_timeout: PositiveNumber = Field(
+        default=600.0,
+        description="seconds after which a run of several processes gives up on one that is silent",
     )
     insecure_seed: CountOrZero | None = Field(
         default=None, description="repeatable noise and sampling, for tests: not private"

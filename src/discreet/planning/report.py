@@ -15,9 +15,11 @@ from discreet.planning.table import Cell, table_of
 from discreet.planning.text import as_text
 from discreet.planning.training import TrainingPlan, complete, plan_training
 from discreet.planning.verdict import noise_for_usual_epsilon, verdict_of
-from discreet.recipes import DEFAULT_IMGSZ, Chosen, PublicFacts
+from discreet.recipes import BEYOND_FLIPS, DEFAULT_IMGSZ, Chosen, PublicFacts
 from discreet.terminal import Reporter, SilentReporter
 from discreet.units import PrivacyUnits
+
+_FLIPS = 2  # an image and its mirror image: Ultralytics' default
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,6 +178,7 @@ def make_plan(
         figures,
         epochs=epochs,
         time=time,
+        states=_states(asked, chosen, population if units is None else len(units.digests)),
         images_per_unit=images,
         tell=reporter.stage_progress,
     )
@@ -194,6 +197,13 @@ def make_plan(
         images=None if units is None else len(units.digests),
         images_per_unit=None if units is None else images,
     )
+
+
+def _states(asked: PrivacyArguments, chosen: Chosen, population: int) -> float:
+    """States that augmentation shows images in, where what is known of each is kept."""
+    values = chosen.values()
+    only_flips = all(values.get(name) == 0 for name in BEYOND_FLIPS)
+    return _FLIPS * population if only_flips and asked.feature_cache != 0 else math.inf
 
 
 def _cell(cell: Cell) -> dict[str, Any]:
@@ -217,6 +227,7 @@ def _time(time: StepTime) -> dict[str, Any]:
         "device": time.device,
         "seconds_per_image": time.seconds_per_image,
         "seconds_per_step": time.seconds_per_step,
+        "seconds_per_new_image": time.seconds_per_new_image,
         "parameters": time.parameters,
     }
 

@@ -32,8 +32,8 @@ from discreet.result import TrainingResult
 from discreet.statement.record import PrivacyRecord
 from discreet.storage import write_json
 from discreet.terminal import Reporter
-from discreet.yolo.dataset import StepParts
 from discreet.yolo.image_canaries import make_image_canaries
+from discreet.yolo.loading import StepParts
 from discreet.yolo.membership import image_losses
 from discreet.yolo.preparation import PreparedRun, prepare
 from discreet.yolo.train import PrivateDetectionTrainer, default_callbacks
@@ -135,6 +135,13 @@ class AuditedTrainer(PrivateDetectionTrainer):
                 "an audit is not resumed: its coins are in no file",
                 where="resume",
                 do="run the audit anew",
+            )
+        if self.team.place.size > 1:
+            raise ConfigurationError(
+                "an audit runs in one process: its attack reads every step's gradient, and the "
+                "coins of its canaries are no other process's to know",
+                where="torchrun",
+                do="run the audit alone; a run of several processes takes the same steps",
             )
         prepared = prepare(given, reporter=self.reporter, extra_units=self._count)
         self._units = len(prepared.dataset.units())

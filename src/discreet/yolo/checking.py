@@ -23,7 +23,7 @@ from discreet.gradients import ENGINES, make_engine
 from discreet.noise import DrawnAhead, Mechanism
 from discreet.randomness import RandomSource
 from discreet.terminal import Reporter
-from discreet.yolo import checking_data, checking_plan, train
+from discreet.yolo import checking_data, checking_features, checking_plan, train
 from discreet.yolo.microbatch import units_of
 from discreet.yolo.model import fast_layout
 from discreet.yolo.train import PrivateDetectionTrainer
@@ -52,12 +52,16 @@ def check_trainer(
         real: Use the user's images for the step; stand-ins otherwise.
         without: Names of probes to leave out.
     """
-    with _without_memory(trainer):
+    with _unlogged(trainer):
         return run_checks(
             subject_of(trainer, real=real),
             full=full,
             without=without,
-            more={**checking_data.probes(trainer, full=full), **checking_plan.probes(trainer)},
+            more={
+                **checking_data.probes(trainer, full=full),
+                **checking_features.probes(trainer, stand_ins(trainer, range(4)), full=full),
+                **checking_plan.probes(trainer),
+            },
         )
 
 
@@ -138,9 +142,7 @@ def subject_of(trainer: PrivateDetectionTrainer, *, real: bool) -> Subject:
 
 def _losses_of(trainer: PrivateDetectionTrainer, batch: Batch) -> Tensor:
     batch = trainer.preprocess_batch(dict(batch))
-    with torch.autocast(trainer.device.type, torch.bfloat16, enabled=trainer.amp):
-        predictions = cast(Any, trainer.model)(batch["img"])
-    terms = trainer.per_image_loss(predictions, batch)
+    terms = trainer.per_image_loss(trainer.predictions(batch), batch)
     units, weights = units_of(batch, trainer.device)
     return terms if units is None else units.sum(terms * cast(Tensor, weights)[:, None])
 
@@ -182,14 +184,13 @@ class _NoJournal:
 
 
 @contextmanager
-def _without_memory(trainer: PrivateDetectionTrainer) -> Generator[None]:
-    journal, front = trainer.journal, trainer.front
+def _unlogged(trainer: PrivateDetectionTrainer) -> Generator[None]:
+    journal = trainer.journal
     trainer.journal = cast(Any, _NoJournal())
-    trainer.front = None  # remembered features would hide that frozen layers mix images
     try:
         yield
     finally:
-        trainer.journal, trainer.front = journal, front
+        trainer.journal = journal
 
 
 # ---- batches ----

@@ -85,7 +85,7 @@ def augmentation(trainer: PrivateDetectionTrainer, *, full: bool) -> Finding:
     whole, rest = dataset_of(trainer, records), dataset_of(trainer, records[1:])
     for step in range(1, 6) if full else _STEPS:
         for place in range(len(records) - 1):
-            if not _same(whole[(step, place + 1)], rest[(step, place)]):
+            if not same_item(whole[(step, place + 1)], rest[(step, place)]):
                 return Finding(
                     probe="augmentation",
                     compared=compared,
@@ -108,7 +108,7 @@ def access(trainer: PrivateDetectionTrainer, *, full: bool) -> Finding:
         alone = dataset_of(trainer, [record])
         for step in range(1, 6) if full else _STEPS:
             try:
-                same = _same(whole[(step, place)], alone[(step, 0)])
+                same = same_item(whole[(step, place)], alone[(step, 0)])
             except (IndexError, ValueError):  # it looks for others, and there are none
                 same = False
             if not same:
@@ -234,7 +234,8 @@ def _load(dataset: RecordDataset, draws: Sequence[Sequence[int]], *, size: int) 
     )
 
 
-def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+def same_item(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two images with their labels are the same, bit for bit."""
     return all(torch.equal(one[key], other[key]) for key in ("img", "bboxes", "cls"))
 
 

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from discreet.yolo.train import PrivateDetectionTrainer
 
 
-def finish(trainer: PrivateDetectionTrainer, *, started: float) -> None:
-    """Validate, publish and settle; `trainer.result` tells the outcome.
+def finish(trainer: PrivateDetectionTrainer, *, started: float) -> TrainingResult:
+    """Validate, publish and settle; `trainer.result` tells callbacks the outcome.
 
     Args:
         trainer: A trainer whose steps are over.
@@ -55,7 +55,7 @@ def finish(trainer: PrivateDetectionTrainer, *, started: float) -> None:
         validation=figures,
     )
     epsilon = float("inf") if record.claim.epsilon is None else record.claim.epsilon
-    trainer.result = TrainingResult(
+    result = trainer.result = TrainingResult(
         spent=PrivacySpent(epsilon=epsilon, delta=record.claim.delta),
         claim_valid=record.claim_valid,
         release=trainer.release,
@@ -75,6 +75,7 @@ def finish(trainer: PrivateDetectionTrainer, *, started: float) -> None:
     for warning in record.warnings:
         reporter.warning(warning)
     reporter.finish(epsilon=epsilon, delta=record.claim.delta, release=str(trainer.release))
+    return result
 
 
 def _track(trainer: PrivateDetectionTrainer, record: PrivacyRecord) -> None:

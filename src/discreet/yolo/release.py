@@ -15,9 +15,10 @@ from torch import nn
 
 from discreet.arguments import PUBLIC_SETTINGS, PrivacyArguments
 from discreet.data import DetectionDataset
+from discreet.statement.checkpoint import TRAVELLING_SETTINGS
 from discreet.statement.files import WEIGHTS
 from discreet.statement.report import ValidationFigures
-from discreet.statement.scan import TRAVELLING_SETTINGS, PrivateWords
+from discreet.statement.scan import PrivateWords
 from discreet.statement.schema import PrivacyRecord
 from discreet.statement.sealing import seal
 from discreet.statement.signing import ReleaseKey
