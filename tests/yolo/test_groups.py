@@ -339,3 +339,49 @@ def test_collating_keeps_whole_units(scenes: Path):
     )
     batch = YOLODataset.collate_fn([images[(1, i)] for i in (2, 0)])
     assert [Path(f) for f in batch["im_file"]] == [data.train[2].image, data.train[0].image]
+
+
+def test_a_run_reads_the_images_of_every_drawn_unit(
+    scenes: Path, groups: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    read: list[int] = []
+    own = PrivateDetectionTrainer._gradients_of
+
+    def gradients_of(self: Any, engine: Any, batch: dict[str, Any]) -> Any:
+        if self.executed or self.charged or "im_file" in batch:
+            read.extend(batch.get("unit_sizes", [1] * len(batch["batch_idx"].unique())))
+        return own(self, engine, batch)
+
+    monkeypatch.setattr(PrivateDetectionTrainer, "_gradients_of", gradients_of)
+    train(run(scenes, tmp_path, groups=str(groups), batch=GROUPS, steps=1, max_images_per_unit=3))
+    sizes = [sum(key_of(n) == key for n in range(N)) for key in map(key_of, range(N))]
+    groups_of = dict(zip(map(key_of, range(N)), sizes, strict=True))
+    assert sorted(read) == sorted(min(3, size) for size in groups_of.values())
+
+
+@pytest.mark.parametrize(
+    ("place", "mistake", "probe"),
+    [
+        ("discreet.yolo.train.units_of", lambda *_: (None, 1.0), ""),
+        ("discreet.yolo.loading._together", lambda _units: {}, "units"),
+        (
+            "discreet.yolo.loading.packed",
+            lambda units, _size: ([[image]] for unit in units for image in unit),
+            "units",
+        ),
+    ],
+    ids=["clipped apart", "loaded apart", "packed apart"],
+)
+def test_the_check_sees_units_that_are_taken_apart(
+    scenes: Path,
+    groups: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    place: str,
+    mistake: Any,
+    probe: str,
+):
+    monkeypatch.setattr(place, mistake)
+    report = check_arguments(run(scenes, tmp_path, groups=str(groups)))
+    failed = [f.probe for f in report.findings if f.verdict == "failed"]
+    assert failed and probe in [*failed, ""]
