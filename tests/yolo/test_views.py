@@ -28,7 +28,7 @@ def trainer_of(model: torch.nn.Module) -> Any:
         device=torch.device("cpu"),
         amp=False,
         model=model,
-        _predict=lambda images, _pixels: model(images),
+        predictions=lambda batch: model(batch["img"]),
         per_image_loss=PerImageLoss(model),
         journal=SimpleNamespace(add_losses=lambda _terms: None),
     )

@@ -154,8 +154,9 @@ def _images_of_units(
     """Numbers of the images of each unit of the probes: one, or a few where units are groups."""
     most = min(_MOST_IMAGES, trainer.plan.mechanism.max_images_per_unit or 1)
     if real:
-        return {unit: trainer.units.members[unit][:most] for unit in units}
-    return {unit: [unit + i * _STAND_INS for i in range(1 + unit % most)] for unit in units}
+        members = sorted(trainer.units.members, key=len, reverse=True)
+        return {unit: members[unit][:most] for unit in units}
+    return {unit: [unit + i * _STAND_INS for i in range(1 + (unit + 1) % most)] for unit in units}
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ from discreet.yolo import checking_data
 if TYPE_CHECKING:
     from discreet.yolo.train import PrivateDetectionTrainer
 
-_UNITS, _LOADED = 8, 3
+_UNITS, _LOADED = 8, 2
 _SALTS = (b"one step", b"another step")  # made up: what is chosen in them is not what a run reads
 
 
@@ -57,8 +57,8 @@ def _choice(whole: PrivacyUnits) -> str:
 
 def _loading(trainer: PrivateDetectionTrainer) -> str:
     whole = trainer.units
-    largest = sorted(range(len(whole)), key=lambda unit: -len(whole.members[unit]))[:_LOADED]
-    some, place = _some_units(whole, largest)
+    by_size = sorted(range(len(whole)), key=lambda unit: -len(whole.members[unit]))
+    some, place = _some_units(whole, dict.fromkeys([*by_size[:_LOADED], by_size[-1]]))
     records = [trainer.dataset.train[image] for image in place]
     draw = [some.choose(unit, _SALTS[0]) for unit in range(len(some))]
     loaded = checking_data.load(checking_data.dataset_of(trainer, records), [draw], size=1)
@@ -70,8 +70,9 @@ def _loading(trainer: PrivateDetectionTrainer) -> str:
     return "" if sizes == [len(unit) for unit in draw] else "a unit's images are clipped apart"
 
 
-def _some_units(whole: PrivacyUnits, numbers: Sequence[int]) -> tuple[PrivacyUnits, dict[int, int]]:
+def _some_units(whole: PrivacyUnits, numbers: Iterable[int]) -> tuple[PrivacyUnits, dict[int, int]]:
     """Units by themselves, and the new number of each of their images."""
+    numbers = list(numbers)
     images = [image for unit in numbers for image in whole.members[unit]]
     place = {image: i for i, image in enumerate(images)}
     members = tuple(tuple(place[image] for image in whole.members[unit]) for unit in numbers)
