@@ -15,14 +15,17 @@ import torch
 from ultralytics.data.dataset import YOLODataset
 from ultralytics.utils import DEFAULT_CFG
 
+from discreet.accounting import epsilon_of_runs, event_from_json, make_accountant
 from discreet.api import train
 from discreet.clipping import FlatClipping
 from discreet.data import ImageRecord, load_dataset
-from discreet.errors import ConfigurationError, LedgerError
+from discreet.errors import ConfigurationError, LedgerError, ReleaseError
 from discreet.gradients import make_engine
+from discreet.ledger import BudgetLedger
 from discreet.privacy import PrivacyUnit
 from discreet.statement.verify import verify_release
 from discreet.units import PrivacyUnits
+from discreet.yolo import finishing
 from discreet.yolo.audit import audit_run
 from discreet.yolo.checking import check_arguments
 from discreet.yolo.dataset import RecordDataset
@@ -206,6 +209,19 @@ def test_a_pattern_is_told_as_one_and_not_published(scenes: Path, tmp_path: Path
     assert pattern not in text
 
 
+def test_a_key_in_the_release_is_found(
+    scenes: Path, groups: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    own = finishing.record_of
+
+    def talkative(*args: Any) -> Any:
+        return own(*args).model_copy(update={"configuration": {"optimizer": f"for {key_of(0)}"}})
+
+    monkeypatch.setattr(finishing, "record_of", talkative)
+    with pytest.raises(ReleaseError, match=key_of(0)):
+        train(run(scenes, tmp_path, groups=str(groups)))
+
+
 def test_whom_training_hides_validation_may_not_show(scenes: Path, groups: Path, tmp_path: Path):
     image = min((scenes.parent / "images/val").iterdir()).name
     write_groups(groups, {image: key_of(3)}, split="val")
@@ -217,6 +233,52 @@ def test_whom_training_hides_validation_may_not_show(scenes: Path, groups: Path,
 
 class InterruptedRunError(Exception):
     pass
+
+
+def test_a_run_goes_on_with_the_same_groups_only(
+    scenes: Path, groups: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def interrupt(trainer: PrivateDetectionTrainer, *_: Any) -> None:
+        if trainer.executed == 1:
+            trainer._save_checkpoint()
+            raise InterruptedRunError
+
+    arguments = run(scenes, tmp_path, groups=str(groups))
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            PrivateDetectionTrainer, "_save_checkpoint_where_cheap", interrupt, raising=True
+        )
+        with pytest.raises(InterruptedRunError):
+            train(arguments)
+    place = str(tmp_path / "runs/train")
+    content = groups.read_text()
+    groups.write_text(content.replace(key_of(4), key_of(1), 1))  # one image, as many groups
+    with pytest.raises(ConfigurationError, match="groups or class names"):
+        train({"resume": place})
+    groups.write_text(content.replace("patient", "PATIENT"))  # other names of the same groups
+    result = train({"resume": place})
+    assert (result.record.steps.charged, result.record.steps.executed) == (2, 2)
+    assert result.record.unit.kind is PrivacyUnit.GROUP
+
+
+def test_later_runs_with_other_units_are_told_for_an_image(
+    scenes: Path, groups: Path, tmp_path: Path
+):
+    grouped = train(run(scenes, tmp_path, groups=str(groups)))
+    again = train(run(scenes, tmp_path, groups=str(groups)))
+    assert again.record.spent.unit is PrivacyUnit.GROUP and again.record.spent.runs == 2
+    single = train(run(scenes, tmp_path))
+    spent = single.record.spent
+    assert spent.unit is PrivacyUnit.IMAGE and spent.neighboring_relation == "replace_one"
+    assert spent.runs == 3
+    events = [event_from_json(event) for event in spent.events]
+    unchanged = epsilon_of_runs(events, delta=spent.delta, accountant=make_accountant("pld"))
+    assert spent.total > 1.1 * unchanged  # a changed group is not a removed one
+    assert verify_release(single.release).valid
+    assert any("other privacy units" in warning for warning in single.record.warnings)
+    assert grouped.record.spent.total == grouped.record.claim.epsilon
+    names = json.dumps([d.name for d in BudgetLedger.open().datasets()])
+    assert "patient" not in names
 
 
 # ---- check and audit ----
@@ -254,7 +316,7 @@ def test_a_ledger_that_forgot_the_groups_stops_the_run(
     arguments = run(scenes, tmp_path, groups=str(groups))
     with monkeypatch.context() as patch:
         patch.setattr(PrivacyUnits, "of_images", property(lambda self: range(len(self.digests))))
-        patch.setattr("discreet.yolo.train.finishing.finish", _interrupt)
+        patch.setattr(finishing, "finish", _interrupt)
         with pytest.raises(InterruptedRunError):
             train(arguments)
     with pytest.raises(LedgerError, match="other images than these"):
@@ -277,3 +339,48 @@ def test_collating_keeps_whole_units(scenes: Path):
     )
     batch = YOLODataset.collate_fn([images[(1, i)] for i in (2, 0)])
     assert [Path(f) for f in batch["im_file"]] == [data.train[2].image, data.train[0].image]
+
+
+def test_a_run_reads_the_images_of_every_drawn_unit(
+    scenes: Path, groups: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    read: list[int] = []
+    own = PrivateDetectionTrainer._gradients_of
+
+    def gradients_of(self: Any, engine: Any, batch: dict[str, Any]) -> Any:
+        if self.executed or self.charged or "im_file" in batch:
+            read.extend(batch.get("unit_sizes", [1] * len(batch["batch_idx"].unique())))
+        return own(self, engine, batch)
+
+    monkeypatch.setattr(PrivateDetectionTrainer, "_gradients_of", gradients_of)
+    train(run(scenes, tmp_path, groups=str(groups), batch=GROUPS, steps=1, max_images_per_unit=3))
+    sizes = [sum(key_of(n) == key for n in range(N)) for key in map(key_of, range(N))]
+    groups_of = dict(zip(map(key_of, range(N)), sizes, strict=True))
+    assert sorted(read) == sorted(min(3, size) for size in groups_of.values())
+
+
+@pytest.mark.parametrize(
+    ("place", "mistake", "probe"),
+    [
+        ("discreet.yolo.train.units_of", lambda *_: (None, 1.0), "sensitivity"),
+        ("discreet.yolo.loading._together", lambda _units: {}, "units"),
+        (
+            "discreet.yolo.loading.packed",
+            lambda units, _size: ([[image]] for unit in units for image in unit),
+            "units",
+        ),
+    ],
+    ids=["clipped apart", "loaded apart", "packed apart"],
+)
+def test_the_check_sees_units_that_are_taken_apart(
+    scenes: Path,
+    groups: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    place: str,
+    mistake: Any,
+    probe: str,
+):
+    monkeypatch.setattr(place, mistake)
+    report = check_arguments(run(scenes, tmp_path, groups=str(groups)))
+    assert probe in [f.probe for f in report.findings if f.verdict == "failed"]

@@ -23,8 +23,8 @@ _LAST_PART = re.compile(r"[-_. ]*(?:[-_. ][^-_. ]*|\d+)$")
 
 _DO = (
     "If they show one patient, person or place, make them one unit with groups=FILE.csv or "
-    "group_regex=; docs/groups.md tells how. Otherwise ε holds for each image, and for somebody "
-    "with k of them it is that of k units"
+    "group_regex=; docs/howto/patients.md tells how. Otherwise ε holds for each image, and for "
+    "somebody with k of them it is that of k units"
 )
 
 

@@ -299,7 +299,7 @@ class BudgetLedger:
         accountant: Accountant,
         reserved: bool = False,
     ) -> Spent:
-        """What was spent on the most charged image of a data set, over all runs.
+        """What was spent on the most charged image, or unit, of a data set, over all runs.
 
         Args:
             dataset: Id of the data set, or the content digests of its images. A set of images

@@ -13,7 +13,7 @@ from discreet.privacy import NeighboringRelation
 
 @dataclass(frozen=True, kw_only=True)
 class Spent:
-    """What was spent on the most charged image of a data set.
+    """What was spent on the most charged image, or unit, of a data set.
 
     Attributes:
         epsilon: ε over all runs, composed at once; ∞ if one of them had no guarantee.
@@ -34,7 +34,7 @@ class Spent:
 
 
 def most_spent(overlap: Overlap, steps: Steps, *, delta: float, judge: Judge) -> Spent:
-    """What was spent on the most charged image."""
+    """What was spent on the most charged image, or unit."""
     most: tuple[float, tuple[Run, ...], bool] = (-1.0, (), False)
     quick = judge.relation is NeighboringRelation.ADD_OR_REMOVE_ONE
     for image_class in overlap.classes:

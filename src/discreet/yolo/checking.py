@@ -23,7 +23,7 @@ from discreet.gradients import ENGINES, make_engine
 from discreet.noise import DrawnAhead, Mechanism
 from discreet.randomness import RandomSource
 from discreet.terminal import Reporter
-from discreet.yolo import checking_data, checking_features, checking_plan, train
+from discreet.yolo import checking_data, checking_features, checking_plan, checking_units, train
 from discreet.yolo.microbatch import units_of
 from discreet.yolo.model import fast_layout
 from discreet.yolo.train import PrivateDetectionTrainer
@@ -61,6 +61,7 @@ def check_trainer(
                 **checking_data.probes(trainer, full=full),
                 **checking_features.probes(trainer, stand_ins(trainer, range(4)), full=full),
                 **checking_plan.probes(trainer),
+                **checking_units.probes(trainer),
             },
         )
 
@@ -153,8 +154,9 @@ def _images_of_units(
     """Numbers of the images of each unit of the probes: one, or a few where units are groups."""
     most = min(_MOST_IMAGES, trainer.plan.mechanism.max_images_per_unit or 1)
     if real:
-        return {unit: trainer.units.members[unit][:most] for unit in units}
-    return {unit: [unit + i * _STAND_INS for i in range(1 + unit % most)] for unit in units}
+        members = sorted(trainer.units.members, key=len, reverse=True)
+        return {unit: members[unit][:most] for unit in units}
+    return {unit: [unit + i * _STAND_INS for i in range(1 + (unit + 1) % most)] for unit in units}
 
 
 @contextmanager

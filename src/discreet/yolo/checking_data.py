@@ -17,7 +17,7 @@ import torch
 from discreet.checking import Finding
 from discreet.data import ImageRecord
 from discreet.randomness import RandomSource, make_source
-from discreet.yolo import checking_units, train
+from discreet.yolo import train
 from discreet.yolo.dataset import RecordDataset
 
 if TYPE_CHECKING:
@@ -38,8 +38,6 @@ def probes(trainer: PrivateDetectionTrainer, *, full: bool) -> Mapping[str, Call
         "access": lambda: access(trainer, full=full),
         "loader": lambda: loader(trainer),
     }
-    if trainer.units.has_groups:
-        found |= {"units": lambda: checking_units.units(trainer)}
     return found | ({"sampler": lambda: sampler(trainer)} if full else {})
 
 
@@ -72,7 +70,7 @@ class RealBatches:
     def __call__(self, numbers: Sequence[int]) -> dict[str, Any]:
         """The batch of these images, in this order, augmented as in the first step."""
         places = [self._place[number] for number in numbers]
-        loaded = _load(self._dataset, [places], size=len(numbers))
+        loaded = load(self._dataset, [places], size=len(numbers))
         return next(loaded.next_step())
 
 
@@ -130,7 +128,7 @@ def loader(trainer: PrivateDetectionTrainer) -> Finding:
     dataset = dataset_of(trainer, records)
     everything = list(range(len(records)))
     draws: list[Sequence[int]] = [[], everything, [], everything[:1], everything[1:], []]
-    loaded = _load(dataset, draws, size=2)
+    loaded = load(dataset, draws, size=2)
     side = int(trainer.args.imgsz)
     what = ""
     for step, draw in enumerate(draws, start=1):
@@ -228,7 +226,10 @@ def _memory(sizes: np.ndarray, shared: np.ndarray, population: int, rate: float)
     return abs(float(products.sum())) / deviation
 
 
-def _load(dataset: RecordDataset, draws: Sequence[Sequence[int]], *, size: int) -> Any:
+def load(
+    dataset: RecordDataset, draws: Sequence[Sequence[int | Sequence[int]]], *, size: int
+) -> Any:
+    """The parts of these draws, by the trainer's own loader."""
     return train.MicroBatches(  # as the trainer's module knows it
         dataset, iter(draws), first_step=1, micro_batch_size=size, workers=0
     )
