@@ -221,7 +221,7 @@ LIES: dict[str, Any] = {
     "data.validation.metrics_are_released": True,
     "data.pretraining.access": "none",
     "random_source.description": "random.seed(0), Mersenne Twister",
-    "unit.grouping_key": "patient",
+    "unit.grouping_key": "file",
     "unit.max_images_per_unit": 5,
     "training.trainable": "nothing",
     "configuration.lr0": 1e308,

@@ -30,6 +30,8 @@ ProbeName = Literal[
     "access",
     "loader",
     "sampler",
+    "units",
+    "features",
     "schedule",
     "randomness",
 ]

@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, cast
 
-from discreet.accounting import Event
+from discreet.accounting import Event, make_accountant
 from discreet.config import MechanismConfig
 from discreet.ledger import Spent
+from discreet.privacy import GroupingName, NeighboringRelation, PrivacyUnit
 from discreet.randomness import RandomSource
 from discreet.statement import schema
 from discreet.statement.composing import listed
@@ -44,7 +45,7 @@ ADVERSARY = Adversary(
     sees=(
         "the weights after every step, not only those released",
         "all other images and labels of the training set",
-        "the code, all settings, the starting weights and the number of training images",
+        "the code, all settings, the starting weights and the number of privacy units",
     ),
     does_not_see=(
         "the random numbers of the noise and of the sampling, and the memory of the machine "
@@ -55,7 +56,7 @@ ADVERSARY = Adversary(
 OUTPUTS = Outputs(
     covered=("the weights of every step, if all were published",),
     not_covered=(
-        "the number of training images n, which is disclosed: it sets the sample rate",
+        "the number of privacy units n, which is disclosed: it sets the sample rate",
         "class names, image size and all settings listed in `configuration`",
         "everything in the run's `internal` folder",
         "`spent.total`, which tells whether earlier runs used some of the same images",
@@ -87,6 +88,7 @@ def make_record(
     check: Mapping[str, Any] | None = None,
     audit: Mapping[str, Any] | None = None,
     canaries: bool = False,
+    grouping: GroupingName | None = None,
 ) -> PrivacyRecord:
     """Put a run on record. The release adds the weights' digest and the signer.
 
@@ -106,6 +108,7 @@ def make_record(
         accelerator: Model of the GPU, if one was used.
         check: Result of the check of the wiring, as JSON.
         audit: Result of an audit, as JSON.
+        grouping: How images came to groups; None where each is its own unit.
         canaries: Whether planted canaries are among the training images.
     """
     accountant = mechanism.make_accountant()
@@ -119,15 +122,19 @@ def make_record(
     checked = read_check(check)
     if checked is not None and not checked.passed:
         against.append(CHECK_FAILED)
-    total = listed(total, events, accountant)
+    if total.mixed:
+        accountant_of_all = make_accountant("pld", relation=NeighboringRelation.REPLACE_ONE)
+    else:
+        accountant_of_all = accountant
+    total = listed(total, events, accountant_of_all)
     record = PrivacyRecord(
         claim_valid=not against,
         purpose="audit" if canaries else "release",
         claim=Claim(epsilon=finite(epsilon), delta=mechanism.delta, reasons_against=tuple(against)),
         unit=Unit(
             kind=mechanism.unit,
-            grouping_key=None,
-            max_images_per_unit=None,
+            grouping_key=grouping,
+            max_images_per_unit=mechanism.max_images_per_unit,
             neighboring_relation=mechanism.relation,
         ),
         adversary=ADVERSARY,
@@ -160,6 +167,10 @@ def make_record(
         spent=Spending(
             run=finite(epsilon),
             total=finite(max(total.epsilon, epsilon)),
+            unit=PrivacyUnit.IMAGE if total.mixed else mechanism.unit,
+            neighboring_relation=NeighboringRelation.REPLACE_ONE
+            if total.mixed
+            else mechanism.relation,
             delta=total.delta,
             runs=total.runs,
             unprotected_runs=total.unprotected_runs,
@@ -212,6 +223,16 @@ def warnings_of(record: PrivacyRecord) -> list[str]:
             f"{unprotected} earlier or present runs on these images had no protection "
             "at all: what became public of them is not bounded by any ε"
         )
+    if total_is_of_an_image(record):
+        warnings.append(
+            "earlier runs on these images had other privacy units: spent.total is of one image, "
+            "taken as replaced by another"
+            + (
+                ""
+                if record.unit.kind is PrivacyUnit.IMAGE
+                else "; for a whole group it is no bound"
+            )
+        )
     charged, executed = record.steps.charged, record.steps.executed
     if executed < charged:
         warnings.append(
@@ -219,8 +240,17 @@ def warnings_of(record: PrivacyRecord) -> list[str]:
             "lost in a crash and stay charged"
         )
     if record.claim.delta >= 1 / record.data.training.units:
-        warnings.append("δ is not below 1/n: publishing one image in the open would satisfy it")
+        warnings.append("δ is not below 1/n: publishing one unit in the open would satisfy it")
     return warnings
+
+
+def total_is_of_an_image(record: PrivacyRecord) -> bool:
+    """Whether `spent.total` speaks of one image because this run's unit is not that of all runs.
+
+    Not told of a run on single images under replace-one, whose total reads the same either way.
+    """
+    spent, unit = record.spent, record.unit
+    return (spent.unit, spent.neighboring_relation) != (unit.kind, unit.neighboring_relation)
 
 
 def mechanism_of(record: PrivacyRecord) -> MechanismConfig:
@@ -241,6 +271,7 @@ def mechanism_of(record: PrivacyRecord) -> MechanismConfig:
         clipping=record.mechanism.clipping,
         accountant=record.accountant.name,
         unit=record.unit.kind,
+        max_images_per_unit=record.unit.max_images_per_unit,
         relation=record.unit.neighboring_relation,
         sampling=record.sampling.used,
         largest_batch=record.sampling.largest_batch,

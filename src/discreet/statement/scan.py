@@ -44,6 +44,7 @@ _PUBLIC_KEYS = frozenset({"expected_batch_size", "max_grad_norm"})
 _TOKEN = re.compile(r"[\w.-]+")
 _SHORTEST_WORD = 3
 _SHORTEST_STEM = 6
+_SHORTEST_NUMBER = 7
 _IN_HTML = re.compile(r"data:([\w/+.-]+);base64,([A-Za-z0-9+/=\s]+)")
 
 
@@ -62,7 +63,12 @@ class PrivateWords:
 
     @classmethod
     def of(
-        cls, *, files: Iterable[Path], folders: Iterable[Path], public: Iterable[str] = ()
+        cls,
+        *,
+        files: Iterable[Path],
+        folders: Iterable[Path],
+        public: Iterable[str] = (),
+        keys: Iterable[str] = (),
     ) -> Self:
         """Words of a run on this machine.
 
@@ -71,6 +77,8 @@ class PrivateWords:
             folders: Folders of the run and of the data set.
             public: What is published anyway, such as class names and settings. A word of these
                 is not private: a run may be called `adamw`.
+            keys: What the groups of images are called. Short numbers are left out: a statement
+                may hold them by chance.
         """
         found = {path.name for path in files}
         found |= {
@@ -80,6 +88,7 @@ class PrivateWords:
         }
         places = {str(folder) for folder in folders} | {str(f.resolve()) for f in folders}
         found |= {Path(place).name for place in places} | set(_of_this_machine())
+        found |= {key for key in keys if not key.isdecimal() or len(key) >= _SHORTEST_NUMBER}
         known = _own_words() | _tokens("\n".join(public))
         return cls(
             paths=frozenset(place for place in places if place.count("/") > 1),

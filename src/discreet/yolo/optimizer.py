@@ -64,11 +64,22 @@ def build_optimizer(
     return getattr(torch.optim, chosen)(groups, lr=lr, momentum=momentum, **options)
 
 
-def learning_rate_factor(step: int, *, steps: int, final: float, cosine: bool) -> float:
+def learning_rate_factor(
+    step: int, *, steps: int, final: float, cosine: bool, warmup: float = 0.0
+) -> float:
     """Factor on the initial learning rate in the `step`-th step, from 1.
 
-    A function of public numbers only: linear or cosine decay from 1 to `final`.
+    A function of public numbers only: linear or cosine decay from 1 to `final`, and before it a
+    linear rise over `warmup` steps.
     """
     progress = (step - 1) / max(steps - 1, 1)
     shape = (1 + math.cos(math.pi * progress)) / 2 if cosine else 1 - progress
-    return final + (1 - final) * shape
+    rise = min(1.0, step / warmup) if warmup else 1.0
+    return rise * (final + (1 - final) * shape)
+
+
+def set_learning_rates(optimizer: torch.optim.Optimizer, factor: float) -> dict[str, float]:
+    """Set every group's rate to `factor` times its initial one; by the names of Ultralytics."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["initial_lr"] * factor
+    return {f"lr/pg{i}": group["lr"] for i, group in enumerate(optimizer.param_groups)}

@@ -13,7 +13,7 @@ import torch
 import ultralytics
 from torch import nn
 
-from discreet.arguments import PUBLIC_SETTINGS
+from discreet.arguments import PUBLIC_SETTINGS, PrivacyArguments
 from discreet.data import DetectionDataset
 from discreet.statement.checkpoint import TRAVELLING_SETTINGS
 from discreet.statement.files import WEIGHTS
@@ -79,14 +79,20 @@ def public_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def private_words(
-    dataset: DetectionDataset, *, run: Path, settings: Mapping[str, Any], public: Iterable[str]
+    dataset: DetectionDataset,
+    *,
+    run: Path,
+    privacy: PrivacyArguments,
+    settings: Mapping[str, Any],
+    public: Iterable[str],
 ) -> PrivateWords:
     """Words that must not be in the release: of the data set, the run and this machine.
 
     Args:
         dataset: The data set.
         run: The run's folder.
-        settings: All settings of the run; those that are published tell nothing private.
+        privacy: Its privacy arguments, which say how images were grouped.
+        settings: All other settings; those that are published tell nothing private.
         public: Other words that are published.
     """
     records = (*dataset.train, *dataset.val, *dataset.test)
@@ -94,9 +100,11 @@ def private_words(
     source = Path(str(settings["model"])).resolve()
     published = map(str, public_settings(settings).values())
     return PrivateWords.of(
-        files=[*files, dataset.yaml],
+        files=[*files, dataset.yaml, *([Path(privacy.groups)] if privacy.groups else [])],
         folders={*(path.parent for path in files), dataset.yaml.parent, run, run.parent, source},
         public=[*dataset.names, *published, *public],
+        keys={record.group for record in records if record.group is not None}
+        | ({privacy.group_regex} if privacy.group_regex else set()),
     )
 
 
