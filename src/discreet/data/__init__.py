@@ -5,7 +5,7 @@ Imports neither torch nor Ultralytics, and never writes: no label cache, no repa
 
 from __future__ import annotations
 
-from discreet.data.loading import load_dataset
+from discreet.data.loading import load_dataset, training_files
 from discreet.data.records import DetectionDataset, ImageRecord
 
-__all__ = ["DetectionDataset", "ImageRecord", "load_dataset"]
+__all__ = ["DetectionDataset", "ImageRecord", "load_dataset", "training_files"]

@@ -96,6 +96,19 @@ def load_dataset(
     )
 
 
+def training_files(data: str | Path) -> frozenset[Path]:
+    """The training images that a data set file names, links resolved; none of them is opened.
+
+    Raises:
+        DatasetError: There is no data set file.
+    """
+    file = find_file(data)
+    findings = Findings(yaml=file, root=resolved(file.parent))
+    description = read_description(file, findings, splits=["train"], single_cls=False)
+    listed = list_images("train", description.sources.get("train", ()), findings)
+    return frozenset(resolved(image.image) for image in listed)
+
+
 def _check_all(
     listed: Sequence[ListedImage],
     description: Description,

@@ -28,13 +28,15 @@ from discreet.statement.schema import (
     Software,
     Spending,
     Steps,
+    Teacher,
     Training,
     TrainingData,
     Unit,
     ValidationData,
 )
+from discreet.statement.teaching import spent_by
 
-__all__ = ["PrivacyRecord", "make_record", "mechanism_of"]
+__all__ = ["PrivacyRecord", "as_json", "make_record", "mechanism_of"]
 
 _PACKAGES = ("discreet", "torch", "ultralytics", "dp-accounting", "opacus", "numpy", "randomgen")
 
@@ -85,6 +87,7 @@ def make_record(
     check: Mapping[str, Any] | None = None,
     audit: Mapping[str, Any] | None = None,
     canaries: bool = False,
+    teacher: Teacher | None = None,
 ) -> PrivacyRecord:
     """Put a run on record. The release adds the weights' digest and the signer.
 
@@ -105,9 +108,11 @@ def make_record(
         check: Result of the check of the wiring, as JSON.
         audit: Result of an audit, as JSON.
         canaries: Whether planted canaries are among the training images.
+        teacher: The model that guided the loss. What a private one spent counts in ε.
     """
     accountant = mechanism.make_accountant()
-    epsilon = accountant.epsilon(events, delta=mechanism.delta)
+    before = spent_by(teacher)
+    epsilon = accountant.epsilon((*before, *events), delta=mechanism.delta)
     assumed = assumed_sampling(mechanism, events)
     against = list(reasons)
     if math.isinf(epsilon):
@@ -148,16 +153,17 @@ def make_record(
             executed=executed_steps,
             resumes=resumes,
         ),
-        events=tuple(_as_json(event) for event in events),
+        events=tuple(as_json(event) for event in events),
+        teacher=teacher,
         accountant=AccountantFacts(name=mechanism.accountant, version=accountant.version),
-        figures=figures_of(mechanism, events, epsilon=epsilon),
+        figures=figures_of(mechanism, events, epsilon=epsilon, before=before),
         spent=Spending(
             run=finite(epsilon),
             total=finite(max(total.epsilon, epsilon)),
             delta=total.delta,
             runs=total.runs,
             unprotected_runs=total.unprotected_runs,
-            events=tuple(_as_json(event) for event in total.events),
+            events=tuple(as_json(event) for event in total.events),
         ),
         random_source=schema.RandomSource(description=source.description, secure=source.secure),
         floating_point=FLOATING_POINT,
@@ -248,7 +254,8 @@ def _warnings(
     return warnings
 
 
-def _as_json(event: Event) -> dict[str, Any]:
+def as_json(event: Event) -> dict[str, Any]:
+    """An event as a record has it."""
     return dict(event.to_json())
 
 

@@ -32,7 +32,7 @@ RUN = "run.json"
 CHECKPOINT = "checkpoint.pt"
 # What may differ when a run goes on: nothing that the guarantee or the model depends on.
 _MAY_CHANGE = frozenset({"device", "workers", "micro_batch", "verbose", "resume", "ledger", "sign"})
-_PATHS = frozenset({"data", "model", "pretrained", "project", "cfg"})
+_PATHS = frozenset({"data", "model", "pretrained", "teacher", "project", "cfg"})
 
 
 def dataset_digest(records: Sequence[ImageRecord], names: Sequence[str]) -> str:

@@ -136,6 +136,7 @@ class DistilledLoss:
     Attributes:
         names: What the terms are called, in order: those of the labels first.
         match: What is compared.
+        gain: Weight of the teacher's terms.
     """
 
     def __init__(
@@ -146,7 +147,7 @@ class DistilledLoss:
         self._teacher = FrozenTeacher(teacher, next(student.parameters()).device)
         self._heads = [cast(Any, model).model[-1] for model in (student, teacher)]
         self._gains = cast(Any, student).args
-        self._gain = 1.0 if gain is None else gain
+        self.gain = 1.0 if gain is None else gain
         self.names = (*labels.names, *self.match.terms)
 
     def __call__(self, predictions: Any, batch: Batch) -> Tensor:
@@ -167,7 +168,7 @@ class DistilledLoss:
         ]
         if self.match.classes:
             terms.insert(0, self._classes(mine.scores, theirs.scores))
-        return self._gain * torch.stack(terms, 1)
+        return self.gain * torch.stack(terms, 1)
 
     def _classes(self, mine: Tensor, theirs: Tensor) -> Tensor:
         """(B,) from logits (B, A, classes) of both."""
@@ -219,7 +220,7 @@ class _Levels:
         reg_max = self.distances.shape[-1]
         places = torch.arange(reg_max, device=anchors.device, dtype=anchors.dtype)
         distances = self.distances.softmax(-1) @ places if reg_max > 1 else self.distances[..., 0]
-        return cast(Tensor, dist2bbox(distances, anchors, xywh=False))
+        return dist2bbox(distances, anchors, xywh=False)
 
 
 def _divergence(mine: Tensor, theirs: Tensor) -> Tensor:

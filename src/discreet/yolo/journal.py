@@ -6,11 +6,13 @@ import csv
 from datetime import UTC, datetime
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from discreet.step import StepReport
 
-_COLUMNS = ("step", "drawn", "clipped", "non_finite", "box", "cls", "dfl", "rate", "seconds")
+_LOSSES = ("box", "cls", "dfl", "teacher")
+_COLUMNS = ("step", "drawn", "clipped", "non_finite", *_LOSSES, "rate", "seconds")
 
 _RESUMES = "resumes.txt"
 
@@ -43,13 +45,17 @@ class StepJournal:
             path.write_text(",".join(_COLUMNS) + "\n", encoding="utf-8")
 
     def add_losses(self, terms: Tensor) -> None:
-        """Keep the loss terms (B, 3) of a micro-batch for the step's line."""
-        self._losses.append(terms.sum(0).cpu())
+        """Keep the loss terms (B, 3 or more) of a micro-batch for the step's line.
+
+        Those after the third are a teacher's, and are told in one.
+        """
+        of_labels, of_teacher = terms.sum(0).cpu().tensor_split([3])
+        self._losses.append(torch.cat([of_labels, of_teacher.sum(0, keepdim=True)]))
 
     def write(self, *, step: int, report: StepReport, learning_rate: float, seconds: float) -> None:
         """Write the step's line; losses are means over the drawn images."""
         images = max(report.units, 1)
-        means = [float(sum(term[i] for term in self._losses)) / images for i in range(3)]
+        means = [float(sum(term[i] for term in self._losses)) / images for i in range(len(_LOSSES))]
         self._losses.clear()
         with self._path.open("a", newline="", encoding="utf-8") as stream:
             csv.writer(stream).writerow(

@@ -78,7 +78,12 @@ def public_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def private_words(
-    dataset: DetectionDataset, *, run: Path, settings: Mapping[str, Any], public: Iterable[str]
+    dataset: DetectionDataset,
+    *,
+    run: Path,
+    settings: Mapping[str, Any],
+    public: Iterable[str],
+    teacher: str | None = None,
 ) -> PrivateWords:
     """Words that must not be in the release: of the data set, the run and this machine.
 
@@ -87,14 +92,15 @@ def private_words(
         run: The run's folder.
         settings: All settings of the run; those that are published tell nothing private.
         public: Other words that are published.
+        teacher: Where the teacher lies.
     """
     records = (*dataset.train, *dataset.val, *dataset.test)
     files = [path for record in records for path in (record.image, record.label) if path]
-    source = Path(str(settings["model"])).resolve()
+    sources = {Path(str(place)).resolve() for place in (settings["model"], teacher) if place}
     published = map(str, public_settings(settings).values())
     return PrivateWords.of(
         files=[*files, dataset.yaml],
-        folders={*(path.parent for path in files), dataset.yaml.parent, run, run.parent, source},
+        folders={*(path.parent for path in files), dataset.yaml.parent, run, run.parent, *sources},
         public=[*dataset.names, *published, *public],
     )
 

@@ -39,6 +39,7 @@ from discreet.yolo import _compat, finishing, release
 from discreet.yolo.checkpoint import CHECKPOINT, Checkpoint
 from discreet.yolo.class_features import standardise_classes
 from discreet.yolo.dataset import MicroBatches, RecordDataset, StepParts, describe
+from discreet.yolo.distillation import DistilledLoss
 from discreet.yolo.frozen import FrozenFront
 from discreet.yolo.journal import StepJournal
 from discreet.yolo.loss import PerImageLoss
@@ -212,7 +213,7 @@ class PrivateDetectionTrainer(DetectionTrainer):
         self.parameters = select_trainable(
             model, self.prepared.trainable, freeze=self.args.freeze, imgsz=self.args.imgsz
         )
-        self.per_image_loss = PerImageLoss(model, balance=privacy.balance or 0.0)
+        self.per_image_loss = self._make_loss(model)
         self.optimizer = build_optimizer(
             self.args.optimizer,
             self.parameters,
@@ -233,6 +234,13 @@ class PrivateDetectionTrainer(DetectionTrainer):
         self.tloss, self.loss_items, self.metrics = {}, {}, {}
         self._announce()
         self.run_callbacks("on_pretrain_routine_end")
+
+    def _make_loss(self, model: nn.Module) -> PerImageLoss | DistilledLoss:
+        privacy, teacher = self.prepared.privacy, self.prepared.teacher
+        loss = PerImageLoss(model, balance=privacy.balance or 0.0)
+        if teacher is None:
+            return loss
+        return DistilledLoss(loss, model, teacher.model, gain=privacy.teacher_gain)
 
     def _frozen_front(self) -> FrozenFront | None:
         memory = min(
@@ -258,6 +266,8 @@ class PrivateDetectionTrainer(DetectionTrainer):
         create = not (self.internal / OWN_RECORD).exists()
         ledger = BudgetLedger.open(prepared.privacy.ledger, create=create)
         private = not prepared.reasons_against
+        if prepared.teacher is not None:
+            prepared.teacher.check_ledger(ledger, self.dataset)
         if RunAccounts.exist(self.internal, ledger=ledger, run_id=prepared.state.run_id):
             return RunAccounts.go_on(
                 self.internal,
@@ -499,6 +509,7 @@ class PrivateDetectionTrainer(DetectionTrainer):
             [
                 *plan_rows(self.plan, trainable=self.prepared.trainable, parameters=parameters),
                 *recipe_rows(self.prepared.chosen),
+                *(() if self.prepared.teacher is None else self.prepared.teacher.rows()),
             ],
             plan_warnings(self.plan, parameters=parameters, secure=self.source.secure),
         )
