@@ -36,7 +36,14 @@ from discreet.statement.schema import (
 )
 from discreet.statement.teaching import spent_by
 
-__all__ = ["PrivacyRecord", "as_json", "make_record", "mechanism_of"]
+__all__ = [
+    "PrivacyRecord",
+    "as_json",
+    "make_record",
+    "mechanism_of",
+    "this_machine",
+    "this_software",
+]
 
 _PACKAGES = ("discreet", "torch", "ultralytics", "dp-accounting", "opacus", "numpy", "randomgen")
 
@@ -175,10 +182,8 @@ def make_record(
         weights=None,
         signer=None,
         warnings=tuple(_warnings(mechanism, events, total, executed_steps, canaries=canaries)),
-        software=Software(python=platform.python_version(), packages=_versions()),
-        hardware=Hardware(
-            system=platform.system(), machine=platform.machine(), accelerator=accelerator
-        ),
+        software=this_software(),
+        hardware=this_machine(accelerator=accelerator),
     )
 
 
@@ -261,6 +266,20 @@ def as_json(event: Event) -> dict[str, Any]:
 
 def _setting(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
+
+
+def this_software() -> Software:
+    """Versions of what is installed here."""
+    return Software(python=platform.python_version(), packages=_versions())
+
+
+def this_machine(*, accelerator: str | None) -> Hardware:
+    """This kind of machine.
+
+    Args:
+        accelerator: Model of the GPU, if one was used.
+    """
+    return Hardware(system=platform.system(), machine=platform.machine(), accelerator=accelerator)
 
 
 def _versions() -> dict[str, str]:
