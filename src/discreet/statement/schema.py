@@ -10,9 +10,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from importlib import resources
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from discreet.accounting import AccountantName, event_from_json
 from discreet.config import ClippingName, NoiseSchedule, SamplingName
@@ -172,6 +172,18 @@ class Teacher(_Part):
     claim: TeacherClaim | None
     """Null for a public teacher. Where a private one guides the loss, its events are composed with
     this run's in all figures here; where it labels, its claim is this record's, unchanged."""
+
+    @model_validator(mode="after")
+    def _told_in_one_way(self) -> Self:
+        labels = self.guides == "labels"
+        if (self.access == "private") != (self.claim is not None):
+            raise ValueError("a private teacher has a claim, and a public one has none")
+        if labels and self.claim is None:
+            raise ValueError("a public teacher has no claim that this record could carry")
+        guides = self.gain is not None and bool(self.terms)
+        if labels != (self.public_images is not None) or labels == guides:
+            raise ValueError("what the teacher did is not told in one way")
+        return self
 
 
 class Mechanism(_Part):

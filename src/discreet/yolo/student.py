@@ -61,7 +61,7 @@ def train_student(asked: StudentArguments, *, reporter: Reporter) -> TrainingRes
     _check_start(asked.model)
     key = open_key(asked.sign)
     reporter.stage(f"reading {asked.public_data}")
-    public = load_dataset(asked.public_data, progress=reporter.stage_progress)
+    public = load_dataset(asked.public_data, progress=reporter.stage_progress, labels_wanted=False)
     _check_public(public, asked)
     settings = asked.settings
     imgsz = int(settings.get("imgsz") or teacher.record.configuration.get("imgsz") or DEFAULT_IMGSZ)  # pyright: ignore[reportArgumentType]
