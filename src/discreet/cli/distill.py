@@ -45,7 +45,7 @@ def _rows() -> dict[str, list[Row]]:
 MODE = Mode(
     name="distill",
     summary="train a student that learns from a teacher",
-    usage="teacher=TEACHER model=WEIGHTS.pt data=DATA.yaml epsilon=8 …",
+    usage="teacher=TEACHER model=WEIGHTS.pt data=DATA.yaml …",
     about=(
         "With data=, a teacher guides private training: what it says of each image is part of that "
         "image's own loss, inside the clipped gradient. It is public by your word "
