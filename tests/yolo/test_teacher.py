@@ -15,6 +15,7 @@ import yaml
 import discreet.demo
 from discreet.api import distill, train
 from discreet.cli import main
+from discreet.data import load_dataset
 from discreet.errors import (
     CheckError,
     ConfigurationError,
@@ -23,6 +24,7 @@ from discreet.errors import (
     UnsafeArgumentError,
 )
 from discreet.ledger import BudgetLedger
+from discreet.privacy import PrivacyUnit
 from discreet.result import TrainingResult
 from discreet.statement.verify import verify_release
 from discreet.terminal import SilentReporter
@@ -271,11 +273,16 @@ def test_leaving_the_teachers_spending_out_does_not_verify(
 
 
 def test_runs_on_images_are_found_whatever_the_set(given: Arguments, scenes: Path, tmp_path: Path):
-    from discreet.data import load_dataset
-
     ledger = str(tmp_path / "ledger.sqlite")
     train(given(ledger=ledger))
     book = BudgetLedger.open(ledger)
     dataset = load_dataset(scenes)
     assert len(book.runs_on([dataset.train[3].digest])) == 1
     assert not book.runs_on([record.digest for record in dataset.val])
+
+
+def test_claims_of_other_units_are_not_composed(released: Path, scenes: Path):
+    opened = teacher.open_teacher(released, vouched=False, dataset=load_dataset(scenes))
+    opened.require_unit(PrivacyUnit.IMAGE)
+    with pytest.raises(UnsafeArgumentError, match="cannot be composed"):
+        opened.require_unit(PrivacyUnit.GROUP)

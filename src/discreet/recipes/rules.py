@@ -111,13 +111,15 @@ _OPTIMIZER = _always(
     why="divides each coordinate by its own noise, so that no rate depends on n, ε or C",
 )
 
+# What Ultralytics' defaults do to an image beside flipping it.
+BEYOND_FLIPS = ("hsv_h", "hsv_s", "hsv_v", "translate", "scale")
 _AUGMENTATION = tuple(
     _always(
         setting,
         0.0,
         why="a few noisy steps cannot use the variety, and cannot overfit without it; flips stay",
     )
-    for setting in ("hsv_h", "hsv_s", "hsv_v", "translate", "scale")
+    for setting in BEYOND_FLIPS
 )
 _VIEWS = _always(
     "views", 1, why="at the same time, more images a step average noise and chance alike"

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from discreet.yolo.train import PrivateDetectionTrainer
 
 
-def finish(trainer: PrivateDetectionTrainer, *, started: float) -> None:
-    """Validate, publish and settle; `trainer.result` tells the outcome.
+def finish(trainer: PrivateDetectionTrainer, *, started: float) -> TrainingResult:
+    """Validate, publish and settle; `trainer.result` tells callbacks the outcome.
 
     Args:
         trainer: A trainer whose steps are over.
@@ -50,6 +50,7 @@ def finish(trainer: PrivateDetectionTrainer, *, started: float) -> None:
         words=release.private_words(
             trainer.dataset,
             run=trainer.run_dir,
+            privacy=prepared.privacy,
             settings=vars(trainer.args),
             public=(prepared.trainable, prepared.norm, prepared.performance.engine),
             teacher=prepared.privacy.teacher,
@@ -57,7 +58,7 @@ def finish(trainer: PrivateDetectionTrainer, *, started: float) -> None:
         validation=figures,
     )
     epsilon = float("inf") if record.claim.epsilon is None else record.claim.epsilon
-    trainer.result = TrainingResult(
+    result = trainer.result = TrainingResult(
         spent=PrivacySpent(epsilon=epsilon, delta=record.claim.delta),
         claim_valid=record.claim_valid,
         release=trainer.release,
@@ -77,6 +78,7 @@ def finish(trainer: PrivateDetectionTrainer, *, started: float) -> None:
     for warning in record.warnings:
         reporter.warning(warning)
     reporter.finish(epsilon=epsilon, delta=record.claim.delta, release=str(trainer.release))
+    return result
 
 
 def _track(trainer: PrivateDetectionTrainer, record: PrivacyRecord) -> None:
@@ -158,6 +160,7 @@ def record_of(trainer: PrivateDetectionTrainer, metrics: Mapping[str, float]) ->
         accelerator=release.accelerator(trainer.device),
         check=None if trainer.check is None else trainer.check.summary(),
         canaries=trainer.has_canaries,
+        grouping=trainer.dataset.grouping,
         teacher=_teacher(trainer),
     )
 
@@ -173,7 +176,7 @@ def _total(trainer: PrivateDetectionTrainer) -> Spent:
     """What all runs together have spent, a private teacher's among them."""
     assert trainer.accounts is not None
     mechanism, accounts = trainer.plan.mechanism, trainer.accounts
-    total = accounts.total(trainer.digests, mechanism=mechanism)
+    total = accounts.total(trainer.digests, units=trainer.units.of_images, mechanism=mechanism)
     if trainer.prepared.teacher is None:
         return total
     return trainer.prepared.teacher.counted_in(

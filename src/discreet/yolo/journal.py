@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -35,14 +36,20 @@ class StepJournal:
     """Appends one line per step to a CSV file of the run's internal folder.
 
     Args:
-        path: The file; continued if present.
+        path: The file; continued if present. None where another process writes.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path | None) -> None:
         self._path = path
         self._losses: list[Tensor] = []
-        if not path.exists():
+        if path is not None and not path.exists():
             path.write_text(",".join(_COLUMNS) + "\n", encoding="utf-8")
+
+    def take_losses(self) -> list[float]:
+        """The loss terms since they were last taken, summed over images."""
+        sums = [float(sum(terms[i] for terms in self._losses)) for i in range(len(_LOSSES))]
+        self._losses.clear()
+        return sums
 
     def add_losses(self, terms: Tensor) -> None:
         """Keep the loss terms (B, 3 or more) of a micro-batch for the step's line.
@@ -52,11 +59,18 @@ class StepJournal:
         of_labels, of_teacher = terms.sum(0).cpu().tensor_split([3])
         self._losses.append(torch.cat([of_labels, of_teacher.sum(0, keepdim=True)]))
 
-    def write(self, *, step: int, report: StepReport, learning_rate: float, seconds: float) -> None:
-        """Write the step's line; losses are means over the drawn images."""
-        images = max(report.units, 1)
-        means = [float(sum(term[i] for term in self._losses)) / images for i in range(len(_LOSSES))]
-        self._losses.clear()
+    def write(
+        self,
+        *,
+        step: int,
+        report: StepReport,
+        losses: Sequence[float],
+        learning_rate: float,
+        seconds: float,
+    ) -> None:
+        """Write the step's line, with means over the drawn images of the summed `losses`."""
+        assert self._path is not None
+        means = [term / max(report.units, 1) for term in losses]
         with self._path.open("a", newline="", encoding="utf-8") as stream:
             csv.writer(stream).writerow(
                 [step, report.units, report.clipped, report.non_finite]

@@ -20,10 +20,15 @@ def _last_convolutions(model: nn.Module) -> Iterator[nn.Module]:
             yield row[-1]
 
 
-def _class_convolutions(model: nn.Module) -> Iterator[nn.Module]:
-    head = cast(Any, model).model[-1]
+def _class_convolutions(model: nn.Module, imgsz: int) -> Iterator[nn.Module]:
+    """Last class convolutions of the levels that are needed, and of one more for large objects.
+
+    Those of still coarser levels, with no object of their own, would get noise and no gradient, and
+    make objects up.
+    """
+    head, levels = cast(Any, model).model[-1], needed_levels(model, imgsz) + 1
     for branch in CLASS_BRANCHES:
-        for row in getattr(head, branch, None) or ():
+        for row in list(getattr(head, branch, None) or ())[:levels]:
             yield row[-1]
 
 
@@ -46,7 +51,7 @@ def needed_levels(model: nn.Module, imgsz: int) -> int:
     """
     head = cast(Any, model).model[-1]
     strides = sorted(float(stride) for stride in head.stride)
-    if head.reg_max <= 1:  # distances without an end
+    if getattr(head, "reg_max", 1) <= 1:  # distances without an end
         return len(strides)
     reach = [2 * (head.reg_max - 1) * stride for stride in strides]
     return 1 + sum(side < imgsz for side in reach[:-1])
@@ -85,7 +90,7 @@ PARTS: Mapping[str, _Part] = {
     "film": lambda model, _imgsz: _norms(model),
     "neck_film": lambda model, _imgsz: _neck_norms(model),
     "class_film": _class_norms,
-    "classes": lambda model, _imgsz: _class_convolutions(model),
+    "classes": _class_convolutions,
     "head": lambda model, _imgsz: _last_convolutions(model),
     "whole_head": lambda model, _imgsz: [cast(Any, model).model[-1]],
 }
@@ -104,8 +109,9 @@ def select_trainable(
         model: A detection model; `requires_grad` is set on all of its parameters.
         trainable: Parts joined by `+`: `all`; `film`, γ and β of every normalisation; `head`,
             the last convolution of every branch of the head; `whole_head`; `classes`, the last
-            convolution of the class branch; `neck_film`, γ and β behind the backbone;
-            `class_film`, those on the way to the class scores of the levels that are needed.
+            convolution of the class branch, of the levels that are needed and one more;
+            `neck_film`, γ and β behind the backbone; `class_film`, those on the way to the class
+            scores of the levels that are needed.
         freeze: As in Ultralytics: the first N layers, or layer indices and name parts.
         imgsz: Side of the images in pixels; see `needed_levels`.
 

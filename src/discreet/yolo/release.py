@@ -13,11 +13,12 @@ import torch
 import ultralytics
 from torch import nn
 
-from discreet.arguments import PUBLIC_SETTINGS
+from discreet.arguments import PUBLIC_SETTINGS, PrivacyArguments
 from discreet.data import DetectionDataset
+from discreet.statement.checkpoint import TRAVELLING_SETTINGS
 from discreet.statement.files import WEIGHTS
 from discreet.statement.report import ValidationFigures
-from discreet.statement.scan import TRAVELLING_SETTINGS, PrivateWords
+from discreet.statement.scan import PrivateWords
 from discreet.statement.schema import PrivacyRecord
 from discreet.statement.sealing import seal
 from discreet.statement.signing import ReleaseKey
@@ -81,6 +82,7 @@ def private_words(
     dataset: DetectionDataset,
     *,
     run: Path,
+    privacy: PrivacyArguments | None = None,
     settings: Mapping[str, Any],
     public: Iterable[str],
     teacher: str | None = None,
@@ -90,7 +92,8 @@ def private_words(
     Args:
         dataset: The data set.
         run: The run's folder.
-        settings: All settings of the run; those that are published tell nothing private.
+        privacy: Its privacy arguments, which say how images were grouped; None if they are public.
+        settings: All other settings; those that are published tell nothing private.
         public: Other words that are published.
         teacher: Where the teacher lies.
     """
@@ -98,10 +101,14 @@ def private_words(
     files = [path for record in records for path in (record.image, record.label) if path]
     sources = {Path(str(place)).resolve() for place in (settings["model"], teacher) if place}
     published = map(str, public_settings(settings).values())
+    groups = privacy.groups if privacy else None
+    pattern = privacy.group_regex if privacy else None
     return PrivateWords.of(
-        files=[*files, dataset.yaml],
+        files=[*files, dataset.yaml, *([Path(groups)] if groups else [])],
         folders={*(path.parent for path in files), dataset.yaml.parent, run, run.parent, *sources},
         public=[*dataset.names, *published, *public],
+        keys={record.group for record in records if record.group is not None}
+        | ({pattern} if pattern else set()),
     )
 
 

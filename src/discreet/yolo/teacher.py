@@ -108,13 +108,13 @@ class Teacher:
         """
         if self.record is None:
             return
-        theirs = self.record.unit
-        if theirs.kind != unit or theirs.grouping_key is not None:
+        theirs = self.record.unit.kind
+        if theirs is not PrivacyUnit.IMAGE or unit is not PrivacyUnit.IMAGE:
             raise UnsafeArgumentError(
-                f"it protects {theirs.grouping_key or theirs.kind.value} by {theirs.kind.value}, "
-                f"this run protects each {unit.value}: the two claims cannot be composed",
+                f"it protects each {theirs.value} and this run each {unit.value}: no record says "
+                "that their groups are the same, and so their claims cannot be composed",
                 where="teacher",
-                do="use a teacher that was trained with the same privacy unit, or a public one",
+                do="use a public teacher, or image-level units for both",
             )
 
     def check_ledger(self, ledger: BudgetLedger, dataset: DetectionDataset) -> None:
