@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -14,6 +13,13 @@ from discreet.privacy import NeighboringRelation, PrivacyUnit
 from discreet.statement.figures import assumed_sampling, figures_of
 from discreet.statement.record import ADVERSARY, FLOATING_POINT, OUTPUTS, mechanism_of
 from discreet.statement.schema import PrivacyRecord
+from discreet.statement.teaching import (
+    are_among,
+    claimed_events,
+    events_before,
+    own_events,
+    teacher_faults,
+)
 
 _SAME = 1e-9  # relative: the same arithmetic on another machine
 # Another version of an accountant may be tighter or looser by its rounding, not by more.
@@ -42,7 +48,7 @@ def examine(record: PrivacyRecord) -> Findings:
     except ValueError as error:
         found.faults.append(f"its settings are not those of any run ({_first_line(error)})")
         return found
-    events = [event_from_json(event) for event in record.events]
+    events, before = own_events(record), events_before(record)
     found.faults += _plain_faults(record, mechanism, events)
     tolerance = _SAME * 1000
     if accountant.version != record.accountant.version:
@@ -51,12 +57,13 @@ def examine(record: PrivacyRecord) -> Findings:
             f"recomputed with {accountant.version}, the record used {record.accountant.version}: "
             f"figures are compared to {tolerance:.0%}"
         )
-    epsilon = accountant.epsilon(events, delta=record.claim.delta)
+    found.faults += teacher_faults(record, same=tolerance, other_version=_OTHER_VERSION)
+    epsilon = accountant.epsilon((*before, *events), delta=record.claim.delta)
     stated = _number(record.claim.epsilon)
     if not _close(stated, epsilon, tolerance):
         found.faults.append(f"claim.epsilon: states {stated:.6g}, the events give {epsilon:.6g}")
         return found  # all other figures hang on it
-    expected = figures_of(mechanism, events, epsilon=stated).model_dump(mode="json")
+    expected = figures_of(mechanism, events, epsilon=stated, before=before).model_dump(mode="json")
     found.faults += _differences(
         record.figures.model_dump(mode="json"), expected, "figures", tolerance
     )
@@ -131,7 +138,7 @@ def _spending_faults(record: PrivacyRecord, tolerance: float) -> Iterator[str]:
         record.accountant.name if same else "pld", relation=spent.neighboring_relation
     )
     events = [event_from_json(event) for event in spent.events]
-    if record.claim_valid and not _are_among(record.events, events):
+    if record.claim_valid and not are_among(claimed_events(record), events):
         yield "spent.events: this run's are not among them"
     epsilon = epsilon_of_runs(events, delta=spent.delta, accountant=accountant)
     epsilon = max(epsilon, _number(spent.run))
@@ -141,16 +148,6 @@ def _spending_faults(record: PrivacyRecord, tolerance: float) -> Iterator[str]:
         yield f"spent.total: states {stated:.6g}, its events give {epsilon:.6g}"
     if record.claim_valid and stated < _number(record.claim.epsilon) * (1 - tolerance):
         yield "spent.total: it is less than this run's alone"
-
-
-def _are_among(own: Sequence[Mapping[str, Any]], everybodys: Sequence[Event]) -> bool:
-    """Whether each mechanism ran at least as often in all runs as in this one."""
-    steps: Counter[Event] = Counter()
-    for event in everybodys:
-        steps[event.with_steps(0)] += event.steps
-    for event in map(event_from_json, own):
-        steps[event.with_steps(0)] -= event.steps
-    return all(left >= 0 for left in steps.values())
 
 
 def _differences(stated: object, true: object, where: str, tolerance: float) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""The form of `privacy.json`, version 2.0: what a record may say, field by field.
+"""The form of `privacy.json`, version 2.1: what a record may say, field by field.
 
 Every field is public by configuration, or an output of the mechanism. There is no field for a
 path, a file name, a seed, a training loss, a drawn batch size or a digest of an image. The form
@@ -10,16 +10,16 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from importlib import resources
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from discreet.accounting import AccountantName, event_from_json
 from discreet.config import ClippingName, NoiseSchedule, SamplingName
 from discreet.errors import AccountingError
 from discreet.privacy import GroupingName, NeighboringRelation, PrivacyUnit
 
-SCHEMA_VERSION = "2.0"
+SCHEMA_VERSION = "2.1"
 SCHEMA_FILE = "privacy.schema.json"
 
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
@@ -63,6 +63,14 @@ class Claim(_Part):
     """δ at which it holds."""
     reasons_against: tuple[str, ...]
     """Why the run is not private; empty where it is."""
+
+
+class AccountantFacts(_Part):
+    """Who computed ε."""
+
+    name: AccountantName
+    version: str
+    """Library and version."""
 
 
 class Unit(_Part):
@@ -135,6 +143,51 @@ class DataAccesses(_Part):
     pretraining: PretrainingData
 
 
+class TeacherClaim(_Part):
+    """The guarantee of a teacher that saw private images, as its own statement has it."""
+
+    claim: Claim
+    units: CountFromOne
+    """Number of privacy units that it was trained on."""
+    unit: Unit
+    accountant: AccountantFacts
+    events: tuple[EventRecord, ...]
+    """All that its ε follows from."""
+
+
+class Teacher(_Part):
+    """A model that this one learnt from."""
+
+    access: Literal["public", "private"]
+    """public by the user's word, as is all that it was trained on; private: under its own claim."""
+    guides: Literal["loss", "labels"]
+    """loss: what it says of each private image is in that image's loss, inside the clipped
+    gradient; labels: it labelled public images, and this model saw no others."""
+    sha256: Sha256
+    """Digest of its file of weights."""
+    gain: NonNegative | None
+    """Weight of its part of the loss; null where it has none."""
+    terms: tuple[str, ...]
+    """What of it is matched in the loss."""
+    public_images: CountFromOne | None
+    """Images that it labelled; null where it guides the loss."""
+    claim: TeacherClaim | None
+    """Null for a public teacher. Where a private one guides the loss, its events are composed with
+    this run's in all figures here; where it labels, its claim is this record's, unchanged."""
+
+    @model_validator(mode="after")
+    def _told_in_one_way(self) -> Self:
+        labels = self.guides == "labels"
+        if (self.access == "private") != (self.claim is not None):
+            raise ValueError("a private teacher has a claim, and a public one has none")
+        if labels and self.claim is None:
+            raise ValueError("a public teacher has no claim that this record could carry")
+        guides = self.gain is not None and bool(self.terms)
+        if labels != (self.public_images is not None) or labels == guides:
+            raise ValueError("what the teacher did is not told in one way")
+        return self
+
+
 class Mechanism(_Part):
     """What was done to each step's sum of gradients."""
 
@@ -189,14 +242,6 @@ class Steps(_Part):
     """In the weights. Charged steps that a crash lost are not, and stay charged."""
     resumes: Count
     """How often the run went on after an interruption."""
-
-
-class AccountantFacts(_Part):
-    """Who computed ε."""
-
-    name: AccountantName
-    version: str
-    """Library and version."""
 
 
 class EpsilonAtDelta(_Part):
@@ -343,7 +388,7 @@ Setting = bool | int | float | str | None
 class PrivacyRecord(_Part):
     """Everything that a stranger needs to recompute and to judge the claim."""
 
-    schema_version: Literal["2.0"] = SCHEMA_VERSION
+    schema_version: Literal["2.1"] = SCHEMA_VERSION
     claim_valid: bool
     """Whether the run was private, as accounted."""
     purpose: Literal["release", "audit"]
@@ -357,7 +402,9 @@ class PrivacyRecord(_Part):
     sampling: Sampling
     steps: Steps
     events: tuple[EventRecord, ...]
-    """All that ran, as it was charged: ε follows from these."""
+    """All that ran, as it was charged: ε follows from these, and from a private teacher's."""
+    teacher: Teacher | None
+    """Null where the labels of the training images were all there was to learn from."""
     accountant: AccountantFacts
     figures: Figures
     spent: Spending
