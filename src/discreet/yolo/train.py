@@ -41,7 +41,7 @@ from discreet.storage import check_space, lock_folder, make_folder, write_json, 
 from discreet.terminal import Reporter, SilentReporter
 from discreet.yolo import _compat, release
 from discreet.yolo.checkpoint import CHECKPOINT, Checkpoint, claim_run_folder
-from discreet.yolo.class_features import standardise_classes
+from discreet.yolo.class_features import public_photographs, standardise_classes
 from discreet.yolo.dataset import MicroBatches, RecordDataset, StepParts, describe
 from discreet.yolo.evaluate import evaluate
 from discreet.yolo.figures import validation_figures
@@ -232,7 +232,7 @@ class PrivateDetectionTrainer(DetectionTrainer):
         train_mode(model)
         privacy = self.prepared.privacy
         if privacy.standardise:
-            standardise_classes(model)
+            standardise_classes(model, public_photographs(self.args.imgsz))
         fast_layout(model)
         self.parameters = select_trainable(
             model, self.prepared.trainable, freeze=self.args.freeze, imgsz=self.args.imgsz
