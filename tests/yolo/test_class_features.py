@@ -95,7 +95,7 @@ def test_photographs_take_the_correlation_out():
         model = settled().eval()
         standardise_classes(model, photographs)
         seen: list[torch.Tensor] = []
-        for row in model.model[-1].cv3:  # pyright: ignore[reportIndexIssue, reportAttributeAccessIssue]
+        for row in model.model[-1].cv3:
             row[-1][0].register_forward_hook(lambda _m, _i, output: seen.append(output))
         model([*public_photographs(160)][2])
         variances = [torch.linalg.eigvalsh(torch.cov(z.detach()[0].flatten(1))) for z in seen]
@@ -110,7 +110,7 @@ def test_a_model_of_other_channels_does_without_photographs():
 
     model = DetectionModel("yolov8n.yaml", ch=1, nc=2, verbose=False)
     standardise_classes(model, public_photographs(64))
-    mixing = model.model[-1].cv3[0][-1][0].mixing[:, :, 0, 0]  # pyright: ignore
+    mixing = model.model[-1].cv3[0][-1][0].mixing[:, :, 0, 0]
     assert torch.equal(mixing, torch.diag(mixing.diagonal()))
 
 

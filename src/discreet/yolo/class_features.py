@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import Any, cast
 
 import cv2
@@ -145,11 +146,7 @@ def _features(
     """Outputs of blocks over the photographs, (positions, C) in double precision; maybe none."""
     seen: list[list[Tensor]] = [[] for _ in blocks]
     hooks = [
-        block.register_forward_hook(
-            lambda _module, _inputs, output, into=into: into.append(
-                output.permute(0, 2, 3, 1).flatten(0, 2).double().cpu()
-            )
-        )
+        block.register_forward_hook(partial(_keep, into))
         for block, into in zip(blocks, seen, strict=True)
     ]
     weight = next(model.parameters())
@@ -162,6 +159,10 @@ def _features(
         for hook in hooks:
             hook.remove()
     return [torch.cat(each) if each else torch.empty(0) for each in seen]
+
+
+def _keep(into: list[Tensor], _block: nn.Module, _inputs: Any, output: Any) -> None:
+    into.append(output.permute(0, 2, 3, 1).flatten(0, 2).double().cpu())
 
 
 def _whitening(features: Tensor) -> tuple[Tensor, Tensor]:
