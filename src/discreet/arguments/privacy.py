@@ -151,8 +151,8 @@ class PrivacyArguments(BaseModel):
     )
     standardise: Flag | None = Field(
         default=None,
-        description="scale the inputs of the last class convolution by public statistics while "
-        "it trains",
+        description="scale and decorrelate the inputs of the last class convolution by public "
+        "statistics while it trains",
     )
     views: Count | None = Field(
         default=None,

@@ -38,7 +38,7 @@ from discreet.tracking import open_trackers
 from discreet.units import PrivacyUnits
 from discreet.yolo import _compat, finishing, release
 from discreet.yolo.checkpoint import CHECKPOINT, Checkpoint
-from discreet.yolo.class_features import standardise_classes
+from discreet.yolo.class_features import public_photographs, standardise_classes
 from discreet.yolo.dataset import RecordDataset, describe
 from discreet.yolo.distillation import DistilledLoss
 from discreet.yolo.feature_cache import FeatureCache, cache_for, features_of
@@ -255,7 +255,7 @@ class PrivateDetectionTrainer(DetectionTrainer):
         train_mode(model)
         privacy = self.prepared.privacy
         if privacy.standardise:
-            standardise_classes(model)
+            standardise_classes(model, public_photographs(self.args.imgsz))
         fast_layout(model)
         self.parameters = select_trainable(
             model, self.prepared.trainable, freeze=self.args.freeze, imgsz=self.args.imgsz
