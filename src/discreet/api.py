@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from discreet.arguments.plan import PlanArguments, read_plan_arguments
+from discreet.arguments.students import read_student_arguments
 from discreet.data import DetectionDataset, grouped, load_dataset, suspected_subjects
 from discreet.errors import ConfigurationError
 from discreet.planning import Plan, make_plan
@@ -32,6 +33,23 @@ def train(given: Mapping[str, Any], *, reporter: Reporter | None = None) -> Trai
         DiscreetError: Anything that is wrong, before anything is spent or written.
     """
     return _train(given, callbacks={}, reporter=reporter)
+
+
+def distill(given: Mapping[str, Any], *, reporter: Reporter | None = None) -> TrainingResult:
+    """Train a student that learns from a teacher.
+
+    With `data`, the teacher guides private training: see `train`. With `public_data`, it is the
+    release of a private run, and labels public images for a student that sees no others; that
+    costs nothing, and the teacher's claim is the student's.
+
+    Args:
+        given: Arguments by name, `teacher` among them.
+        reporter: Who is told of the plan and the progress.
+
+    Raises:
+        DiscreetError: Anything that is wrong, before anything is spent or written.
+    """
+    return _distill(given, callbacks={}, reporter=reporter)
 
 
 def plan(
@@ -290,6 +308,45 @@ class PrivateYOLO:
         """
         given = {"model": self.model, **arguments}
         return _train(given, callbacks=self._callbacks, reporter=reporter)
+
+    def distill(
+        self,
+        teacher: str | Path,
+        *,
+        reporter: Reporter | None = None,
+        **arguments: Any,
+    ) -> TrainingResult:
+        """Train with a teacher; arguments as on the command line.
+
+        Args:
+            teacher: Public weights (with `teacher_data="public"`), or the release folder of a
+                private run.
+            reporter: Who is told of the progress; silent if not given.
+            **arguments: `data` and those of `train`, where the teacher guides private training;
+                or `public_data`, `epochs`, … where a private one labels public images.
+
+        Raises:
+            DiscreetError: Anything that is wrong, before anything is spent or written.
+        """
+        given = {"model": self.model, "teacher": teacher, **arguments}
+        return _distill(given, callbacks=self._callbacks, reporter=reporter)
+
+
+def _distill(
+    given: Mapping[str, Any],
+    *,
+    callbacks: Mapping[str, list[Callable[[Any], None]]],
+    reporter: Reporter | None,
+) -> TrainingResult:
+    if given.get("public_data") is not None:
+        asked = read_student_arguments(given)
+
+        from discreet.yolo.student import train_student  # late: seconds of imports
+
+        return train_student(asked, reporter=reporter or SilentReporter())
+    if given.get("teacher") is None:
+        raise ConfigurationError("missing", where="teacher", do="Give teacher=…")
+    return _train(given, callbacks=callbacks, reporter=reporter)
 
 
 def _train(

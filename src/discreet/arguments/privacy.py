@@ -151,13 +151,26 @@ class PrivacyArguments(BaseModel):
     )
     standardise: Flag | None = Field(
         default=None,
-        description="scale the inputs of the last class convolution by public statistics while "
-        "it trains",
+        description="scale and decorrelate the inputs of the last class convolution by public "
+        "statistics while it trains",
     )
     views: Count | None = Field(
         default=None,
         description="augmented views of each drawn image, whose mean gradient is clipped: less "
         "chance in it, for as many times the work",
+    )
+    teacher: Path | None = Field(
+        default=None,
+        description="model that guides the training: public weights (.pt), or the release folder "
+        "of a private run, whose ε is then part of this run's",
+    )
+    teacher_data: Literal["public"] | None = Field(
+        default=None,
+        description="public: your word that the teacher's weights, and all that they were trained "
+        "on, are public",
+    )
+    teacher_gain: Gain | None = Field(
+        default=None, description="gain of the teacher's part of the loss; 1 if left out"
     )
     sampling: Literal["poisson", "truncated_poisson", "shuffle"] = Field(
         default="poisson",
@@ -291,8 +304,22 @@ def find_problems(given: Mapping[str, object]) -> list[Problem]:
                 do="Keep epochs or steps.",
             )
         )
-    problems += _misplaced(given)
-    return problems
+    return [*problems, *_misplaced(given), *_of_the_teacher(given)]
+
+
+def _of_the_teacher(given: Mapping[str, object]) -> list[Problem]:
+    """Arguments of a teacher where there is none."""
+    if not _is_none(given.get("teacher")):
+        return []
+    return [
+        Problem(
+            where=shown(name, given[name]),
+            what="there is no teacher",
+            do="Give teacher= with it, or leave it out.",
+        )
+        for name in ("teacher_data", "teacher_gain")
+        if not _is_none(given.get(name))
+    ]
 
 
 def _misplaced(given: Mapping[str, object]) -> list[Problem]:

@@ -85,7 +85,7 @@ REFUSED: Mapping[str, Argument] = {
         None,
         ours=None,
         why="a teacher trained on the private images without privacy would pass them on",
-        instead="Leave it out: distillation is not built yet.",
+        instead="Use teacher=, which asks where the teacher comes from.",
     ),
     "patience": refused(
         100,
@@ -206,7 +206,7 @@ IRRELEVANT: Mapping[str, Argument] = {
         },
         why=_OTHER_TASK,
     ),
-    **irrelevant({"dis": 6.0}, why="the weight of distillation, which is not built yet"),
+    **irrelevant({"dis": 6.0}, why="the weight of a distillation that teacher_gain has here"),
     **irrelevant(
         {
             # Validation, prediction and tracking.

@@ -146,6 +146,11 @@ class RunAccounts:
         return cls(ledger, reservation, own)
 
     @property
+    def ledger(self) -> BudgetLedger:
+        """The ledger of the data set."""
+        return self._ledger
+
+    @property
     def events(self) -> tuple[Event, ...]:
         """All that was charged, in order."""
         return self._own.events

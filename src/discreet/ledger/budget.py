@@ -364,6 +364,18 @@ class BudgetLedger:
                 return tuple(rows.runs_of(known.values()))
             return overlap_of(rows, known, known[dataset.number]).runs
 
+    def runs_on(self, digests: Sequence[bytes]) -> tuple[Run, ...]:
+        """Runs on record that charge some of these images, in whichever data set.
+
+        Args:
+            digests: Content digest of each image (`ImageRecord.digest`).
+
+        Raises:
+            LedgerError: If the ledger cannot be read.
+        """
+        with self._reading() as rows:
+            return self._overlap_of_images(rows, rows.datasets(), digests, None).runs
+
     # ---- within ----
 
     @contextlib.contextmanager

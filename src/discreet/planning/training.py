@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
 from discreet.accounting import (
+    Event,
     calibrate_noise_multiplier,
     default_delta,
     epsilon_per_prefix,
@@ -38,22 +39,33 @@ class TrainingPlan:
         target_epsilon: The ε asked for; None where the noise multiplier was given.
         promised: The guarantee after all steps.
         epochs: Expected passes over the data, rounded up.
+        before: What a private teacher had spent, which the promise covers too.
     """
 
     mechanism: MechanismConfig
     target_epsilon: float | None
     promised: PrivacySpent
     epochs: int
+    before: tuple[Event, ...] = ()
 
     @classmethod
-    def of(cls, mechanism: MechanismConfig, *, target_epsilon: float | None) -> Self:
+    def of(
+        cls,
+        mechanism: MechanismConfig,
+        *,
+        target_epsilon: float | None,
+        before: Sequence[Event] = (),
+    ) -> Self:
         """The plan that runs `mechanism` to its end."""
         passes = mechanism.steps * mechanism.sample_rate
+        events = (*before, *mechanism.planned_events())
+        epsilon = mechanism.make_accountant().epsilon(events, delta=mechanism.delta)
         return cls(
             mechanism=mechanism,
             target_epsilon=target_epsilon,
-            promised=mechanism.planned(),
+            promised=PrivacySpent(epsilon=epsilon, delta=mechanism.delta),
             epochs=math.ceil(passes - 1e-9),
+            before=tuple(before),
         )
 
     def epoch_of(self, step: int) -> int:
@@ -72,7 +84,10 @@ class TrainingPlan:
         """ε after each epoch, from 1; at the last one, the promise."""
         epochs = range(1, self.epochs + 1)
         values = epsilon_per_prefix(
-            [self.mechanism.planned_events(self.last_step_of(epoch)) for epoch in epochs],
+            [
+                (*self.before, *self.mechanism.planned_events(self.last_step_of(epoch)))
+                for epoch in epochs
+            ],
             delta=self.mechanism.delta,
             accountant=self.mechanism.make_accountant(),
         )
@@ -98,15 +113,19 @@ def complete(
     return arguments.model_copy(update=ours), chosen
 
 
-def plan_training(arguments: PrivacyArguments, *, population: int) -> TrainingPlan:
+def plan_training(
+    arguments: PrivacyArguments, *, population: int, before: Sequence[Event] = ()
+) -> TrainingPlan:
     """Fill in what was left open, calibrate the noise, and compute the promise.
 
     Args:
         arguments: What the user asked for.
         population: Number of privacy units in the training set.
+        before: What a private teacher had spent: the ε asked for covers both.
 
     Raises:
-        ConfigurationError: If the batch is larger than the population.
+        ConfigurationError: If the batch is larger than the population, or the teacher alone has
+            spent what was asked for.
         AccountingError: If no noise multiplier reaches the target.
     """
     facts = PublicFacts(population=population, pretrained=True, imgsz=DEFAULT_IMGSZ)
@@ -156,13 +175,23 @@ def plan_training(arguments: PrivacyArguments, *, population: int) -> TrainingPl
     noise_multiplier = arguments.noise_multiplier
     if noise_multiplier is None:
         assert arguments.epsilon is not None
+        accountant = mechanism_with(1.0).make_accountant()
+        spent = accountant.epsilon(before, delta=delta)
+        if spent >= arguments.epsilon:
+            raise ConfigurationError(
+                f"the teacher alone has spent ε = {spent:.2f} at δ = {delta:g}, and passes it on",
+                where=f"epsilon={arguments.epsilon:g}",
+                do="ask for a larger epsilon, or take a public teacher",
+            )
         noise_multiplier = calibrate_noise_multiplier(
             target_epsilon=arguments.epsilon,
             delta=delta,
-            events=lambda sigma: mechanism_with(sigma).planned_events(),
-            accountant=mechanism_with(1.0).make_accountant(),
+            events=lambda sigma: (*before, *mechanism_with(sigma).planned_events()),
+            accountant=accountant,
         )
-    return TrainingPlan.of(mechanism_with(noise_multiplier), target_epsilon=arguments.epsilon)
+    return TrainingPlan.of(
+        mechanism_with(noise_multiplier), target_epsilon=arguments.epsilon, before=before
+    )
 
 
 def recipe_rows(chosen: Chosen) -> list[tuple[str, str]]:

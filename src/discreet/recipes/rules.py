@@ -177,8 +177,9 @@ PRETRAINED = (
     _always(
         "standardise",
         True,
-        why="the inputs of the last class convolution are brought to mean 0 and variance 1 from "
-        "public γ and β, so that one noise suits all of its weights; folded back at release",
+        why="the inputs of the last class convolution are brought to mean 0 and nearly to variance "
+        "1 in every direction, from public γ and β and two public photographs, so that one noise "
+        "suits all of its weights and Adam can move them alone; folded back at release",
     ),
     _VIEWS,
     *_AUGMENTATION,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -16,6 +15,13 @@ from discreet.statement.figures import assumed_sampling, figures_of
 from discreet.statement.plausibility import plausibility_faults
 from discreet.statement.record import ADVERSARY, FLOATING_POINT, OUTPUTS, mechanism_of
 from discreet.statement.schema import PrivacyRecord
+from discreet.statement.teaching import (
+    are_among,
+    claimed_events,
+    events_before,
+    own_events,
+    teacher_faults,
+)
 
 _SAME = 1e-9  # relative: the same arithmetic on another machine
 # Another version of an accountant may be tighter or looser by its rounding, not by more.
@@ -44,21 +50,26 @@ def examine(record: PrivacyRecord) -> Findings:
     except ValueError as error:
         found.faults.append(f"its settings are not those of any run ({_first_line(error)})")
         return found
-    events = [event_from_json(event) for event in record.events]
+    events, before = own_events(record), events_before(record)
     found.faults += _plain_faults(record, mechanism, events)
     found.faults += plausibility_faults(record)
     if assumed_sampling(mechanism, events) is None:
         found.faults.append("events: they are not those of the mechanism on record")
         return found  # events of no run may cost any time
     try:
-        _work_out(record, mechanism, events, found)
+        _work_out(record, mechanism, events, found, before=before)
     except (DiscreetError, ArithmeticError) as error:
         found.faults.append(f"events: there is no ε of them ({_first_line(error)})")
     return found
 
 
 def _work_out(
-    record: PrivacyRecord, mechanism: MechanismConfig, events: Sequence[Event], found: Findings
+    record: PrivacyRecord,
+    mechanism: MechanismConfig,
+    events: Sequence[Event],
+    found: Findings,
+    *,
+    before: Sequence[Event],
 ) -> None:
     accountant = mechanism.make_accountant()
     tolerance = _SAME * 1000
@@ -68,12 +79,13 @@ def _work_out(
             f"recomputed with {accountant.version}, the record used {record.accountant.version}: "
             f"figures are compared to {tolerance:.0%}"
         )
-    epsilon = accountant.epsilon(events, delta=record.claim.delta)
+    found.faults += teacher_faults(record, same=tolerance, other_version=_OTHER_VERSION)
+    epsilon = accountant.epsilon((*before, *events), delta=record.claim.delta)
     stated = _number(record.claim.epsilon)
     if not _close(stated, epsilon, tolerance):
         found.faults.append(f"claim.epsilon: states {stated:.6g}, the events give {epsilon:.6g}")
         return  # all other figures hang on it
-    expected = figures_of(mechanism, events, epsilon=stated).model_dump(mode="json")
+    expected = figures_of(mechanism, events, epsilon=stated, before=before).model_dump(mode="json")
     found.faults += _differences(
         record.figures.model_dump(mode="json"), expected, "figures", tolerance
     )
@@ -137,7 +149,8 @@ def _spending_faults(record: PrivacyRecord, tolerance: float) -> Iterator[str]:
     protected = spent.runs - spent.unprotected_runs
     charged = sum(event_from_json(event).steps for event in spent.events)
     alone = record.claim_valid and protected == 1
-    if charged < protected or (alone and charged != record.steps.charged):
+    own = sum(event.ended().steps for event in claimed_events(record))
+    if charged < protected or (alone and charged != own):
         yield f"spent.runs: {protected} protected runs, and their events have {charged} steps"
     if spent.run != record.claim.epsilon:
         yield "spent.run: it is another than the claim's"
@@ -152,7 +165,7 @@ def _spending_faults(record: PrivacyRecord, tolerance: float) -> Iterator[str]:
         record.accountant.name if same else "pld", relation=spent.neighboring_relation
     )
     events = [event_from_json(event) for event in spent.events]
-    if record.claim_valid and not _are_among(record.events, events):
+    if record.claim_valid and not are_among(claimed_events(record), events):
         yield "spent.events: this run's are not among them"
     epsilon = epsilon_of_runs(events, delta=spent.delta, accountant=accountant)
     epsilon = max(epsilon, _number(spent.run))
@@ -162,16 +175,6 @@ def _spending_faults(record: PrivacyRecord, tolerance: float) -> Iterator[str]:
         yield f"spent.total: states {stated:.6g}, its events give {epsilon:.6g}"
     if record.claim_valid and stated < _number(record.claim.epsilon) * (1 - tolerance):
         yield "spent.total: it is less than this run's alone"
-
-
-def _are_among(own: Sequence[Mapping[str, Any]], everybodys: Sequence[Event]) -> bool:
-    """Whether each mechanism ran at least as often in all runs as in this one."""
-    steps: Counter[Event] = Counter()
-    for event in everybodys:
-        steps[event.with_steps(0)] += event.steps
-    for event in map(event_from_json, own):
-        steps[event.with_steps(0)] -= event.steps
-    return all(left >= 0 for left in steps.values())
 
 
 def _differences(stated: object, true: object, where: str, tolerance: float) -> Iterator[str]:

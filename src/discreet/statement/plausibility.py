@@ -18,12 +18,25 @@ def plausibility_faults(record: PrivacyRecord) -> Iterator[str]:
     yield from _source_faults(record)
     yield from _unit_faults(record)
     yield from _evidence_faults(record)
-    parts = record.training.trainable.split("+")
-    if not set(parts) <= set(TRAINABLE_PARTS) or len(set(parts)) < len(parts):
-        yield "training.trainable: not parts of a detector"
-    yield from setting_faults(record.configuration)
+    yield from _training_faults(record)
+    yield from setting_faults(record.configuration, student=saw_no_private_image(record))
     if record.warnings != tuple(warnings_of(record)):
         yield "warnings: not those that follow from the rest of the record"
+
+
+def saw_no_private_image(record: PrivacyRecord) -> bool:
+    """Whether it is of a student, which a private teacher's labels of public images taught."""
+    return record.teacher is not None and record.teacher.guides == "labels"
+
+
+def _training_faults(record: PrivacyRecord) -> Iterator[str]:
+    training = record.training
+    parts = training.trainable.split("+")
+    if not set(parts) <= set(TRAINABLE_PARTS) or len(set(parts)) < len(parts):
+        yield "training.trainable: not parts of a detector"
+    student = saw_no_private_image(record)
+    if student != (training.norm == "batch") or student != (training.engine == "ultralytics"):
+        yield "training: only a student of public images is trained without an engine of its own"
 
 
 def _source_faults(record: PrivacyRecord) -> Iterator[str]:

@@ -31,13 +31,24 @@ from discreet.statement.schema import (
     Software,
     Spending,
     Steps,
+    Teacher,
     Training,
     TrainingData,
     Unit,
     ValidationData,
 )
+from discreet.statement.teaching import spent_by
 
-__all__ = ["PrivacyRecord", "make_record", "mechanism_of", "warnings_of", "with_audit"]
+__all__ = [
+    "PrivacyRecord",
+    "as_json",
+    "make_record",
+    "mechanism_of",
+    "this_machine",
+    "this_software",
+    "warnings_of",
+    "with_audit",
+]
 
 _PACKAGES = ("discreet", "torch", "ultralytics", "dp-accounting", "opacus", "numpy", "randomgen")
 
@@ -89,6 +100,7 @@ def make_record(
     audit: Mapping[str, Any] | None = None,
     canaries: bool = False,
     grouping: GroupingName | None = None,
+    teacher: Teacher | None = None,
 ) -> PrivacyRecord:
     """Put a run on record. The release adds the weights' digest and the signer.
 
@@ -110,9 +122,11 @@ def make_record(
         audit: Result of an audit, as JSON.
         grouping: How images came to groups; None where each is its own unit.
         canaries: Whether planted canaries are among the training images.
+        teacher: The model that guided the loss. What a private one spent counts in ε.
     """
     accountant = mechanism.make_accountant()
-    epsilon = accountant.epsilon(events, delta=mechanism.delta)
+    before = spent_by(teacher)
+    epsilon = accountant.epsilon((*before, *events), delta=mechanism.delta)
     assumed = assumed_sampling(mechanism, events)
     against = list(reasons)
     if math.isinf(epsilon):
@@ -126,7 +140,7 @@ def make_record(
         accountant_of_all = make_accountant("pld", relation=NeighboringRelation.REPLACE_ONE)
     else:
         accountant_of_all = accountant
-    total = listed(total, events, accountant_of_all)
+    total = listed(total, (*before, *events), accountant_of_all)
     record = PrivacyRecord(
         claim_valid=not against,
         purpose="audit" if canaries else "release",
@@ -161,9 +175,10 @@ def make_record(
             executed=executed_steps,
             resumes=resumes,
         ),
-        events=tuple(_as_json(event) for event in events),
+        events=tuple(as_json(event) for event in events),
+        teacher=teacher,
         accountant=AccountantFacts(name=mechanism.accountant, version=accountant.version),
-        figures=figures_of(mechanism, events, epsilon=epsilon),
+        figures=figures_of(mechanism, events, epsilon=epsilon, before=before),
         spent=Spending(
             run=finite(epsilon),
             total=finite(max(total.epsilon, epsilon)),
@@ -174,7 +189,7 @@ def make_record(
             delta=total.delta,
             runs=total.runs,
             unprotected_runs=total.unprotected_runs,
-            events=tuple(_as_json(event) for event in total.events),
+            events=tuple(as_json(event) for event in total.events),
         ),
         random_source=schema.RandomSource(description=source.description, secure=source.secure),
         floating_point=FLOATING_POINT,
@@ -186,10 +201,8 @@ def make_record(
         weights=None,
         signer=None,
         warnings=(),
-        software=Software(python=platform.python_version(), packages=_versions()),
-        hardware=Hardware(
-            system=platform.system(), machine=platform.machine(), accelerator=accelerator
-        ),
+        software=this_software(),
+        hardware=this_machine(accelerator=accelerator),
     )
     record = record.model_copy(update={"warnings": tuple(warnings_of(record))})
     return record if audit is None else with_audit(record, audit)
@@ -297,12 +310,27 @@ def _mechanism(mechanism: MechanismConfig) -> Mechanism:
     )
 
 
-def _as_json(event: Event) -> dict[str, Any]:
+def as_json(event: Event) -> dict[str, Any]:
+    """An event as a record has it."""
     return dict(event.to_json())
 
 
 def _setting(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
+
+
+def this_software() -> Software:
+    """Versions of what is installed here."""
+    return Software(python=platform.python_version(), packages=_versions())
+
+
+def this_machine(*, accelerator: str | None) -> Hardware:
+    """This kind of machine.
+
+    Args:
+        accelerator: Model of the GPU, if one was used.
+    """
+    return Hardware(system=platform.system(), machine=platform.machine(), accelerator=accelerator)
 
 
 def _versions() -> dict[str, str]:

@@ -10,9 +10,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from importlib import resources
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, JsonValue
+from pydantic import AfterValidator, Field, JsonValue, model_validator
 
 from discreet.accounting import AccountantName, event_from_json
 from discreet.config import ClippingName, NoiseSchedule, SamplingName
@@ -62,6 +62,14 @@ class Claim(Part):
     """δ at which it holds."""
     reasons_against: tuple[Words, ...]
     """Why the run is not private; empty where it is."""
+
+
+class AccountantFacts(Part):
+    """Who computed ε."""
+
+    name: AccountantName
+    version: Words
+    """Library and version."""
 
 
 class Unit(Part):
@@ -134,6 +142,51 @@ class DataAccesses(Part):
     pretraining: PretrainingData
 
 
+class TeacherClaim(Part):
+    """The guarantee of a teacher that saw private images, as its own statement has it."""
+
+    claim: Claim
+    units: CountFromOne
+    """Number of privacy units that it was trained on."""
+    unit: Unit
+    accountant: AccountantFacts
+    events: Events
+    """All that its ε follows from."""
+
+
+class Teacher(Part):
+    """A model that this one learnt from."""
+
+    access: Literal["public", "private"]
+    """public by the user's word, as is all that it was trained on; private: under its own claim."""
+    guides: Literal["loss", "labels"]
+    """loss: what it says of each private image is in that image's loss, inside the clipped
+    gradient; labels: it labelled public images, and this model saw no others."""
+    sha256: Sha256
+    """Digest of its file of weights."""
+    gain: NonNegative | None
+    """Weight of its part of the loss; null where it has none."""
+    terms: tuple[Words, ...]
+    """What of it is matched in the loss."""
+    public_images: CountFromOne | None
+    """Images that it labelled; null where it guides the loss."""
+    claim: TeacherClaim | None
+    """Null for a public teacher. Where a private one guides the loss, its events are composed with
+    this run's in all figures here; where it labels, its claim is this record's, unchanged."""
+
+    @model_validator(mode="after")
+    def _told_in_one_way(self) -> Self:
+        labels = self.guides == "labels"
+        if (self.access == "private") != (self.claim is not None):
+            raise ValueError("a private teacher has a claim, and a public one has none")
+        if labels and self.claim is None:
+            raise ValueError("a public teacher has no claim that this record could carry")
+        guides = self.gain is not None and bool(self.terms)
+        if labels != (self.public_images is not None) or labels == guides:
+            raise ValueError("what the teacher did is not told in one way")
+        return self
+
+
 class Mechanism(Part):
     """What was done to each step's sum of gradients."""
 
@@ -188,14 +241,6 @@ class Steps(Part):
     """In the weights. Charged steps that a crash lost are not, and stay charged."""
     resumes: Count
     """How often the run went on after an interruption."""
-
-
-class AccountantFacts(Part):
-    """Who computed ε."""
-
-    name: AccountantName
-    version: Words
-    """Library and version."""
 
 
 class EpsilonAtDelta(Part):
@@ -299,10 +344,11 @@ class Training(Part):
     trainable: Words
     """Parts of the model, joined by +."""
     trained_parameters: CountFromOne
-    norm: Literal["frozen", "group"]
-    """How normalisation is kept from mixing images: public statistics, or GroupNorm."""
-    engine: Literal["discreet", "opacus", "reference"]
-    """What computed the gradients of single images."""
+    norm: Literal["frozen", "group", "batch"]
+    """How normalisation is kept from mixing images: public statistics, or GroupNorm. batch: it is
+    not, as nothing private was seen."""
+    engine: Literal["discreet", "opacus", "reference", "ultralytics"]
+    """What computed the gradients of single images; ultralytics: nothing, as none was private."""
 
 
 class Weights(Part):
@@ -357,7 +403,9 @@ class PrivacyRecord(Part):
     sampling: Sampling
     steps: Steps
     events: Events
-    """All that ran, as it was charged: ε follows from these."""
+    """All that ran, as it was charged: ε follows from these, and from a private teacher's."""
+    teacher: Teacher | None
+    """Null where the labels of the training images were all there was to learn from."""
     accountant: AccountantFacts
     figures: Figures
     spent: Spending

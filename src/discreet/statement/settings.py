@@ -8,15 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from discreet.arguments import PUBLIC_SETTINGS, PrivacyArguments
-from discreet.arguments.accepted import ACCEPTED
+from discreet.arguments import PUBLIC_SETTINGS, ULTRALYTICS, PrivacyArguments, students
 from discreet.arguments.values import check_value
 
 _ULTRALYTICS = {
-    name: argument.values
-    for section in ACCEPTED.values()
-    for name, argument in section.items()
-    if name in PUBLIC_SETTINGS
+    name: ULTRALYTICS[name].among_views or ULTRALYTICS[name].values for name in PUBLIC_SETTINGS
 }
 # What a recipe chose that no other field of the record tells.
 _OWN = {
@@ -24,18 +20,26 @@ _OWN = {
     for name in ("recipe", "norm_lr", "balance", "standardise", "views")
 }
 _KINDS: Mapping[str, Any] = {**_ULTRALYTICS, **_OWN}
+# What no other field tells of a student's training on public images.
+_OF_STUDENTS = {name: students.OWN[name].values for name in ("epochs", "batch")}
 _LARGEST = 1_000_000  # of a number; of those that no kind bounds, none has a use near it
 
 
-def setting_faults(configuration: Mapping[str, Any]) -> Iterator[str]:
-    """Settings that no run of this program has."""
+def setting_faults(configuration: Mapping[str, Any], *, student: bool) -> Iterator[str]:
+    """Settings that no run of this program has.
+
+    Args:
+        configuration: What a record lists.
+        student: Whether the record is of a student, which was trained as any detector is.
+    """
+    kinds = {**_KINDS, **_OF_STUDENTS} if student else _KINDS
     for name, value in configuration.items():
-        if name not in _KINDS:
+        if name not in kinds:
             yield f"configuration.{name[:40]}: there is no such public setting"
             continue
         numbers = value if isinstance(value, tuple | list) else (value,)
         try:
-            check_value(_KINDS[name], value)
+            check_value(kinds[name], value)
             if any(isinstance(n, int | float) and abs(n) > _LARGEST for n in numbers):
                 raise ValueError("large")
         except ValueError:

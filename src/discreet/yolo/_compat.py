@@ -61,14 +61,14 @@ def no_integrations() -> Generator[None]:
         yield
 
 
-def load_weights(path: Path) -> nn.Module:
-    """Read a checkpoint's model without unpickling anything but known layer classes.
+def load_checkpoint(path: Path) -> tuple[nn.Module, dict[str, Any]]:
+    """Read a checkpoint without unpickling anything but known layer classes.
 
     Args:
         path: An existing `.pt` file in Ultralytics' format.
 
     Returns:
-        The model in float32, as stored.
+        The model in float32, as stored, and all of the checkpoint.
 
     Raises:
         ModelError: If the file is missing, not a checkpoint, or asks for foreign code.
@@ -96,4 +96,9 @@ def load_weights(path: Path) -> nn.Module:
             where=f"model={path}",
             do="give a detection model saved by Ultralytics YOLO 8",
         )
-    return model.float()
+    return model.float(), checkpoint
+
+
+def load_weights(path: Path) -> nn.Module:
+    """The model of a checkpoint; see `load_checkpoint`."""
+    return load_checkpoint(path)[0]

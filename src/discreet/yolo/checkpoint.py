@@ -35,7 +35,7 @@ _MAY_CHANGE = frozenset(
     {"device", "workers", "micro_batch", "feature_cache", "team_timeout"}
     | {"verbose", "resume", "ledger", "sign"}
 )
-_PATHS = frozenset({"data", "groups", "model", "pretrained", "project", "cfg"})
+_PATHS = frozenset({"data", "groups", "model", "pretrained", "teacher", "project", "cfg"})
 
 
 def dataset_digest(dataset: DetectionDataset) -> str:

@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, Any, cast
 
 from torch import nn
 
+from discreet.ledger import Spent
 from discreet.privacy import PrivacySpent
 from discreet.result import TrainingResult
 from discreet.statement.record import PrivacyRecord, make_record
 from discreet.statement.report import ValidationFigures
-from discreet.statement.schema import PretrainingData, Training, ValidationData
+from discreet.statement.schema import PretrainingData, Teacher, Training, ValidationData
 from discreet.storage import write_json
 from discreet.tracking import public_run
 from discreet.yolo import release
+from discreet.yolo.distillation import DistilledLoss
 from discreet.yolo.evaluate import evaluate
 from discreet.yolo.figures import validation_figures
 
@@ -51,6 +53,7 @@ def finish(trainer: PrivateDetectionTrainer, *, started: float) -> TrainingResul
             privacy=prepared.privacy,
             settings=vars(trainer.args),
             public=(prepared.trainable, prepared.norm, prepared.performance.engine),
+            teacher=prepared.privacy.teacher,
         ),
         validation=figures,
     )
@@ -126,9 +129,7 @@ def record_of(trainer: PrivateDetectionTrainer, metrics: Mapping[str, float]) ->
     return make_record(
         mechanism=mechanism,
         events=trainer.accounts.events,
-        total=trainer.accounts.total(
-            trainer.digests, units=trainer.units.of_images, mechanism=mechanism
-        ),
+        total=_total(trainer),
         executed_steps=trainer.executed,
         resumes=trainer.folder.resumes,
         source=trainer.source,
@@ -160,4 +161,28 @@ def record_of(trainer: PrivateDetectionTrainer, metrics: Mapping[str, float]) ->
         check=None if trainer.check is None else trainer.check.summary(),
         canaries=trainer.has_canaries,
         grouping=trainer.dataset.grouping,
+        teacher=_teacher(trainer),
+    )
+
+
+def _teacher(trainer: PrivateDetectionTrainer) -> Teacher | None:
+    teacher, loss = trainer.prepared.teacher, trainer.per_image_loss
+    if teacher is None or not isinstance(loss, DistilledLoss):
+        return None
+    return teacher.statement(gain=loss.gain, terms=loss.match.terms)
+
+
+def _total(trainer: PrivateDetectionTrainer) -> Spent:
+    """What all runs together have spent, a private teacher's among them."""
+    assert trainer.accounts is not None
+    mechanism, accounts = trainer.plan.mechanism, trainer.accounts
+    total = accounts.total(trainer.digests, units=trainer.units.of_images, mechanism=mechanism)
+    if trainer.prepared.teacher is None:
+        return total
+    return trainer.prepared.teacher.counted_in(
+        total,
+        own=accounts.events,
+        mechanism=mechanism,
+        ledger=accounts.ledger,
+        digests=trainer.digests,
     )

@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from discreet.step import StepReport
 
-_COLUMNS = ("step", "drawn", "clipped", "non_finite", "box", "cls", "dfl", "rate", "seconds")
+_LOSSES = ("box", "cls", "dfl", "teacher")
+_COLUMNS = ("step", "drawn", "clipped", "non_finite", *_LOSSES, "rate", "seconds")
 
 _RESUMES = "resumes.txt"
 
@@ -45,13 +47,17 @@ class StepJournal:
 
     def take_losses(self) -> list[float]:
         """The loss terms since they were last taken, summed over images."""
-        sums = [float(sum(terms[i] for terms in self._losses)) for i in range(3)]
+        sums = [float(sum(terms[i] for terms in self._losses)) for i in range(len(_LOSSES))]
         self._losses.clear()
         return sums
 
     def add_losses(self, terms: Tensor) -> None:
-        """Keep the loss terms (B, 3) of a micro-batch for the step's line."""
-        self._losses.append(terms.sum(0).cpu())
+        """Keep the loss terms (B, 3 or more) of a micro-batch for the step's line.
+
+        Those after the third are a teacher's, and are told in one.
+        """
+        of_labels, of_teacher = terms.sum(0).cpu().tensor_split([3])
+        self._losses.append(torch.cat([of_labels, of_teacher.sum(0, keepdim=True)]))
 
     def write(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -16,6 +16,7 @@ import torch
 from torch import nn
 from ultralytics.utils.torch_utils import select_device
 
+from discreet.accounting import Event
 from discreet.arguments import PrivacyArguments, split_arguments, with_file
 from discreet.arguments.privacy import kind_of
 from discreet.arguments.values import check_value
@@ -31,6 +32,7 @@ from discreet.recipes import DEFAULT_IMGSZ, Chosen, PublicFacts
 from discreet.terminal import Reporter
 from discreet.yolo.checkpoint import RunState, dataset_digest, file_digest, find_run
 from discreet.yolo.model import Norm, open_source
+from discreet.yolo.teacher import Teacher, open_teacher
 
 DEFAULT_PROJECT = Path("runs/private")
 _CELL = 32
@@ -53,6 +55,7 @@ class PreparedRun:
         plan: The mechanism and its promise.
         state: What is kept so that the run can go on.
         resumed: Folder of the interrupted run that goes on, if one does.
+        teacher: The model that guides the training, if there is one.
     """
 
     privacy: PrivacyArguments
@@ -67,6 +70,7 @@ class PreparedRun:
     plan: TrainingPlan
     state: RunState
     resumed: Path | None
+    teacher: Teacher | None
 
     @property
     def project(self) -> Path:
@@ -138,12 +142,17 @@ def prepare(
     )
     privacy, chosen = complete(privacy, facts=facts, settings=settings)
     settings |= {k: v for k, v in chosen.values().items() if k not in PrivacyArguments.model_fields}
-    plan = _plan(privacy, population, resumed=state)
+    teacher = _open_teacher(privacy, dataset)
+    plan = _plan(
+        privacy, population, resumed=state, before=() if teacher is None else teacher.events
+    )
+    if teacher is not None:
+        teacher.require_unit(plan.mechanism.unit)
     fresh = RunState(
         given=given,
         mechanism=plan.mechanism,
         dataset=dataset_digest(dataset),
-        source=_source_digest(settings),
+        source=_source_digest(settings) + ("" if teacher is None else teacher.sha256),
         run_id=uuid.uuid4().hex,
     )
     if state is not None:
@@ -164,7 +173,15 @@ def prepare(
         plan=plan,
         state=state or fresh,
         resumed=resumed,
+        teacher=teacher,
     )
+
+
+def _open_teacher(privacy: PrivacyArguments, dataset: DetectionDataset) -> Teacher | None:
+    if privacy.teacher is None:
+        return None
+    vouched = privacy.teacher_data == "public"
+    return open_teacher(Path(privacy.teacher), vouched=vouched, dataset=dataset)
 
 
 def team_timeout(arguments: Mapping[str, Any]) -> float:
@@ -234,8 +251,14 @@ def read_dataset(
     return dataset
 
 
-def _plan(privacy: PrivacyArguments, population: int, *, resumed: RunState | None) -> TrainingPlan:
-    plan = plan_training(privacy, population=population)
+def _plan(
+    privacy: PrivacyArguments,
+    population: int,
+    *,
+    resumed: RunState | None,
+    before: Sequence[Event],
+) -> TrainingPlan:
+    plan = plan_training(privacy, population=population, before=before)
     if resumed is None:
         return plan
     # As calibrated when the run began: a newer accountant may find another noise multiplier.
@@ -247,7 +270,7 @@ def _plan(privacy: PrivacyArguments, population: int, *, resumed: RunState | Non
             where="resume",
             do="restore the run's folder and the data, or start a new run",
         )
-    return TrainingPlan.of(mechanism, target_epsilon=privacy.epsilon)
+    return TrainingPlan.of(mechanism, target_epsilon=privacy.epsilon, before=before)
 
 
 def _check_classes(classes: list[int] | None, dataset: DetectionDataset) -> None:
@@ -321,7 +344,8 @@ def _performance(privacy: PrivacyArguments, settings: Mapping[str, Any]) -> Perf
     return PerformanceConfig(
         micro_batch_size=privacy.micro_batch,
         engine=privacy.engine,
-        feature_cache=privacy.feature_cache,
+        # A teacher looks at images, not at their features.
+        feature_cache=privacy.feature_cache if privacy.teacher is None else 0.0,
         workers=int(settings.get("workers", 0 if on_cpu else 8)),
         team_timeout=privacy.team_timeout,
     )

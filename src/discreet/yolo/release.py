@@ -82,29 +82,33 @@ def private_words(
     dataset: DetectionDataset,
     *,
     run: Path,
-    privacy: PrivacyArguments,
+    privacy: PrivacyArguments | None = None,
     settings: Mapping[str, Any],
     public: Iterable[str],
+    teacher: str | None = None,
 ) -> PrivateWords:
     """Words that must not be in the release: of the data set, the run and this machine.
 
     Args:
         dataset: The data set.
         run: The run's folder.
-        privacy: Its privacy arguments, which say how images were grouped.
+        privacy: Its privacy arguments, which say how images were grouped; None if they are public.
         settings: All other settings; those that are published tell nothing private.
         public: Other words that are published.
+        teacher: Where the teacher lies.
     """
     records = (*dataset.train, *dataset.val, *dataset.test)
     files = [path for record in records for path in (record.image, record.label) if path]
-    source = Path(str(settings["model"])).resolve()
+    sources = {Path(str(place)).resolve() for place in (settings["model"], teacher) if place}
     published = map(str, public_settings(settings).values())
+    groups = privacy.groups if privacy else None
+    pattern = privacy.group_regex if privacy else None
     return PrivateWords.of(
-        files=[*files, dataset.yaml, *([Path(privacy.groups)] if privacy.groups else [])],
-        folders={*(path.parent for path in files), dataset.yaml.parent, run, run.parent, source},
+        files=[*files, dataset.yaml, *([Path(groups)] if groups else [])],
+        folders={*(path.parent for path in files), dataset.yaml.parent, run, run.parent, *sources},
         public=[*dataset.names, *published, *public],
         keys={record.group for record in records if record.group is not None}
-        | ({privacy.group_regex} if privacy.group_regex else set()),
+        | ({pattern} if pattern else set()),
     )
 
 

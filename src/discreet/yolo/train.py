@@ -38,8 +38,9 @@ from discreet.tracking import open_trackers
 from discreet.units import PrivacyUnits
 from discreet.yolo import _compat, finishing, release
 from discreet.yolo.checkpoint import CHECKPOINT, Checkpoint
-from discreet.yolo.class_features import standardise_classes
+from discreet.yolo.class_features import public_photographs, standardise_classes
 from discreet.yolo.dataset import RecordDataset, describe
+from discreet.yolo.distillation import DistilledLoss
 from discreet.yolo.feature_cache import FeatureCache, cache_for, features_of
 from discreet.yolo.frozen import FrozenFront
 from discreet.yolo.journal import StepJournal
@@ -254,13 +255,13 @@ class PrivateDetectionTrainer(DetectionTrainer):
         train_mode(model)
         privacy = self.prepared.privacy
         if privacy.standardise:
-            standardise_classes(model)
+            standardise_classes(model, public_photographs(self.args.imgsz))
         fast_layout(model)
         self.parameters = select_trainable(
             model, self.prepared.trainable, freeze=self.args.freeze, imgsz=self.args.imgsz
         )
         self.front = FrozenFront(model)
-        self.per_image_loss = PerImageLoss(model, balance=privacy.balance or 0.0)
+        self.per_image_loss = self._make_loss(model)
         self.optimizer = build_optimizer(
             self.args.optimizer,
             self.parameters,
@@ -281,6 +282,13 @@ class PrivateDetectionTrainer(DetectionTrainer):
         self._announce()
         self.run_callbacks("on_pretrain_routine_end")
 
+    def _make_loss(self, model: nn.Module) -> PerImageLoss | DistilledLoss:
+        privacy, teacher = self.prepared.privacy, self.prepared.teacher
+        loss = PerImageLoss(model, balance=privacy.balance or 0.0)
+        if teacher is None:
+            return loss
+        return DistilledLoss(loss, model, teacher.model, gain=privacy.teacher_gain)
+
     def make_clipping(self, max_grad_norm: float) -> Clipping:
         """The run's clipping rule at another max grad norm."""
         model = cast(Any, self.model)
@@ -293,6 +301,8 @@ class PrivateDetectionTrainer(DetectionTrainer):
         create = not (self.internal / OWN_RECORD).exists()
         ledger = BudgetLedger.open(prepared.privacy.ledger, create=create)
         private = not prepared.reasons_against
+        if prepared.teacher is not None:
+            prepared.teacher.check_ledger(ledger, self.dataset)
         if RunAccounts.exist(self.internal, ledger=ledger, run_id=prepared.state.run_id):
             return RunAccounts.go_on(
                 self.internal,
@@ -561,6 +571,7 @@ class PrivateDetectionTrainer(DetectionTrainer):
             [
                 *plan_rows(self.plan, trainable=self.prepared.trainable, parameters=parameters),
                 *recipe_rows(self.prepared.chosen),
+                *(() if self.prepared.teacher is None else self.prepared.teacher.rows()),
             ],
             plan_warnings(self.plan, parameters=parameters, secure=self.source.secure),
         )
