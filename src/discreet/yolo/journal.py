@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from discreet.step import StepReport
+from discreet.storage import write_text
 
 _LOSSES = ("box", "cls", "dfl", "teacher")
 _COLUMNS = ("step", "drawn", "clipped", "non_finite", *_LOSSES, "rate", "seconds")
@@ -27,6 +28,7 @@ def count_resumes(internal: Path, *, resumed: bool) -> int:
     """
     path = internal / _RESUMES
     if resumed:
+        path.touch(mode=0o600)
         with path.open("a", encoding="utf-8") as stream:
             stream.write(f"{datetime.now(UTC).isoformat(timespec='seconds')}\n")
     return len(path.read_text(encoding="utf-8").splitlines()) if path.exists() else 0
@@ -43,7 +45,7 @@ class StepJournal:
         self._path = path
         self._losses: list[Tensor] = []
         if path is not None and not path.exists():
-            path.write_text(",".join(_COLUMNS) + "\n", encoding="utf-8")
+            write_text(path, ",".join(_COLUMNS) + "\n")
 
     def take_losses(self) -> list[float]:
         """The loss terms since they were last taken, summed over images."""

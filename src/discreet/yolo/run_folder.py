@@ -90,6 +90,13 @@ class RunFolder:
                 raise
         return folder
 
+    def hide(self) -> None:
+        """Let only the owner read the files in `internal/`, as where the folder is copied away."""
+        for path in self.internal.iterdir():
+            with suppress(OSError):  # another user's
+                if path.is_file():
+                    path.chmod(0o600)
+
     def close(self) -> None:
         """Let the folder go, with what is in it."""
         self.unlock()

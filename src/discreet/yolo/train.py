@@ -125,6 +125,7 @@ class PrivateDetectionTrainer(DetectionTrainer):
             # Choosing a CPU, Ultralytics leaves one core idle: on two cores, half of them.
             torch.set_num_threads(threads)
             self.wdir.rmdir()  # made by Ultralytics, never used
+            self.folder.hide()  # its copy of the arguments
             if not leads:
                 self.folder.discard()
         except BaseException:
