@@ -20,6 +20,7 @@ from discreet.statement.teaching import (
     claimed_events,
     events_before,
     own_events,
+    teacher_claim_faults,
     teacher_faults,
 )
 
@@ -53,6 +54,7 @@ def examine(record: PrivacyRecord) -> Findings:
     events, before = own_events(record), events_before(record)
     found.faults += _plain_faults(record, mechanism, events)
     found.faults += plausibility_faults(record)
+    found.faults += teacher_faults(record)
     if assumed_sampling(mechanism, events) is None:
         found.faults.append("events: they are not those of the mechanism on record")
         return found  # events of no run may cost any time
@@ -79,7 +81,10 @@ def _work_out(
             f"recomputed with {accountant.version}, the record used {record.accountant.version}: "
             f"figures are compared to {tolerance:.0%}"
         )
-    found.faults += teacher_faults(record, same=tolerance, other_version=_OTHER_VERSION)
+    wrong = list(teacher_claim_faults(record, same=tolerance, other_version=_OTHER_VERSION))
+    if wrong:
+        found.faults += wrong
+        return  # its events count in all figures
     epsilon = accountant.epsilon((*before, *events), delta=record.claim.delta)
     stated = _number(record.claim.epsilon)
     if not _close(stated, epsilon, tolerance):
@@ -144,8 +149,9 @@ def _plain_faults(
 def _spending_faults(record: PrivacyRecord, tolerance: float) -> Iterator[str]:
     spent = record.spent
     stated = _number(spent.total)
-    if spent.unprotected_runs > spent.runs or spent.runs < 1:
-        yield "spent.runs: fewer than this one, or than those without protection"
+    least = 2 if events_before(record) else 1  # what a teacher spent was a run too
+    if spent.unprotected_runs > spent.runs or spent.runs < least:
+        yield "spent.runs: fewer than this one, its teacher's, or those without protection"
     protected = spent.runs - spent.unprotected_runs
     charged = sum(event_from_json(event).steps for event in spent.events)
     alone = record.claim_valid and protected == 1

@@ -10,7 +10,7 @@ from discreet.randomness import InsecureSource, SecureSource
 from discreet.statement.evidence import CHECK_FAILED, REFUTED, audit_faults, check_faults, refutes
 from discreet.statement.record import warnings_of
 from discreet.statement.schema import PrivacyRecord
-from discreet.statement.settings import setting_faults
+from discreet.statement.settings import LARGEST_SETTING, setting_faults
 
 
 def plausibility_faults(record: PrivacyRecord) -> Iterator[str]:
@@ -34,6 +34,9 @@ def _training_faults(record: PrivacyRecord) -> Iterator[str]:
     parts = training.trainable.split("+")
     if not set(parts) <= set(TRAINABLE_PARTS) or len(set(parts)) < len(parts):
         yield "training.trainable: not parts of a detector"
+    gain = None if record.teacher is None else record.teacher.gain
+    if gain is not None and gain > LARGEST_SETTING:
+        yield "teacher.gain: no run has this value"
     student = saw_no_private_image(record)
     if student != (training.norm == "batch") or student != (training.engine == "ultralytics"):
         yield "training: only a student of public images is trained without an engine of its own"

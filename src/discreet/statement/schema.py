@@ -142,6 +142,9 @@ class DataAccesses(Part):
     pretraining: PretrainingData
 
 
+TeacherTerm = Literal["teacher's classes", "teacher's boxes", "teacher's features"]
+
+
 class TeacherClaim(Part):
     """The guarantee of a teacher that saw private images, as its own statement has it."""
 
@@ -166,7 +169,7 @@ class Teacher(Part):
     """Digest of its file of weights."""
     gain: NonNegative | None
     """Weight of its part of the loss; null where it has none."""
-    terms: tuple[Words, ...]
+    terms: tuple[TeacherTerm, ...]
     """What of it is matched in the loss."""
     public_images: CountFromOne | None
     """Images that it labelled; null where it guides the loss."""

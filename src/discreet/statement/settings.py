@@ -22,7 +22,7 @@ _OWN = {
 _KINDS: Mapping[str, Any] = {**_ULTRALYTICS, **_OWN}
 # What no other field tells of a student's training on public images.
 _OF_STUDENTS = {name: students.OWN[name].values for name in ("epochs", "batch")}
-_LARGEST = 1_000_000  # of a number; of those that no kind bounds, none has a use near it
+LARGEST_SETTING = 1_000_000  # of a number; of those that no kind bounds, none has a use near it
 
 
 def setting_faults(configuration: Mapping[str, Any], *, student: bool) -> Iterator[str]:
@@ -40,7 +40,7 @@ def setting_faults(configuration: Mapping[str, Any], *, student: bool) -> Iterat
         numbers = value if isinstance(value, tuple | list) else (value,)
         try:
             check_value(kinds[name], value)
-            if any(isinstance(n, int | float) and abs(n) > _LARGEST for n in numbers):
+            if any(isinstance(n, int | float) and abs(n) > LARGEST_SETTING for n in numbers):
                 raise ValueError("large")
         except ValueError:
             yield f"configuration.{name}: no run has this value"

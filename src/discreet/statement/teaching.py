@@ -51,18 +51,11 @@ def are_among(own: Sequence[Event], everybodys: Sequence[Event]) -> bool:
     return all(left >= 0 for left in steps.values())
 
 
-def teacher_faults(record: PrivacyRecord, *, same: float, other_version: float) -> Iterator[str]:
-    """What is wrong with a record's teacher.
-
-    Args:
-        record: The record.
-        same: Relative tolerance on ε.
-        other_version: The same where another version of the accountant computed it.
-    """
+def teacher_faults(record: PrivacyRecord) -> Iterator[str]:
+    """What of a record's teacher contradicts the record."""
     teacher = record.teacher
     if teacher is None or teacher.claim is None:
         return
-    yield from _claim_faults(teacher.claim, same=same, other_version=other_version)
     if teacher.claim.unit.model_dump(exclude={"neighboring_relation"}) != record.unit.model_dump(
         exclude={"neighboring_relation"}
     ):
@@ -71,7 +64,19 @@ def teacher_faults(record: PrivacyRecord, *, same: float, other_version: float) 
         yield from _carried_faults(record, teacher.claim)
 
 
-def _claim_faults(claim: TeacherClaim, *, same: float, other_version: float) -> Iterator[str]:
+def teacher_claim_faults(
+    record: PrivacyRecord, *, same: float, other_version: float
+) -> Iterator[str]:
+    """Whether the ε of a record's private teacher follows from the teacher's events.
+
+    Args:
+        record: The record.
+        same: Relative tolerance on ε.
+        other_version: The same where another version of the accountant computed it.
+    """
+    claim = None if record.teacher is None else record.teacher.claim
+    if claim is None:
+        return
     if claim.claim.reasons_against or claim.claim.epsilon is None:
         yield "teacher.claim: it is none"
         return

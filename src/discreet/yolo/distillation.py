@@ -32,10 +32,11 @@ from ultralytics.utils.metrics import bbox_iou
 from ultralytics.utils.tal import dist2bbox, make_anchors
 
 from discreet.errors import ModelError
+from discreet.statement.schema import TeacherTerm
 from discreet.yolo.loss import Batch, PerImageLoss
 
 _SURE = 0.25  # score from which a place is one where the teacher knows of an object
-TERMS = ("teacher's classes", "teacher's boxes", "teacher's features")
+TERMS: tuple[TeacherTerm, ...] = ("teacher's classes", "teacher's boxes", "teacher's features")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +87,7 @@ class Match:
         )
 
     @property
-    def terms(self) -> tuple[str, ...]:
+    def terms(self) -> tuple[TeacherTerm, ...]:
         """The loss terms that it allows."""
         return TERMS if self.classes else TERMS[1:]
 

@@ -67,7 +67,7 @@ class Teacher:
         self,
         *,
         gain: float | None = None,
-        terms: tuple[str, ...] = (),
+        terms: tuple[schema.TeacherTerm, ...] = (),
         public_images: int | None = None,
     ) -> schema.Teacher:
         """The teacher as a record tells it.
