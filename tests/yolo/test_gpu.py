@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from discreet.randomness import make_source
 from discreet.statement.verify import verify_release
 from discreet.yolo.checking import check_arguments
 from discreet.yolo.loss import PerImageLoss
+from discreet.yolo.model import fast_layout
 
 from .conftest import ARCHITECTURE, IMGSZ, counts, make_batch, make_model, relative, trained
 
@@ -28,10 +30,14 @@ pytestmark = [
 DEVICE = torch.device("cuda:0")
 
 
-def clipped_sums(device: torch.device, engine: str, *, norm: str, bound: float) -> torch.Tensor:
+def clipped_sums(
+    device: torch.device, engine: str, *, norm: str, bound: float, boxes: Sequence[int]
+) -> torch.Tensor:
     model = make_model(norm).to(device)
+    if device == DEVICE:
+        fast_layout(model)
     parameters, loss = trained(model), PerImageLoss(model)
-    batch = {name: part.to(device) for name, part in make_batch([3, 0, 12, 1]).items()}
+    batch = {name: part.to(device) for name, part in make_batch(boxes).items()}
     gradients = make_engine(engine, model, parameters).per_example_gradients(
         lambda: loss(model(batch["img"]), batch).sum(1)
     )
@@ -39,15 +45,18 @@ def clipped_sums(device: torch.device, engine: str, *, norm: str, bound: float) 
     return torch.cat([sums[name].flatten() for name in parameters]).cpu()
 
 
+@pytest.mark.parametrize("boxes", [[3, 0, 12, 1], [3]], ids=["four images", "one image"])
 @pytest.mark.parametrize("bound", [0.1, 1e6], ids=["all clipped", "none clipped"])
 @pytest.mark.parametrize("norm", ["frozen", "group"])
 @pytest.mark.parametrize("engine", ["discreet", "opacus"])
 def test_gradients_are_those_of_the_cpu(
-    engine: str, norm: str, bound: float, monkeypatch: pytest.MonkeyPatch
+    engine: str, norm: str, bound: float, boxes: Sequence[int], monkeypatch: pytest.MonkeyPatch
 ):
+    """One image alone is a case of its own: its layouts are ambiguous, and some kernels differ."""
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
-    expected = clipped_sums(torch.device("cpu"), "reference", norm=norm, bound=bound)
-    assert relative(clipped_sums(DEVICE, engine, norm=norm, bound=bound), expected) < 1e-4
+    how: Any = {"norm": norm, "bound": bound, "boxes": boxes}
+    expected = clipped_sums(torch.device("cpu"), "reference", **how)
+    assert relative(clipped_sums(DEVICE, engine, **how), expected) < 1e-3
 
 
 def test_noise_has_the_declared_deviation():
