@@ -30,7 +30,9 @@ from discreet.arguments.values import (
 from discreet.privacy import DEFAULT_MAX_IMAGES_PER_UNIT, PrivacyUnit
 
 TRACKERS = ("tensorboard", "mlflow", "wandb")
-TRAINABLE_PARTS = ("all", "head", "film", "whole_head", "classes", "neck_film", "class_film")
+TRAINABLE_PARTS = (
+    "all", "head", "film", "whole_head", "classes", "neck_film", "class_film", "class_low_rank",
+)  # fmt: skip
 
 
 def _known_parts(text: str) -> str:
@@ -139,7 +141,9 @@ class PrivacyArguments(BaseModel):
         default=None,
         description="parts that train: all, head (last convolutions), film (γ/β of the "
         "normalisations), whole_head, classes (last class convolution), neck_film (γ/β behind the "
-        "backbone), class_film (those of them that class scores need); joined by +, as film+head",
+        "backbone), class_film (those of them that class scores need), class_low_rank "
+        "(products of two thin convolutions beside those before the class scores); joined by +, as "
+        "film+head",
     )
     norm_lr: PositiveNumber | None = Field(
         default=None, description="learning rate of γ and β of the normalisations, over lr0"

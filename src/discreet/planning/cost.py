@@ -14,14 +14,16 @@ _PIECES = {
     "film of head": 1_728,
     "classes": 19_440,
     "boxes": 12_480,
+    "low rank": 12_000,
     "rest of head": 864_000,
     "rest": 2_250_672,
 }
 _PARTS = {
-    "all": set(_PIECES),
+    "all": set(_PIECES) - {"low rank"},
     "film": {"film of backbone", "film of neck", "film of head"},
     "neck_film": {"film of neck", "film of head"},
     "class_film": {"film of neck", "film of head"},  # at most
+    "class_low_rank": {"low rank"},  # at most
     "classes": {"classes"},
     "head": {"classes", "boxes"},
     "whole_head": {"film of head", "classes", "boxes", "rest of head"},

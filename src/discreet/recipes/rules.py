@@ -23,6 +23,7 @@ _AUTO_RATES = {
     "classes": 0.05,
     "neck_film": 0.05,
     "class_film": 0.05,
+    "class_low_rank": 0.05,
 }
 _AUTO_RATE = 0.02
 
@@ -89,8 +90,8 @@ _SCHEDULE = (
     Rule(
         setting="lr0",
         value=_rate,
-        table="0.05 for classes, class_film and neck_film; 0.02 for film and head; 0.005 for "
-        "whole_head; 0.002 for all",
+        table="0.05 for classes, class_film, class_low_rank and neck_film; 0.02 for film and head; "
+        "0.005 for whole_head; 0.002 for all; thin convolutions 0.3 of it",
         why="the rate of every coordinate is its own under Adam: smaller the more is trained",
     ),
     _always(
@@ -129,10 +130,11 @@ _VIEWS = _always(
 PRETRAINED = (
     _always(
         "trainable",
-        "class_film+classes",
-        why="γ and β from the backbone's end to the class scores of the levels that the image "
-        "size needs, and the last class convolution: what else trains gets noise and hardly a "
-        "gradient, and a pretrained box branch draws boxes of any class already",
+        "class_film+class_low_rank+classes",
+        why="on the way to the class scores of the levels that the image size needs: γ and β from "
+        "the backbone's end, a product of two thin convolutions beside each that leads there, and "
+        "the last class convolution; what else trains gets noise and hardly a gradient, and a "
+        "pretrained box branch draws boxes of any class already",
     ),
     Rule(
         setting="steps",

@@ -25,6 +25,7 @@ from discreet.statement.signing import ReleaseKey
 from discreet.statement.summary import KEY, as_model_name, summarise
 from discreet.storage import make_folder, sync_folder, write_atomically
 from discreet.yolo.class_features import fold_classes
+from discreet.yolo.low_rank import fold_low_rank
 
 __all__ = [
     "WEIGHTS",
@@ -40,7 +41,8 @@ __all__ = [
 def releasable(model: nn.Module, *, args: Mapping[str, Any]) -> nn.Module:
     """A copy of the model in half precision, of stock classes, without a trace of the run.
 
-    Standardised class features are folded into the convolution behind them. GroupNorm cannot stay
+    Standardised class features are folded into the convolution behind them, low-rank products into
+    the one beside them. GroupNorm cannot stay
     in a convolution block's `.bn`, where `fuse()` expects a BatchNorm: it moves behind the
     convolution in `.conv`, as a plain `nn.Sequential`.
 
@@ -50,6 +52,7 @@ def releasable(model: nn.Module, *, args: Mapping[str, Any]) -> nn.Module:
     """
     released = copy.deepcopy(model).cpu()
     fold_classes(released)
+    fold_low_rank(released)
     for parameter in released.parameters():
         parameter.requires_grad_(False)
         parameter.grad = None

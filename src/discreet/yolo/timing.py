@@ -32,7 +32,7 @@ from discreet.yolo.model import (
     train_mode,
 )
 from discreet.yolo.optimizer import build_optimizer
-from discreet.yolo.parts import select_trainable
+from discreet.yolo.parts import make_parts, select_trainable
 
 USUAL_MODEL = "yolov8n.yaml"
 _CELL = 32
@@ -121,6 +121,7 @@ def _ready(
     set_norm(detector, "group" if from_scratch else "frozen")
     detector.to(device)
     train_mode(detector)
+    make_parts(detector, trainable, imgsz=side)
     fast_layout(detector)
     return detector, select_trainable(detector, trainable, imgsz=side)
 

@@ -56,7 +56,12 @@ from discreet.yolo.model import (
     train_mode,
 )
 from discreet.yolo.optimizer import build_optimizer, learning_rate_factor, set_learning_rates
-from discreet.yolo.parts import block_of, normalisation_parameters, select_trainable
+from discreet.yolo.parts import (
+    block_of,
+    make_parts,
+    rate_factors,
+    select_trainable,
+)
 from discreet.yolo.preparation import PreparedRun, prepare, team_timeout
 from discreet.yolo.run_folder import RunFolder
 
@@ -257,6 +262,7 @@ class PrivateDetectionTrainer(DetectionTrainer):
         privacy = self.prepared.privacy
         if privacy.standardise:
             standardise_classes(model, public_photographs(self.args.imgsz))
+        make_parts(model, self.prepared.trainable, imgsz=self.args.imgsz)
         fast_layout(model)
         self.parameters = select_trainable(
             model, self.prepared.trainable, freeze=self.args.freeze, imgsz=self.args.imgsz
@@ -269,8 +275,7 @@ class PrivateDetectionTrainer(DetectionTrainer):
             lr=self.args.lr0,
             momentum=self.args.momentum,
             weight_decay=self.args.weight_decay,
-            norms=normalisation_parameters(model),
-            norm_lr=privacy.norm_lr or 1.0,
+            factors=rate_factors(model, norm_lr=privacy.norm_lr or 1.0),
         )
         self.clipping = self.make_clipping(self.plan.mechanism.max_grad_norm)
         self.accounts = self._open_accounts() if self.team.leads else None
