@@ -66,6 +66,7 @@ def test_defaults_are_those_of_the_documentation() -> None:
         "clipping": None,
         "batch": None,
         "micro_batch": None,
+        "feature_cache": None,
         "epochs": None,
         "steps": None,
         "norm": None,
@@ -74,6 +75,12 @@ def test_defaults_are_those_of_the_documentation() -> None:
         "balance": None,
         "standardise": None,
         "views": None,
+        "teacher": None,
+        "teacher_data": None,
+        "teacher_gain": None,
+        "groups": None,
+        "group_regex": None,
+        "max_images_per_unit": None,
         "sampling": "poisson",
         "largest_batch": None,
         "noise_schedule": "constant",
@@ -85,6 +92,7 @@ def test_defaults_are_those_of_the_documentation() -> None:
         "val_data": "private",
         "track": None,
         "engine": "discreet",
+        "team_timeout": 600.0,
         "insecure_seed": None,
     }
     assert arguments.is_private
@@ -191,7 +199,6 @@ def test_what_ties_images_together_is_off_by_default() -> None:
         "distill_model": None,
         "split": "val",
         "compile": False,
-        "warmup_epochs": 0.0,
     }
     assert {name: overrides.get(name, "absent") for name in off} == off
     assert overrides == neutral_values()
@@ -301,9 +308,7 @@ def test_irrelevant_arguments_are_dropped_at_their_default(name: str) -> None:
         ("scale", [2, 0.5]),
         ("scale", 1.5),
         ("classes", "dog"),
-        ("device", "0,1"),
-        ("device", [0, 1]),
-        ("device", "cuda:0,cuda:1"),
+        ("device", ["0", None]),
         ("single_cls", 1),
         ("single_cls", "yes"),
         ("data", ["a.yaml", "b.yaml"]),
@@ -335,6 +340,9 @@ def test_wrong_values_are_named_with_what_is_expected(name: str, value: object) 
         ("device", "cpu", "cpu"),
         ("device", "cuda:0", "cuda:0"),
         ("device", [0], 0),
+        ("device", "0,1", [0, 1]),
+        ("device", "cuda:0,cuda:1", ["cuda:0", "cuda:1"]),
+        ("device", "cpu,cpu", ["cpu", "cpu"]),
         ("device", "-1", -1),
         ("optimizer", "adamw", "AdamW"),
         ("name", "001", "001"),

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from discreet.arguments.plan import PlanArguments, read_plan_arguments
-from discreet.data import DetectionDataset, load_dataset
+from discreet.arguments.students import read_student_arguments
+from discreet.data import DetectionDataset, grouped, load_dataset, suspected_subjects
 from discreet.errors import ConfigurationError
 from discreet.planning import Plan, make_plan
 from discreet.recipes import DEFAULT_IMGSZ
@@ -34,10 +35,30 @@ def train(given: Mapping[str, Any], *, reporter: Reporter | None = None) -> Trai
     return _train(given, callbacks={}, reporter=reporter)
 
 
+def distill(given: Mapping[str, Any], *, reporter: Reporter | None = None) -> TrainingResult:
+    """Train a student that learns from a teacher.
+
+    With `data`, the teacher guides private training: see `train`. With `public_data`, it is the
+    release of a private run, and labels public images for a student that sees no others; that
+    costs nothing, and the teacher's claim is the student's.
+
+    Args:
+        given: Arguments by name, `teacher` among them.
+        reporter: Who is told of the plan and the progress.
+
+    Raises:
+        DiscreetError: Anything that is wrong, before anything is spent or written.
+    """
+    return _distill(given, callbacks={}, reporter=reporter)
+
+
 def plan(
     *,
     data: str | Path | None = None,
     n: int | None = None,
+    groups: str | Path | None = None,
+    group_regex: str | None = None,
+    max_images_per_unit: int | None = None,
     epsilon: float | None = None,
     noise_multiplier: float | None = None,
     delta: float | None = None,
@@ -64,6 +85,9 @@ def plan(
     Args:
         data: The data set, of which the training images are counted; this or `n`.
         n: Number of training images.
+        groups: CSV file that names the group of each image: units are groups.
+        group_regex: Or a regular expression that finds the group in an image's path.
+        max_images_per_unit: Most images of a unit that a step reads; 4 if not given.
         epsilon: ε that the run ends at or under; this or `noise_multiplier`.
         noise_multiplier: Standard deviation of the noise over `max_grad_norm`.
         delta: δ; below 1/n if not given.
@@ -100,6 +124,9 @@ def plan(
         {
             "data": data,
             "n": n,
+            "groups": groups,
+            "group_regex": group_regex,
+            "max_images_per_unit": max_images_per_unit,
             "epsilon": epsilon,
             "noise_multiplier": noise_multiplier,
             "delta": delta,
@@ -136,14 +163,20 @@ def plan_as_asked(asked: PlanArguments, *, timed: bool, reporter: Reporter | Non
         DiscreetError: See `plan`.
     """
     reporter = reporter or SilentReporter()
-    population = asked.n
+    population, units = asked.n, None
     if asked.data is not None:
         reporter.stage(f"reading {asked.data}")
         dataset = load_dataset(asked.data, progress=reporter.stage_progress, splits=("train",))
+        dataset = grouped(dataset, file=asked.privacy.groups, pattern=asked.privacy.group_regex)
         for notice in dataset.notices:
             reporter.notice(notice)
+        for warning in suspected_subjects(dataset):
+            reporter.warning(warning)
         _keep_apart(asked.plot, dataset)
         population = dataset.n
+        if dataset.grouping is not None:
+            units = dataset.units(max_images=asked.privacy.images_of_a_unit or 1)
+            population = len(units)
     assert population is not None
     measure = None
     if timed:
@@ -153,6 +186,7 @@ def plan_as_asked(asked: PlanArguments, *, timed: bool, reporter: Reporter | Non
     made = make_plan(
         asked.privacy,
         population=population,
+        units=units,
         model=asked.model,
         imgsz=asked.imgsz,
         measure=measure,
@@ -274,6 +308,45 @@ class PrivateYOLO:
         """
         given = {"model": self.model, **arguments}
         return _train(given, callbacks=self._callbacks, reporter=reporter)
+
+    def distill(
+        self,
+        teacher: str | Path,
+        *,
+        reporter: Reporter | None = None,
+        **arguments: Any,
+    ) -> TrainingResult:
+        """Train with a teacher; arguments as on the command line.
+
+        Args:
+            teacher: Public weights (with `teacher_data="public"`), or the release folder of a
+                private run.
+            reporter: Who is told of the progress; silent if not given.
+            **arguments: `data` and those of `train`, where the teacher guides private training;
+                or `public_data`, `epochs`, … where a private one labels public images.
+
+        Raises:
+            DiscreetError: Anything that is wrong, before anything is spent or written.
+        """
+        given = {"model": self.model, "teacher": teacher, **arguments}
+        return _distill(given, callbacks=self._callbacks, reporter=reporter)
+
+
+def _distill(
+    given: Mapping[str, Any],
+    *,
+    callbacks: Mapping[str, list[Callable[[Any], None]]],
+    reporter: Reporter | None,
+) -> TrainingResult:
+    if given.get("public_data") is not None:
+        asked = read_student_arguments(given)
+
+        from discreet.yolo.student import train_student  # late: seconds of imports
+
+        return train_student(asked, reporter=reporter or SilentReporter())
+    if given.get("teacher") is None:
+        raise ConfigurationError("missing", where="teacher", do="Give teacher=…")
+    return _train(given, callbacks=callbacks, reporter=reporter)
 
 
 def _train(

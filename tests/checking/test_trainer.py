@@ -163,3 +163,19 @@ def test_real_images_raise_no_alarm(
         }
     )
     assert report.passed, report.to_text()
+
+
+@pytest.mark.real_data
+def test_a_public_teacher_of_real_images_raises_no_alarm(shared_data: Path, yolov8n_weights: Path):
+    report = check_arguments(
+        {
+            "data": str(shared_data / "bccd" / "data.yaml"),
+            "model": str(yolov8n_weights),
+            "teacher": str(yolov8n_weights),
+            "teacher_data": "public",
+            "epsilon": 8,
+            "epochs": 1,
+            "imgsz": 160,
+        }
+    )
+    assert report.passed, report.to_text()

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from discreet.checking import Unit
+from discreet.yolo import distillation
 from discreet.yolo import train as training
 from discreet.yolo.loss import PerImageDetectionLoss
 from discreet.yolo.train import PrivateDetectionTrainer
@@ -108,6 +109,25 @@ def forgotten_biases(patch: Patch, run: Training) -> None:
         return {n: p for n, p in own(*args, **kwargs).items() if not n.endswith("bias")}
 
     wrap(patch, training, "select_trainable", weights_only)
+
+
+def with_a_teacher(run: Training) -> None:
+    run.given |= {"teacher": run.given["model"], "teacher_data": "public"}
+
+
+def teacher_that_trains(patch: Patch, run: Training) -> None:
+    with_a_teacher(run)
+    patch.setattr(distillation, "freeze", lambda model: model.train())
+
+
+def teacher_over_the_batch(patch: Patch, run: Training) -> None:
+    with_a_teacher(run)
+
+    def taught(own: Any, self: Any, *args: Any) -> Tensor:
+        terms = own(self, *args)
+        return terms / terms.detach().sum(0).clamp(min=1)
+
+    wrap(patch, distillation.DistilledLoss, "_taught", taught)
 
 
 # ---- a model of the user's own ----
@@ -259,6 +279,20 @@ def losses(function: Any) -> Any:
 
 
 PLANTS = (
+    Plant(
+        name="a teacher in training mode",
+        why="Its BatchNorm mixes images: what it says of one depends on those beside it.",
+        runs=(Training,),
+        plant=teacher_that_trains,
+        found_by={Tool.CHECK: "losses.*teacher's"},
+    ),
+    Plant(
+        name="a teacher's terms over the batch",
+        why="As stock distillation has it: one image's part is divided by all images' parts.",
+        runs=(Training,),
+        plant=teacher_over_the_batch,
+        found_by={Tool.CHECK: "losses.*teacher's"},
+    ),
     Plant(
         name="BatchNorm in training mode",
         why="Every image is normalised by the statistics of all, and running statistics move.",

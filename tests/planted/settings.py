@@ -48,6 +48,19 @@ def copied(patch: Patch, run: Training) -> None:
     run.given["data"] = str(folder / run.scenes.name)
 
 
+def teacher_of_these_images(patch: Patch, run: Training) -> None:
+    """As Ultralytics leaves it: the checkpoint notes its data set."""
+    checkpoint = torch.load(run.given["model"], weights_only=False)
+    checkpoint["train_args"] = {"data": str(run.scenes)}
+    file = run.folder / "teacher.pt"
+    torch.save(checkpoint, file)
+    run.given |= {"teacher": str(file), "teacher_data": "public"}
+
+
+def teacher_from_nowhere(patch: Patch, run: Training) -> None:
+    run.given["teacher"] = run.given["model"]
+
+
 def _listing(folder: Path, text: str, scenes: Path) -> str:
     (folder / "list.txt").write_text(text)
     data = yaml.safe_load(scenes.read_text())
@@ -74,9 +87,23 @@ PLANTS = (
     setting("class weights from labels", "Label counts are private, and unnoised.", cls_pw=0.5),
     setting("anchors from boxes", "They are fitted to private boxes.", autoanchor=True),
     setting(
-        "distillation from a private teacher",
-        "What the teacher saw without noise is passed on.",
+        "Ultralytics' own distillation",
+        "It divides by the batch, and asks nobody where the teacher comes from.",
         distill_model="teacher.pt",
+    ),
+    Plant(
+        name="distillation from a private teacher",
+        why="What the teacher saw without noise is passed on.",
+        runs=(Training,),
+        plant=teacher_of_these_images,
+        found_by={Tool.CONFIGURATION: "on this data set"},
+    ),
+    Plant(
+        name="a teacher without provenance",
+        why="It may have seen the private images.",
+        runs=(Training,),
+        plant=teacher_from_nowhere,
+        found_by={Tool.CONFIGURATION: "where the teacher comes from"},
     ),
     setting(
         "best.pt by private validation",

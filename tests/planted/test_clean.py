@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import discreet
-from discreet.accounting import PoissonSampledGaussian
+from discreet.ledger import Spent
 from discreet.yolo.checking import check_arguments
 
 from ..statement.conftest import FULL_BATCH
@@ -127,16 +127,23 @@ def test_an_audit_of_a_correct_run_raises_no_alarm(scenes: Path, tmp_path: Path)
     assert Training(tmp_path, scenes).audit() == []
 
 
+FIVE_STEPS = FULL_BATCH.planned_events(5)
+TOTAL_OF_FIVE = Spent(
+    epsilon=FULL_BATCH.make_accountant().epsilon(FIVE_STEPS, delta=FULL_BATCH.delta),
+    delta=FULL_BATCH.delta,
+    runs=1,
+    unprotected_runs=0,
+    events=FIVE_STEPS,
+)
 RELEASES: dict[str, Given] = {
     "as it is": {},
     "by RDP": {"mechanism": FULL_BATCH.model_copy(update=RDP)},
-    "ended early": {
+    "ended early": {"executed_steps": 5, "events": FIVE_STEPS, "total": TOTAL_OF_FIVE},
+    "went on after a crash, and ended early": {
         "executed_steps": 4,
-        "events": (
-            PoissonSampledGaussian(
-                sample_rate=1.0, noise_multiplier=FULL_BATCH.noise_multiplier, steps=5
-            ),
-        ),
+        "resumes": 1,
+        "events": FIVE_STEPS,
+        "total": TOTAL_OF_FIVE,
     },
     "shuffled": {
         "mechanism": FULL_BATCH.model_copy(

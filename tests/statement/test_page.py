@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -95,3 +96,48 @@ def test_shares_are_rounded_against_the_claim():
     assert percent(0.87310) == "87.4 %"
     assert percent(1.0) == "100 %"
     assert percent(0.99999) == "100 %"
+
+
+def proven(epsilon: float) -> dict[str, Any]:
+    """A lower bound as an audit gives it."""
+    return {"epsilon": epsilon, "confidence": 0.95, "guesses": 16, "correct": 13}
+
+
+def audited(epsilon: float) -> PrivacyRecord:
+    """A run with an audit that proved so much."""
+    claimed = FULL_BATCH.planned().epsilon
+    audit = {
+        "attack": "gradient", "adversary": "sees all", "claimed_epsilon": claimed, "delta": 1e-3,
+        "canaries": 16, "included": 7, "one_run": proven(epsilon), "rates": proven(0.0),
+        "conditional": {}, "reach": 5.0, "refuted": epsilon > claimed,
+    }  # fmt: skip
+    return record_of(audit=audit, canaries=True)
+
+
+@pytest.mark.parametrize("name", BOTH)
+def test_what_check_and_audit_found_is_told(name: str):
+    names = ("noise", "once", "norms", "charge")
+    verdicts = ("passed", "passed", "passed", "not run")
+    probes = [{"name": n, "verdict": v} for n, v in zip(names, verdicts, strict=True)]
+    page = render(record_of(check={"version": "1", "passed": True, "probes": probes}))[name]
+    assert ("3 probes passed, none failed, 1 not run" in page) or ("3 项通过" in page)
+    probes[0]["verdict"] = "failed"
+    page = render(record_of(check={"version": "1", "passed": False, "probes": probes}))[name]
+    assert ("**1 FAILED**" in page) or ("**1 项未通过**" in page)
+    assert page.split("\n\n")[1].startswith(("**Not private.**", "**不具备隐私保护。**"))
+    assert "ε ≥ 0.42" in render(audited(0.42))[name]
+    refuted = render(audited(3.0))[name]
+    assert "ε ≥ 3.00" in refuted
+    assert ("**the claim is REFUTED**" in refuted) or ("**所声明的保证已被推翻**" in refuted)
+    assert any(word in refuted for word in ("an audit proved a larger ε", "审计证明的 ε 大于"))
+
+
+@pytest.mark.parametrize("name", BOTH)
+def test_other_deltas_and_resumes_are_told(name: str):
+    record = record_of(executed_steps=9, resumes=2)
+    page = render(record)[name]
+    for at in record.figures.epsilon_at_delta:
+        assert at.epsilon is not None
+        assert f"{format_epsilon(at.epsilon)} (δ = {at.delta:.0e})" in page or at.delta == 1e-3
+    assert ("times resumed: 2" in page) or ("继续 2 次" in page)
+    assert "e^ε" in page

@@ -32,15 +32,26 @@ from .figures import picture, validation_figures
 
 PUBLIC = ValidationData(access="public", metrics_are_released=True)
 METRICS = {"precision": 0.81, "recall": 0.77, "map50": 0.787, "map50_95": 0.49}
+
+
+def proven(epsilon: float) -> dict[str, Any]:
+    """A lower bound as an audit gives it."""
+    return {"epsilon": epsilon, "confidence": 0.95, "guesses": 300, "correct": 290}
+
+
 AUDIT: dict[str, Any] = {
     "attack": "gradient",
+    "adversary": "sees the noised sum of every step",
+    "claimed_epsilon": FULL_BATCH.planned().epsilon,
+    "delta": FULL_BATCH.delta,
     "canaries": 5000,
-    "claimed_epsilon": 8.6,
-    "one_run": {"epsilon": 3.1, "confidence": 0.95},
-    "rates": {"epsilon": 2.4, "confidence": 0.95},
-    "conditional": {"gaussian_rates": {"epsilon": 4.1, "confidence": 0.95}},
-    "reach": 6.8,
+    "included": 2490,
+    "one_run": proven(1.13),
+    "rates": proven(0.94),
+    "conditional": {"gaussian_rates": proven(1.41), "gaussian_one_run": proven(1.2)},
+    "reach": 1.68,
     "refuted": False,
+    "verdict": "Not refuted.",
 }
 CHECK: dict[str, Any] = {
     "version": "1",
@@ -83,7 +94,7 @@ class Document(HTMLParser):
 
 def public_record(**changes: Any) -> PrivacyRecord:
     given: dict[str, Any] = {"validation": PUBLIC, "metrics": METRICS, "check": CHECK}
-    return record_of(**{**given, "audit": AUDIT, **changes})
+    return record_of(**{**given, "audit": AUDIT, "canaries": True, **changes})
 
 
 def pages(html: bytes) -> dict[str, str]:
@@ -104,7 +115,7 @@ def test_both_languages_tell_the_claim_and_its_figures(language: str):
         percent(attack.balanced_accuracy),
         *(percent(rate.at_most) for rate in attack.true_positive_rates),
         *(format_epsilon(group.epsilon or 0) for group in record.figures.groups),
-        *("0.787", "red cell", "white cell", "sensitivity", "3.10", "8.60", "6.80", "4.10"),
+        *("0.787", "red cell", "white cell", "1.13", "0.94", "1.68", "1.41"),
         *("AdamW", "0, 1", "torch", "ab" * 32, "discreet verify"),
     ]
     for fact in told:
@@ -138,7 +149,6 @@ def test_names_of_classes_and_settings_are_text():
     hostile = '<script>alert(1)</script>"><b onclick=x>{{ 7*7 }}'
     record = public_record(
         configuration={hostile: hostile},
-        check={**CHECK, "probes": [{"name": hostile, "verdict": hostile}]},
     )
     html = render_report(record, validation_figures(hostile, "other"))
     document = Document(html)
@@ -186,15 +196,12 @@ def test_without_a_bound_there_is_no_curve():
 
 
 def test_an_audit_that_refutes_says_so():
-    refuted = {**AUDIT, "one_run": {"epsilon": 12.0, "confidence": 0.95}, "refuted": True}
-    page = pages(render_report(public_record(audit=refuted)))["en"]
+    refuted = {**AUDIT, "one_run": proven(3.0), "reach": 4.0, "refuted": True}
+    record = public_record(audit=refuted)
+    assert not record.claim_valid
+    page = pages(render_report(record))["en"]
     assert "proves more than is claimed" in page
     assert 'class="fill" width="100.00%"' in page
-
-
-def test_results_of_another_form_are_told_of_and_not_guessed_at():
-    page = pages(render_report(public_record(audit={"other": 1}, check={"other": 1})))["en"]
-    assert page.count("Made; the result is in privacy.json.") == 2
 
 
 def test_the_curve_of_spending_ends_at_the_claim():

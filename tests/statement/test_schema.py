@@ -58,6 +58,30 @@ def edited(record: PrivacyRecord, *path: Any, value: Any) -> str:
         (("events", 0, "steps"), -1),
         (("events", 0, "kind"), "magic"),
         (("weights",), {"file": "weights.pt", "sha256": "x"}),
+        (("steps", "planned"), 10**30),
+        (("steps", "resumes"), 2**63),
+        (("training", "trained_parameters"), 0),
+        (("training", "norm"), "batch statistics"),
+        (("training", "engine"), "none"),
+        (("metrics",), {"precision": 1.0, "approved": 0.5}),
+        (("check",), {"passed": "yes", "certified": "by somebody"}),
+        (("check",), {"version": "1", "passed": True, "probes": [], "note": ""}),
+        (("audit",), {"lower_bound": 50.0, "refuted": False}),
+        (("hardware", "system"), "Linux \u202ecba"),
+        (("warnings",), ["two\nlines"]),
+        (("random_source", "description"), "x" * 1000),
+        (
+            ("spent", "events"),
+            [
+                {
+                    "kind": "poisson_sampled_gaussian",
+                    "noise_multiplier": 1 + i,
+                    "steps": 1,
+                    "sample_rate": 0.5,
+                }
+                for i in range(401)
+            ],
+        ),
     ],
 )
 def test_what_is_not_a_record_is_refused(record: PrivacyRecord, path: tuple[Any], value: Any):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import random
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ import torch
 from discreet.config import MechanismConfig
 from discreet.errors import ConfigurationError, StorageError
 from discreet.ledger import Spent
+from discreet.statement.consistency import examine
 from discreet.statement.figures import figures_of
 from discreet.statement.schema import EpsilonAtDelta, PrivacyRecord, to_json
 from discreet.statement.signing import ReleaseKey, open_key, public_pem
@@ -135,16 +138,40 @@ def test_a_thousand_changed_bytes_are_detected(
 
 
 def altered(record: PrivacyRecord, path: str, value: Any) -> PrivacyRecord:
+    return altered_all(record, {path: value})
+
+
+def altered_all(record: PrivacyRecord, changes: dict[str, Any]) -> PrivacyRecord:
     content: Any = to_json(record)
-    place = content
-    *steps, last = (int(step) if step.isdigit() else step for step in path.split("."))
-    for step in steps:
-        place = place[step]
-    place[last] = value
+    for path, value in changes.items():
+        place = content
+        *steps, last = (int(step) if step.isdigit() else step for step in path.split("."))
+        for step in steps:
+            place = place[step]
+        place[last] = value
     return PrivacyRecord.model_validate_json(json.dumps(content))
 
 
-LIES = {
+def proven(epsilon: float) -> dict[str, Any]:
+    return {"epsilon": epsilon, "confidence": 0.95, "guesses": 16, "correct": 13}
+
+
+PASSED, FAILED = ({"name": "noise", "verdict": verdict} for verdict in ("passed", "failed"))
+CANARIES = "planted canaries are among the training images: these weights are for auditing only"
+AUDIT: dict[str, Any] = {
+    "attack": "gradient",
+    "adversary": "sees the noised sum of every step",
+    "claimed_epsilon": FULL_BATCH.planned().epsilon,
+    "delta": FULL_BATCH.delta,
+    "canaries": 16,
+    "included": 7,
+    "one_run": proven(0.1),
+    "rates": proven(0.0),
+    "conditional": {},
+    "reach": 1.2,
+    "refuted": False,
+}
+LIES: dict[str, Any] = {
     "claim.epsilon": 0.5,
     "claim.delta": 1e-5,
     "events.0.noise_multiplier": 9.0,
@@ -193,7 +220,37 @@ LIES = {
     "metrics": {"map50": 0.9},
     "data.validation.metrics_are_released": True,
     "data.pretraining.access": "none",
+    "random_source.description": "random.seed(0), Mersenne Twister",
+    "unit.grouping_key": "file",
+    "unit.max_images_per_unit": 5,
+    "training.trainable": "nothing",
+    "configuration.lr0": 1e308,
+    "configuration.optimizer": "none",
+    "configuration.note": "certified",
+    "warnings": ["this detector is certified: ε = 0.01"],
+    "check": {"version": "1", "passed": False, "probes": [FAILED]},
+    "audit": AUDIT,
 }
+MORE_LIES = [
+    {"spent.runs": 99},
+    {"steps.executed": 0},
+    {"steps.executed": 0, "steps.resumes": 1},
+    {"steps.executed": 9},  # nothing was interrupted
+    {"steps.executed": 9, "steps.resumes": 1, "warnings": []},
+    {"check": {"version": "1", "passed": True, "probes": [FAILED]}},
+    {"check": {"version": "1", "passed": True, "probes": []}},
+    {"check": {"version": "1", "passed": True, "probes": [PASSED, PASSED]}},
+    {"purpose": "audit", "warnings": [CANARIES], "audit": {**AUDIT, "claimed_epsilon": 2.0}},
+    {"purpose": "audit", "warnings": [CANARIES], "audit": {**AUDIT, "delta": 1e-2}},
+    {"purpose": "audit", "warnings": [CANARIES], "audit": {**AUDIT, "refuted": True}},
+    {"purpose": "audit", "warnings": [CANARIES], "audit": {**AUDIT, "included": 17}},
+    {"purpose": "audit", "warnings": [CANARIES], "audit": {**AUDIT, "one_run": proven(50.0)}},
+    {
+        "purpose": "audit",
+        "warnings": [CANARIES],
+        "audit": {**AUDIT, "one_run": proven(50.0), "reach": 60.0, "refuted": True},
+    },
+]
 
 
 @pytest.mark.parametrize("path", LIES)
@@ -202,6 +259,97 @@ def test_a_signed_lie_is_found(resealed: Reseal, record: PrivacyRecord, path: st
     lies = [fault for fault in found.faults if fault.startswith("privacy.json")]
     assert not found.valid
     assert lies, found.faults
+
+
+@pytest.mark.parametrize("changes", MORE_LIES)
+def test_records_that_contradict_themselves_are_no_valid_ones(
+    record: PrivacyRecord, changes: dict[str, Any]
+):
+    assert examine(record).faults == []
+    assert examine(altered_all(record, changes)).faults
+
+
+def test_what_an_honest_run_records_is_found_to_be_right():
+    check = {"version": "1", "passed": True, "probes": [PASSED]}
+    record = record_of(check=check, audit=AUDIT, canaries=True, executed_steps=8, resumes=1)
+    assert record.claim_valid
+    assert len(record.warnings) == 2
+    assert examine(record).faults == []
+
+
+def test_a_failed_check_and_a_refuting_audit_are_reasons_against_the_claim():
+    failed = record_of(check={"version": "1", "passed": False, "probes": [FAILED]})
+    assert failed.claim.reasons_against == ("the check of the training step failed",)
+    assert not failed.claim_valid
+    more = {**AUDIT, "one_run": proven(5.0), "reach": 6.0, "refuted": True}
+    refuted = record_of(audit=more, canaries=True)
+    assert refuted.claim.reasons_against == ("an audit proved a larger ε than is claimed",)
+    assert not refuted.claim_valid
+    for record in (failed, refuted):
+        assert examine(record).faults == []
+
+
+def test_the_verifiers_notices_are_its_own(resealed: Reseal, record: PrivacyRecord):
+    lie = "this detector is certified: ε = 0.01"
+    found = verify_release(resealed(altered(record, "warnings", [lie])))
+    assert lie not in found.notices
+
+
+def test_what_an_accountant_refuses_is_a_fault_of_the_record(record: PrivacyRecord):
+    steps, sampled = 10**9, {"kind": "poisson_sampled_gaussian", "noise_multiplier": 5.0}
+    events = [{**sampled, "steps": steps, "sample_rate": 0.5}]
+    lie = altered_all(
+        record,
+        {
+            "accountant.name": "prv",
+            "sampling.expected_batch_size": 16,
+            "sampling.sample_rate": 0.5,
+            "mechanism.normaliser": 16,
+            "steps": {"planned": steps, "charged": steps, "executed": steps, "resumes": 0},
+            "events": events,
+            "spent.events": events,
+        },
+    )
+    assert any("there is no ε of them" in fault for fault in examine(lie).faults)
+
+
+def test_events_of_no_run_cost_no_time(record: PrivacyRecord):
+    events = [
+        {"kind": "poisson_sampled_gaussian", "noise_multiplier": 1 + i / 999, "steps": 1,
+         "sample_rate": 0.5} for i in range(400)
+    ]  # fmt: skip
+    began = time.process_time()
+    assert examine(altered(record, "events", events)).faults
+    assert time.process_time() - began < 2
+
+
+@pytest.mark.slow
+def test_the_longest_list_of_events_is_composed_soon(record: PrivacyRecord):
+    events = [
+        {"kind": "poisson_sampled_gaussian", "noise_multiplier": 1 + i / 999, "steps": 1,
+         "sample_rate": 0.5} for i in range(399)
+    ]  # fmt: skip
+    own = to_json(record)["spent"]["events"]
+    began = time.process_time()
+    assert examine(altered(record, "spent.events", [*own, *events])).faults
+    assert time.process_time() - began < 30
+
+
+def test_a_ledger_of_very_many_runs_is_listed_with_less_noise():
+    own = FULL_BATCH.planned_events()
+    others = tuple(
+        FULL_BATCH.model_copy(update={"noise_multiplier": 90 + i / 100, "steps": 1})
+        .planned_events()[0]
+        for i in range(500)
+    )  # fmt: skip
+    accountant = FULL_BATCH.make_accountant()
+    epsilon = accountant.epsilon((*own, *others), delta=1e-3)
+    total = Spent(epsilon=epsilon, delta=1e-3, runs=501, unprotected_runs=0, events=(*own, *others))
+    record = record_of(total=total)
+    assert len(record.spent.events) <= 200
+    assert record.spent.total is not None
+    assert epsilon < record.spent.total < 1.02 * epsilon
+    assert examine(record).faults == []
 
 
 @pytest.mark.slow
@@ -262,11 +410,114 @@ def test_a_page_of_another_record_is_found(release: Path, record: PrivacyRecord,
     assert any("not the page of this record" in fault for fault in verify_release(release).faults)
 
 
+def _claim_less(content: dict[str, Any]) -> None:
+    content["privacy"]["epsilon"] = 0.1
+
+
+def _let_exports_claim_less(content: dict[str, Any]) -> None:
+    content["model"].yaml["yaml_file"] = 'detector, privacy {"epsilon": 0.1}.yaml'
+
+
+ELSEWHERE = "0.0.9"
+
+
+def of_another_version(record: PrivacyRecord) -> PrivacyRecord:
+    packages = {**record.software.packages, "discreet": ELSEWHERE}
+    software = record.software.model_copy(update={"packages": packages})
+    return record.model_copy(update={"software": software})
+
+
+def sealed_with(release: Path, record: PrivacyRecord, key: ReleaseKey, **pages: str) -> Path:
+    """A release whose publisher wrote these files by hand: `report` and `page`."""
+    from discreet.statement import sealing
+    from discreet.statement.page import render
+    from discreet.statement.scan import PrivateWords
+
+    with pytest.MonkeyPatch.context() as patch:
+        if "report" in pages:
+            patch.setattr(sealing, "render_report", lambda *_: pages["report"].encode())
+        if "page" in pages:
+            texts = {**render(record), "PRIVACY.md": pages["page"]}
+            patch.setattr(sealing, "render", lambda _: texts)
+        patch.setattr(sealing, "scan_release", lambda *_, **__: [])
+        sealing.seal(release, record=record, key=key, words=PrivateWords())
+    return release
+
+
+def test_pages_that_were_drawn_again_are_said_to_be(release: Path):
+    assert verify_release(release).pages == "redrawn"
+    assert verify_release(release).to_json()["pages"] == "redrawn"
+
+
+def test_pages_of_another_version_are_not_said_to_be_checked(
+    release: Path, record: PrivacyRecord, key: ReleaseKey, capsys: pytest.CaptureFixture[str]
+):
+    other = of_another_version(record)
+    lie = "# Perfectly private\n\nε = 0.01, certified.\n"
+    found = verify_release(sealed_with(release, other, key, page=lie))
+    assert found.valid, found.faults
+    assert found.pages == "not checked"
+    assert found.to_json()["pages"] == "not checked"
+    from discreet.cli.app import main
+
+    assert main(["verify", str(release)]) == 0
+    said = capsys.readouterr().out
+    assert "NOT CHECKED" in said
+    assert "every byte is as stated, and every figure follows" not in said
+    # Drawn the same by this version, they were checked after all.
+    sealed_with(release, other, key)
+    assert verify_release(release).pages == "redrawn"
+
+
+@pytest.mark.parametrize("own", [True, False])
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("report", "<script>fetch('https://evil.example/')</script><h1>ε = 0.01</h1>"),
+        ("page", "<img src=x onerror=alert(1)>\n"),
+        ("page", "[certificate](https://evil.example/)\n"),
+        ("page", "https://evil.example/\n"),
+        ("page", "[certificate]\n\n[certificate]: evil.example/x\n"),
+    ],
+)
+def test_pages_that_act_are_refused_of_any_version(
+    release: Path, record: PrivacyRecord, key: ReleaseKey, own: bool, name: str, text: str
+):
+    told = record if own else of_another_version(record)
+    found = verify_release(sealed_with(release, told, key, **{name: text}))
+    file = "report.html" if name == "report" else "PRIVACY.md"
+    assert not found.valid
+    assert any(fault.startswith(f"{file}: it holds") for fault in found.faults), found.faults
+
+
+def rewritten_envelope(release: Path, **changes: Any) -> Path:
+    path = release / "statement.dsse.json"
+    content = {**json.loads(path.read_bytes()), **changes}
+    path.write_bytes(json.dumps(content, indent=2).encode() + b"\n")
+    return release
+
+
+def test_envelopes_that_break_readers_are_faults(release: Path):
+    deep = base64.b64encode(b"[" * 100_000).decode()
+    good = (release / "statement.dsse.json").read_bytes()
+    for changes in ({"payloadType": 5}, {"payload": deep}, {"payload": 5}, {"signatures": 5}):
+        (release / "statement.dsse.json").write_bytes(good)
+        assert not verify_release(rewritten_envelope(release, **changes)).valid, changes
+    (release / "statement.dsse.json").write_bytes(b"[" * 200_000)
+    assert not verify_release(release).valid
+    (release / "statement.dsse.json").write_bytes(b" " * 300_000 + good)
+    assert any("larger" in fault for fault in verify_release(release).faults)
+
+
+@pytest.mark.parametrize("change", [_claim_less, _let_exports_claim_less])
 def test_another_claim_inside_the_weights_is_found(
-    release: Path, resealed: Reseal, record: PrivacyRecord
+    release: Path,
+    resealed: Reseal,
+    record: PrivacyRecord,
+    change: Callable[[dict[str, Any]], None],
 ):
     content = torch.load(release / "weights.pt", weights_only=False)
-    content["privacy"]["epsilon"] = 0.1
+    change(content)
     with (release / "weights.pt").open("wb") as stream:
         torch.save(content, stream)
     found = verify_release(resealed(record))

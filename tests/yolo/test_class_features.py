@@ -11,6 +11,7 @@ from torch import nn
 from discreet.yolo.class_features import (
     Standardise,
     fold_classes,
+    public_photographs,
     silu_moments,
     standardise_classes,
 )
@@ -46,10 +47,13 @@ def test_moments_are_those_of_samples():
     assert torch.allclose(scale, z.std(0), atol=5e-3)
 
 
-def test_standardising_and_folding_back_leave_the_detector_what_it_was():
+@pytest.mark.parametrize("photographs", [[], list(public_photographs(IMGSZ))])
+def test_standardising_and_folding_back_leave_the_detector_what_it_was(
+    photographs: list[torch.Tensor],
+):
     model = settled()
     before, names = scores(model), [name for name, _ in model.named_parameters()]
-    standardise_classes(model)
+    standardise_classes(model, photographs)
     assert len([m for m in model.modules() if isinstance(m, Standardise)]) == 3
     assert torch.allclose(scores(model), before, atol=1e-5)
     with torch.no_grad():  # training moves it
@@ -83,6 +87,38 @@ def test_features_are_close_to_standard_where_batch_norm_is():
         z = standard(block.act(block.bn.weight[:, None, None] * x + block.bn.bias[:, None, None]))
         assert float(z.detach().mean((0, 2, 3)).abs().max()) < 0.1
         assert float((z.detach().std((0, 2, 3)) - 1).abs().max()) < 0.1
+
+
+def test_photographs_take_the_correlation_out():
+    def spread(photographs: list[torch.Tensor]) -> list[float]:
+        """Largest share of the variance in one direction, by level."""
+        model = settled().eval()
+        standardise_classes(model, photographs)
+        seen: list[torch.Tensor] = []
+        for row in model.model[-1].cv3:
+            row[-1][0].register_forward_hook(lambda _m, _i, output: seen.append(output))
+        model([*public_photographs(160)][2])
+        variances = [torch.linalg.eigvalsh(torch.cov(z.detach()[0].flatten(1))) for z in seen]
+        return [float(each.max() / each.sum()) for each in variances]
+
+    for plain, white in zip(spread([]), spread([*public_photographs(160)]), strict=True):
+        assert white < 0.5 * plain
+
+
+def test_a_model_of_other_channels_does_without_photographs():
+    from ultralytics.nn.tasks import DetectionModel
+
+    model = DetectionModel("yolov8n.yaml", ch=1, nc=2, verbose=False)
+    standardise_classes(model, public_photographs(64))
+    mixing = model.model[-1].cv3[0][-1][0].mixing[:, :, 0, 0]
+    assert torch.equal(mixing, torch.diag(mixing.diagonal()))
+
+
+def test_photographs_are_the_same_every_time():
+    first, second = list(public_photographs(IMGSZ)), list(public_photographs(IMGSZ))
+    assert len(first) >= 2
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    assert all(side % 32 == 0 for image in first for side in image.shape[2:])
 
 
 @pytest.mark.parametrize("part", ["neck_film", "classes"])

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import stat
 import subprocess
 import sys
 from collections.abc import Callable
@@ -234,6 +235,10 @@ def test_private_validation_stays_inside(run: Run):
     assert result.metrics is not None
     assert json.loads((result.internal / "metrics.json").read_text())["map50"] >= 0
     assert "NOT" in (result.internal / "NOT-PRIVATE.txt").name
+    assert stat.S_IMODE(result.internal.stat().st_mode) == 0o700
+    files = [path for path in result.internal.iterdir() if path.is_file()]
+    assert {"args.yaml", "steps.csv"} <= {path.name for path in files}
+    assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
     report = (result.release / "report.html").read_text()
     assert "data:image" not in report
     assert "data-validation" not in report

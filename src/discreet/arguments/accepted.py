@@ -45,7 +45,7 @@ ACCEPTED: Mapping[str, Mapping[str, Argument]] = {
         "resume": accepted(False, PathOrFlag, "continue an interrupted run"),
         "save_period": accepted(-1, CheckpointPeriod, "epochs between checkpoints in internal/"),
         "cfg": accepted(None, Path | None, "YAML file of arguments; given ones win"),
-        "device": accepted(None, Device | None, "cpu, 0, cuda:0, mps"),
+        "device": accepted(None, Device | None, "cpu, 0, cuda:0, mps; 0,1: a process on each"),
         "workers": accepted(8, CountOrZero, "processes that load images"),
         "seed": accepted(0, CountOrZero, "augmentation and initialisation, never the noise"),
         "deterministic": accepted(True, Flag, "repeatable kernels where possible"),
@@ -56,6 +56,7 @@ ACCEPTED: Mapping[str, Mapping[str, Argument]] = {
         "lr0": accepted(0.01, Fraction, "initial learning rate"),
         "lrf": accepted(0.01, Fraction, "final learning rate, as a fraction of lr0"),
         "cos_lr": accepted(False, Flag, "cosine schedule instead of linear"),
+        "warmup_epochs": accepted(3.0, Gain, "epochs in which the learning rate rises to lr0"),
         "momentum": accepted(0.937, Fraction, "SGD momentum or Adam's β1"),
         "weight_decay": accepted(0.0005, Fraction, "weight decay"),
         "box": accepted(7.5, Gain, "gain of the box loss"),
@@ -95,6 +96,7 @@ _STAYS_INSIDE = frozenset(
     {"data", "model", "pretrained", "project", "name", "exist_ok", "resume", "save_period", "cfg"}
     | {"device", "workers", "seed", "verbose"}
 )
-PUBLIC_SETTINGS = tuple(
-    name for section in ACCEPTED.values() for name in section if name not in _STAYS_INSIDE
+PUBLIC_SETTINGS = (
+    *(name for section in ACCEPTED.values() for name in section if name not in _STAYS_INSIDE),
+    *("mosaic", "mixup"),  # of views
 )

@@ -15,8 +15,10 @@ from discreet.arguments.values import (
     Expected,
     Flag,
     Fraction,
+    Gain,
     NoiseMultiplier,
     OpenFraction,
+    Path,
     PathOrFlag,
     PositiveNumber,
     Text,
@@ -25,9 +27,12 @@ from discreet.arguments.values import (
     expected,
     shown,
 )
+from discreet.privacy import DEFAULT_MAX_IMAGES_PER_UNIT, PrivacyUnit
 
 TRACKERS = ("tensorboard", "mlflow", "wandb")
-TRAINABLE_PARTS = ("all", "head", "film", "whole_head", "classes", "neck_film", "class_film")
+TRAINABLE_PARTS = (
+    "all", "head", "film", "whole_head", "classes", "neck_film", "class_film", "class_low_rank",
+)  # fmt: skip
 
 
 def _known_parts(text: str) -> str:
@@ -83,6 +88,21 @@ class PrivacyArguments(BaseModel):
     delta: OpenFraction | None = Field(
         default=None, description="δ; if left out, below 1/images, a power of ten"
     )
+    groups: Path | None = Field(
+        default=None,
+        description="CSV file with the columns split, image, group: all images of a group (one "
+        "patient, person, camera or video segment) are one privacy unit",
+    )
+    group_regex: Text | None = Field(
+        default=None,
+        description="or a regular expression on an image's path below the data set's folder, "
+        "whose one group in parentheses is the key, as '([^/_]+)_[0-9]+[.]'",
+    )
+    max_images_per_unit: Count | None = Field(
+        default=None,
+        description=f"most images of a unit that a step reads, chosen at random; with groups "
+        f"{DEFAULT_MAX_IMAGES_PER_UNIT} if left out",
+    )
     recipe: Literal["auto", "plain"] = Field(
         default="auto",
         description="chooses from public numbers what is left out; plain: film+head, flat clipping",
@@ -103,6 +123,11 @@ class PrivacyArguments(BaseModel):
     micro_batch: Count | None = Field(
         default=None, description="images held in memory at once; if left out, by memory"
     )
+    feature_cache: Gain | None = Field(
+        default=None,
+        description="GiB of memory for what layers that do not train give for images; 0 keeps "
+        "nothing; if left out, by memory, at most 2",
+    )
     epochs: Count | None = Field(
         default=None, description="passes over the images; if left out, chosen"
     )
@@ -116,7 +141,9 @@ class PrivacyArguments(BaseModel):
         default=None,
         description="parts that train: all, head (last convolutions), film (γ/β of the "
         "normalisations), whole_head, classes (last class convolution), neck_film (γ/β behind the "
-        "backbone), class_film (those of them that class scores need); joined by +, as film+head",
+        "backbone), class_film (those of them that class scores need), class_low_rank "
+        "(products of two thin convolutions beside those before the class scores); joined by +, as "
+        "film+head",
     )
     norm_lr: PositiveNumber | None = Field(
         default=None, description="learning rate of γ and β of the normalisations, over lr0"
@@ -128,13 +155,26 @@ class PrivacyArguments(BaseModel):
     )
     standardise: Flag | None = Field(
         default=None,
-        description="scale the inputs of the last class convolution by public statistics while "
-        "it trains",
+        description="scale and decorrelate the inputs of the last class convolution by public "
+        "statistics while it trains",
     )
     views: Count | None = Field(
         default=None,
         description="augmented views of each drawn image, whose mean gradient is clipped: less "
         "chance in it, for as many times the work",
+    )
+    teacher: Path | None = Field(
+        default=None,
+        description="model that guides the training: public weights (.pt), or the release folder "
+        "of a private run, whose ε is then part of this run's",
+    )
+    teacher_data: Literal["public"] | None = Field(
+        default=None,
+        description="public: your word that the teacher's weights, and all that they were trained "
+        "on, are public",
+    )
+    teacher_gain: Gain | None = Field(
+        default=None, description="gain of the teacher's part of the loss; 1 if left out"
     )
     sampling: Literal["poisson", "truncated_poisson", "shuffle"] = Field(
         default="poisson",
@@ -181,6 +221,10 @@ class PrivacyArguments(BaseModel):
     engine: Literal["discreet", "opacus", "reference"] = Field(
         default="discreet", description="per-image gradients: discreet, opacus or reference"
     )
+    team_timeout: PositiveNumber = Field(
+        default=600.0,
+        description="seconds after which a run of several processes gives up on one that is silent",
+    )
     insecure_seed: CountOrZero | None = Field(
         default=None, description="repeatable noise and sampling, for tests: not private"
     )
@@ -191,6 +235,19 @@ class PrivacyArguments(BaseModel):
             raise gather(problems)
         values = {name: _read(name, value) for name, value in given.items()}
         super().__init__(**values)
+
+    @property
+    def unit(self) -> PrivacyUnit:
+        """What one record is."""
+        grouped = self.groups is not None or self.group_regex is not None
+        return PrivacyUnit.GROUP if grouped else PrivacyUnit.IMAGE
+
+    @property
+    def images_of_a_unit(self) -> int | None:
+        """Most images of a unit that a step reads; None where a unit is one image."""
+        if self.unit is PrivacyUnit.IMAGE:
+            return None
+        return self.max_images_per_unit or DEFAULT_MAX_IMAGES_PER_UNIT
 
     @property
     def is_private(self) -> bool:
@@ -251,8 +308,22 @@ def find_problems(given: Mapping[str, object]) -> list[Problem]:
                 do="Keep epochs or steps.",
             )
         )
-    problems += _misplaced(given)
-    return problems
+    return [*problems, *_misplaced(given), *_of_the_teacher(given)]
+
+
+def _of_the_teacher(given: Mapping[str, object]) -> list[Problem]:
+    """Arguments of a teacher where there is none."""
+    if not _is_none(given.get("teacher")):
+        return []
+    return [
+        Problem(
+            where=shown(name, given[name]),
+            what="there is no teacher",
+            do="Give teacher= with it, or leave it out.",
+        )
+        for name in ("teacher_data", "teacher_gain")
+        if not _is_none(given.get(name))
+    ]
 
 
 def _misplaced(given: Mapping[str, object]) -> list[Problem]:
@@ -283,6 +354,23 @@ def _misplaced(given: Mapping[str, object]) -> list[Problem]:
                 where=shown("final_noise", given["final_noise"]),
                 what="the noise is constant",
                 do="Give noise_schedule=exponential or step with it.",
+            )
+        )
+    grouped = [name for name in ("groups", "group_regex") if not _is_none(given.get(name))]
+    if len(grouped) == 2:
+        problems.append(
+            Problem(
+                where="groups, group_regex",
+                what="both are given, and each one says which images belong together",
+                do="Keep groups or group_regex.",
+            )
+        )
+    if not grouped and not _is_none(given.get("max_images_per_unit")):
+        problems.append(
+            Problem(
+                where=shown("max_images_per_unit", given["max_images_per_unit"]),
+                what="every image is a unit of its own",
+                do="Give groups= or group_regex= with it, or leave it out.",
             )
         )
     adaptive = _text(given.get("clipping")) == "adaptive"

@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from discreet.arguments.policy import Argument, fixed, irrelevant, refused
+from discreet.arguments.values import Fraction
 
+_OWN_VIEWS = "With views=2 or more it mixes views of one image instead, which is sound."
 _OWN_IMAGE = "Use augmentation of one image: hsv_h, degrees, translate, scale, fliplr, …"
 
 REFUSED: Mapping[str, Argument] = {
@@ -18,13 +20,15 @@ REFUSED: Mapping[str, Argument] = {
         1.0,
         ours=0.0,
         why="it pastes several images into one, so one image reaches several clipped gradients",
-        instead=_OWN_IMAGE,
+        instead=_OWN_VIEWS,
+        among_views=Fraction,
     ),
     "mixup": refused(
         0.0,
         ours=0.0,
         why="it blends two images, so one image reaches several clipped gradients",
-        instead=_OWN_IMAGE,
+        instead=_OWN_VIEWS,
+        among_views=Fraction,
     ),
     "cutmix": refused(
         0.0,
@@ -81,7 +85,7 @@ REFUSED: Mapping[str, Argument] = {
         None,
         ours=None,
         why="a teacher trained on the private images without privacy would pass them on",
-        instead="Leave it out: distillation is not built yet.",
+        instead="Use teacher=, which asks where the teacher comes from.",
     ),
     "patience": refused(
         100,
@@ -148,14 +152,11 @@ FIXED: Mapping[str, Argument] = {
         why="a private step has no nominal batch size to accumulate to",
         instead="Set batch, the expected number of images in a step.",
     ),
-    "warmup_epochs": fixed(
-        3.0, ours=0.0, why="warm-up is not built for private steps yet", instead="Lower lr0."
-    ),
     "warmup_momentum": fixed(
-        0.8, ours=0.0, why="warm-up is not built for private steps yet", instead="Set momentum."
+        0.8, ours=0.0, why="the momentum of noisy steps does not warm up", instead="Set momentum."
     ),
     "warmup_bias_lr": fixed(
-        0.1, ours=0.0, why="warm-up is not built for private steps yet", instead="Set lr0."
+        0.1, ours=0.0, why="all learning rates warm up alike", instead="Set warmup_epochs."
     ),
     "save": fixed(
         True, ours=True, why="a run that spends a budget saves its weights", instead="Leave it out."
@@ -205,7 +206,7 @@ IRRELEVANT: Mapping[str, Argument] = {
         },
         why=_OTHER_TASK,
     ),
-    **irrelevant({"dis": 6.0}, why="the weight of distillation, which is not built yet"),
+    **irrelevant({"dis": 6.0}, why="the weight of a distillation that teacher_gain has here"),
     **irrelevant(
         {
             # Validation, prediction and tracking.

@@ -89,17 +89,19 @@ def split_arguments(
         for name in required
         if given.get(name) is None
     ]
+    several_views = _several(given.get("views"))
     for name, value in given.items():
         if name in privacy_names:
             continue
         entry = ULTRALYTICS.get(name)
         if entry is None:
             problems.append(unknown_argument(name, value, known_names(), preferred=usable_names()))
-        elif entry.kind is Kind.ACCEPTED:
+        elif entry.kind is Kind.ACCEPTED or (several_views and entry.among_views):
+            values = entry.among_views or entry.values
             try:
-                overrides[name] = check_value(entry.values, value)
+                overrides[name] = check_value(values, value)
             except ValueError:
-                what = f"expected {expected(entry.values)}"
+                what = f"expected {expected(values)}"
                 problems.append(Problem(where=shown(name, value), what=what))
         else:
             known = harmless_value(entry, _literal(value))
@@ -113,6 +115,11 @@ def split_arguments(
         raise gather(problems)
     overrides.pop("cfg", None)
     return PrivacyArguments(**own), overrides
+
+
+def _several(views: object) -> bool:
+    value = _literal(views)
+    return isinstance(value, int) and value > 1
 
 
 def _literal(value: object) -> object:

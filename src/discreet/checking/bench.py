@@ -263,7 +263,14 @@ class Bench:
     def _run_engine(self, units: Units, quiet: bool) -> Pass:
         with self.calm(quiet=quiet):
             batch = self.subject.batch_of(units)
-            return self._noted(self.subject.gradients_of(batch))
+            found = self._noted(self.subject.gradients_of(batch))
+        if len(found.weights) != len(units):
+            raise CheckError(
+                f"{len(units)} units give {len(found.weights)} gradients, each clipped by itself",
+                where="the engine",
+                do="add the gradients of all images of a unit before norms are taken",
+            )
+        return found
 
     def _noted(self, found: PerExampleGradients) -> Pass:
         touched = tuple(self.snapshot.changed())

@@ -82,18 +82,18 @@ def run_checks(
         )
     snapshot = Snapshot(subject.model, subject.optimizer, subject.holders)
     findings: list[Finding] = []
-    try:
-        with exact_arithmetic():
+    with exact_arithmetic():
+        try:
             bench = Bench(subject, snapshot)
             for name, probe in PROBES.items():
                 if name not in without and (full or name not in ONLY_FULL):
                     findings.append(_run(name, lambda p=probe: p(bench, full=full)))
-    finally:
-        snapshot.restore()
-    with frozen_randomness(cuda_devices(subject.model)):
-        for name, extra in (more or {}).items():
-            if name not in without:
-                findings.append(_run(name, extra))
+        finally:
+            snapshot.restore()
+        with frozen_randomness(cuda_devices(subject.model)):
+            for name, extra in (more or {}).items():
+                if name not in without:
+                    findings.append(_run(name, extra))
     return CheckReport(findings=tuple(findings))
 
 

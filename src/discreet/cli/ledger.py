@@ -14,6 +14,7 @@ from discreet.terminal import format_delta, format_epsilon
 
 if TYPE_CHECKING:  # the ledger imports numpy and the accounting: late, below
     from discreet.ledger import BudgetLedger, Dataset
+    from discreet.units import PrivacyUnits
 
 ACTIONS: Mapping[str, str] = {
     "list": "the data sets, and what was spent on each",
@@ -24,6 +25,8 @@ ACTIONS: Mapping[str, str] = {
 }
 _ARGUMENTS: Mapping[str, str] = {
     "data": "the data set's YAML file (show, set-budget)",
+    "groups": "the groups that its runs had, as in train (show, set-budget)",
+    "group_regex": "or the pattern that they had",
     "dataset": "or its id, as listed, its first digits, or its name",
     "epsilon": "the budget's ε, over all runs; none takes it away",
     "delta": "the budget's δ, by default the largest power of ten below 1/n; in show and "
@@ -36,8 +39,8 @@ _ARGUMENTS: Mapping[str, str] = {
 _NEEDS: Mapping[str, tuple[str, ...]] = {"export": ("file",), "settle": ("run",)}
 _TAKES: Mapping[str, tuple[str, ...]] = {
     "list": ("delta",),
-    "show": ("data", "dataset", "delta"),
-    "set-budget": ("data", "dataset", "epsilon", "delta"),
+    "show": ("data", "groups", "group_regex", "dataset", "delta"),
+    "set-budget": ("data", "groups", "group_regex", "dataset", "epsilon", "delta"),
     "export": ("file",),
     "settle": ("run",),
 }
@@ -113,7 +116,7 @@ def _show(
         f"data set {dataset.id[:8]}, {dataset.images} images: {_end_of(dataset.name, 40)}",
         "",
         f"  spent     ε = {format_epsilon(facts['epsilon_spent'])} {at}, "
-        f"by {facts['charged_by']} runs on its most charged image",
+        f"by {facts['charged_by']} runs on its most charged unit",
         f"  reserved  ε = {format_epsilon(facts['epsilon_reserved'])} if open runs go as far as "
         "they may",
     ]
@@ -128,6 +131,8 @@ def _show(
             # Rounded down: what is left is never less than what is printed.
             left = int(facts["epsilon_left"] * 100) / 100
             lines.append(f"  left      ε may still grow by {left:.2f}")
+    if facts["mixed_units"]:
+        lines.append("  Its runs had different privacy units: ε is of one image, taken as replaced")
     if facts["unprotected_runs"]:
         lines.append(f"  {facts['unprotected_runs']} runs had no guarantee: ε is ∞")
     lines += [
@@ -160,8 +165,10 @@ def _set_budget(
     if "dataset" in given:
         dataset = _find(ledger, given)
     else:
-        name, digests = _read_images(given["data"])
-        dataset = ledger.register(name=name, digests=digests)
+        images = _read_images(given)
+        dataset = ledger.register(
+            name=given["data"], digests=images.digests, units=images.of_images
+        )
     if delta is None:
         delta = dataset.budget.delta if dataset.budget else default_delta(dataset.images)
     change = ledger.set_budget(dataset.id, epsilon, delta)
@@ -220,22 +227,24 @@ def _settle(ledger: BudgetLedger, text: str, show: Callable[[str], None]) -> Fac
 def _find(ledger: BudgetLedger, given: Mapping[str, str]) -> Dataset:
     if "dataset" in given:
         return ledger.dataset(given["dataset"])
-    name, digests = _read_images(given["data"])
-    dataset = ledger.find_images(digests)
+    images = _read_images(given)
+    dataset = ledger.find_images(images.digests, images.of_images)
     if dataset is None:
         raise ConfigurationError(
-            "exactly these images are not on record",
-            where=f"data={name}",
-            do="`discreet ledger list` shows what is; the first run or budget puts it there.",
+            "exactly these images, in these groups, are not on record",
+            where=f"data={given['data']}",
+            do="`discreet ledger list` shows what is: give groups= as its runs did, or dataset=ID. "
+            "The first run or budget puts a data set there.",
         )
     return dataset
 
 
-def _read_images(data: str) -> tuple[str, list[bytes]]:
-    from discreet.data import load_dataset
+def _read_images(given: Mapping[str, str]) -> PrivacyUnits:
+    from discreet.data import grouped, load_dataset
 
-    dataset = load_dataset(data, splits=("train",))
-    return data, [record.digest for record in dataset.train]
+    dataset = load_dataset(given["data"], splits=("train",))
+    file, pattern = given.get("groups"), given.get("group_regex")
+    return grouped(dataset, file=file, pattern=pattern).units()
 
 
 def _check_names(action: str, given: Mapping[str, str]) -> None:
@@ -261,6 +270,12 @@ def _check_names(action: str, given: Mapping[str, str]) -> None:
                 what="both are given" if both else "missing: no data set is named",
                 do="Give data=DATA.yaml, or dataset=ID as listed by `discreet ledger list`.",
             )
+        )
+    grouping = [name for name in ("groups", "group_regex") if name in given]
+    if len(grouping) > 1 or (grouping and "data" not in given):
+        what = "more than one way to group" if len(grouping) > 1 else "they belong to data="
+        problems.append(
+            Problem(where=", ".join(grouping), what=what, do="Give data= and one of them.")
         )
     if problems:
         raise gather(problems)

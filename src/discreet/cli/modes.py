@@ -5,7 +5,19 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 
-from discreet.cli import audit, check, compare, demo, helping, ledger, plan, train, verify, version
+from discreet.cli import (
+    audit,
+    check,
+    compare,
+    demo,
+    distill,
+    helping,
+    ledger,
+    plan,
+    train,
+    verify,
+    version,
+)
 from discreet.cli.mode import Call, Facts, Mode
 from discreet.errors import ConfigurationError
 
@@ -52,6 +64,7 @@ MODES: Mapping[str, Mode] = {
         plan.MODE,
         check.MODE,
         train.MODE,
+        distill.MODE,
         audit.MODE,
         verify.MODE,
         compare.MODE,

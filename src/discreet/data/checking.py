@@ -47,6 +47,7 @@ class CheckedImage:
             classes=labels.classes,
             boxes=labels.boxes,
             digest=self.facts.digest,
+            look=self.facts.look,
         )
 
 

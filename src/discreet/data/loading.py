@@ -31,6 +31,7 @@ def load_dataset(
     progress: Progress | None = None,
     single_cls: bool = False,
     splits: Sequence[str] = ("train", "val"),
+    labels_wanted: bool = True,
 ) -> DetectionDataset:
     """Read a detection data set in Ultralytics' format and check all of it, read-only.
 
@@ -44,6 +45,7 @@ def load_dataset(
         progress: Called with (images done, images in all) from the calling thread.
         single_cls: Treat all classes as one, as Ultralytics' argument of that name does.
         splits: Which of train, val and test to read; each must be there and not empty.
+        labels_wanted: Whether the training images need labels.
 
     Returns:
         The data set, with notices about what does not stop a run.
@@ -80,7 +82,7 @@ def load_dataset(
         for problem in item.label_problems:
             findings.problem(item.label, problem.what, line=problem.line)
     report_repeats(checked, findings)
-    report_labels(checked, findings)
+    report_labels(checked, findings, wanted=labels_wanted)
     findings.refuse()
     records = {
         split: tuple(item.record() for item in checked if item.listed.split == split)
@@ -94,6 +96,19 @@ def load_dataset(
         test=records["test"],
         notices=tuple(findings.notices),
     )
+
+
+def training_files(data: str | Path) -> frozenset[Path]:
+    """The training images that a data set file names, links resolved; none of them is opened.
+
+    Raises:
+        DatasetError: There is no data set file.
+    """
+    file = find_file(data)
+    findings = Findings(yaml=file, root=resolved(file.parent))
+    description = read_description(file, findings, splits=["train"], single_cls=False)
+    listed = list_images("train", description.sources.get("train", ()), findings)
+    return frozenset(resolved(image.image) for image in listed)
 
 
 def _check_all(

@@ -16,18 +16,22 @@ from discreet.data.checking import CheckedImage
 from discreet.data.images import ULTRALYTICS_SUFFIXES, suffix_of
 
 
-def report_labels(checked: Sequence[CheckedImage], findings: Findings) -> None:
+def report_labels(
+    checked: Sequence[CheckedImage], findings: Findings, *, wanted: bool = True
+) -> None:
     """Report missing, odd and unused labels, and images with several frames.
 
     Args:
         checked: All images.
         findings: Takes the notices; and a problem where no training image has a label file.
+        wanted: Whether training images need labels at all.
     """
     by_split: defaultdict[str, list[CheckedImage]] = defaultdict(list)
     for item in checked:
         by_split[item.listed.split].append(item)
     for split, items in by_split.items():
-        _report_background(split, items, findings)
+        if wanted or split != "train":
+            _report_background(split, items, findings)
     _report_odd_labels(checked, findings)
     _report_shared_labels(checked, findings)
     _report_unused_labels(checked, findings)

@@ -11,10 +11,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from discreet.privacy import GroupingName
+from discreet.units import PrivacyUnits
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ImageRecord:
-    """One image with its labels: one privacy unit, unless units are groups of images.
+    """One image with its labels: one privacy unit, unless it has a group.
 
     Attributes:
         image: Absolute path of the image; symbolic links are kept as they were listed.
@@ -25,6 +28,8 @@ class ImageRecord:
         boxes: Centre x, centre y, width, height as shares of the image, float32 (k, 4), read-only.
         digest: BLAKE2b of the pixels, 16 bytes. Private: it identifies the image, so it
             must never reach a release.
+        look: What it looks like, roughly, to find near duplicates; empty where it is not known.
+        group: Key of the unit that it belongs to; None where it is a unit of its own. Private.
     """
 
     image: Path
@@ -34,6 +39,8 @@ class ImageRecord:
     classes: NDArray[np.int64]
     boxes: NDArray[np.float32]
     digest: bytes = field(repr=False)
+    look: bytes = field(default=b"", repr=False)
+    group: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -48,6 +55,8 @@ class DetectionDataset:
         test: Test images; empty where the split was not asked for.
         notices: What a user should know and what does not stop a run. Private: they name files
             and count images.
+        grouping: How images came to groups: by a "file" or by a "pattern"; None where they have
+            none.
     """
 
     yaml: Path
@@ -56,11 +65,20 @@ class DetectionDataset:
     val: tuple[ImageRecord, ...] = ()
     test: tuple[ImageRecord, ...] = ()
     notices: tuple[str, ...] = ()
+    grouping: GroupingName | None = None
 
     @property
     def n(self) -> int:
         """Number of training images."""
         return len(self.train)
+
+    def units(self, *, max_images: int = 1) -> PrivacyUnits:
+        """The privacy units of the training images; see `PrivacyUnits`."""
+        return PrivacyUnits.of(
+            (record.group for record in self.train),
+            [record.digest for record in self.train],
+            max_images=max_images,
+        )
 
     @property
     def nc(self) -> int:

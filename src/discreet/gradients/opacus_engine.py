@@ -42,6 +42,7 @@ from discreet.gradients.tape import as_float
 
 # Largest difference to autograd's gradient, relative to the sum of the images' norms.
 TOLERANCE = 1e-3
+TOLERANCE_TF32 = 1e-2  # where cuDNN rounds factors to ten bits
 TOLERANCE_HALF = 5e-2  # where autograd's own gradient is in half precision
 # Added to it, relative to the gradients of all parameters together.
 ROUNDING = 1e-5
@@ -96,7 +97,7 @@ class OpacusEngine:
                 for name, parameter in self._parameters.items()
                 if parameter.grad is not None or _grad_sample(parameter) is not None
             }
-            self._check_sums(samples, TOLERANCE_HALF if hooks.half else TOLERANCE)
+            self._check_sums(samples, _tolerance(values, half=hooks.half))
         return RecordedGradients.of(self._parameters, samples, len(values), units)
 
     def _sample(self, name: str, parameter: nn.Parameter, images: int) -> Tensor:
@@ -262,3 +263,10 @@ def _single_input(name: str) -> Any:
         return (args[0].contiguous(),), kwargs
 
     return check
+
+
+def _tolerance(values: Tensor, *, half: bool) -> float:
+    if half:
+        return TOLERANCE_HALF
+    on_gpu = values.device.type == "cuda"
+    return TOLERANCE_TF32 if on_gpu and torch.backends.cudnn.allow_tf32 else TOLERANCE

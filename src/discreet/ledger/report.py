@@ -46,6 +46,7 @@ def dataset_facts(ledger: BudgetLedger, dataset: Dataset, *, delta: float | None
         "epsilon_left": None if left is None else max(left, 0.0),
         "charged_by": spent.runs,
         "unprotected_runs": spent.unprotected_runs,
+        "mixed_units": spent.mixed,
     }
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
 from discreet.accounting import (
+    Event,
     calibrate_noise_multiplier,
     default_delta,
     epsilon_per_prefix,
@@ -15,7 +16,7 @@ from discreet.accounting import (
 from discreet.arguments import PrivacyArguments
 from discreet.config import MechanismConfig, SamplingName, steps_for
 from discreet.errors import ConfigurationError
-from discreet.privacy import NeighboringRelation, PrivacySpent
+from discreet.privacy import NeighboringRelation, PrivacySpent, PrivacyUnit
 from discreet.recipes import DEFAULT_IMGSZ, Chosen, PublicFacts, choose
 from discreet.terminal import format_delta, format_epsilon
 
@@ -38,22 +39,33 @@ class TrainingPlan:
         target_epsilon: The ε asked for; None where the noise multiplier was given.
         promised: The guarantee after all steps.
         epochs: Expected passes over the data, rounded up.
+        before: What a private teacher had spent, which the promise covers too.
     """
 
     mechanism: MechanismConfig
     target_epsilon: float | None
     promised: PrivacySpent
     epochs: int
+    before: tuple[Event, ...] = ()
 
     @classmethod
-    def of(cls, mechanism: MechanismConfig, *, target_epsilon: float | None) -> Self:
+    def of(
+        cls,
+        mechanism: MechanismConfig,
+        *,
+        target_epsilon: float | None,
+        before: Sequence[Event] = (),
+    ) -> Self:
         """The plan that runs `mechanism` to its end."""
         passes = mechanism.steps * mechanism.sample_rate
+        events = (*before, *mechanism.planned_events())
+        epsilon = mechanism.make_accountant().epsilon(events, delta=mechanism.delta)
         return cls(
             mechanism=mechanism,
             target_epsilon=target_epsilon,
-            promised=mechanism.planned(),
+            promised=PrivacySpent(epsilon=epsilon, delta=mechanism.delta),
             epochs=math.ceil(passes - 1e-9),
+            before=tuple(before),
         )
 
     def epoch_of(self, step: int) -> int:
@@ -72,7 +84,10 @@ class TrainingPlan:
         """ε after each epoch, from 1; at the last one, the promise."""
         epochs = range(1, self.epochs + 1)
         values = epsilon_per_prefix(
-            [self.mechanism.planned_events(self.last_step_of(epoch)) for epoch in epochs],
+            [
+                (*self.before, *self.mechanism.planned_events(self.last_step_of(epoch)))
+                for epoch in epochs
+            ],
             delta=self.mechanism.delta,
             accountant=self.mechanism.make_accountant(),
         )
@@ -98,21 +113,26 @@ def complete(
     return arguments.model_copy(update=ours), chosen
 
 
-def plan_training(arguments: PrivacyArguments, *, population: int) -> TrainingPlan:
+def plan_training(
+    arguments: PrivacyArguments, *, population: int, before: Sequence[Event] = ()
+) -> TrainingPlan:
     """Fill in what was left open, calibrate the noise, and compute the promise.
 
     Args:
         arguments: What the user asked for.
         population: Number of privacy units in the training set.
+        before: What a private teacher had spent: the ε asked for covers both.
 
     Raises:
-        ConfigurationError: If the batch is larger than the population.
+        ConfigurationError: If the batch is larger than the population, or the teacher alone has
+            spent what was asked for.
         AccountingError: If no noise multiplier reaches the target.
     """
     facts = PublicFacts(population=population, pretrained=True, imgsz=DEFAULT_IMGSZ)
     arguments, _ = complete(arguments, facts=facts)
     batch = arguments.batch
     assert batch is not None and arguments.clipping is not None
+    noun = "training images" if arguments.unit is PrivacyUnit.IMAGE else "privacy units"
     if arguments.largest_batch is not None and arguments.largest_batch < batch:
         raise ConfigurationError(
             f"the cap {arguments.largest_batch} is below the expected batch size {batch}",
@@ -121,7 +141,7 @@ def plan_training(arguments: PrivacyArguments, *, population: int) -> TrainingPl
         )
     if batch > population:
         raise ConfigurationError(
-            f"the expected batch size {batch} is more than the {population} training images",
+            f"the expected batch size {batch} is more than the {population} {noun}",
             where="batch",
             do=f"use batch={population} or less",
         )
@@ -143,6 +163,8 @@ def plan_training(arguments: PrivacyArguments, *, population: int) -> TrainingPl
             delta=delta,
             clipping=clipping,
             accountant=arguments.accountant,
+            unit=arguments.unit,
+            max_images_per_unit=arguments.images_of_a_unit,
             relation=NeighboringRelation(arguments.relation),
             sampling=arguments.sampling,
             largest_batch=arguments.largest_batch,
@@ -153,13 +175,23 @@ def plan_training(arguments: PrivacyArguments, *, population: int) -> TrainingPl
     noise_multiplier = arguments.noise_multiplier
     if noise_multiplier is None:
         assert arguments.epsilon is not None
+        accountant = mechanism_with(1.0).make_accountant()
+        spent = accountant.epsilon(before, delta=delta)
+        if spent >= arguments.epsilon:
+            raise ConfigurationError(
+                f"the teacher alone has spent ε = {spent:.2f} at δ = {delta:g}, and passes it on",
+                where=f"epsilon={arguments.epsilon:g}",
+                do="ask for a larger epsilon, or take a public teacher",
+            )
         noise_multiplier = calibrate_noise_multiplier(
             target_epsilon=arguments.epsilon,
             delta=delta,
-            events=lambda sigma: mechanism_with(sigma).planned_events(),
-            accountant=mechanism_with(1.0).make_accountant(),
+            events=lambda sigma: (*before, *mechanism_with(sigma).planned_events()),
+            accountant=accountant,
         )
-    return TrainingPlan.of(mechanism_with(noise_multiplier), target_epsilon=arguments.epsilon)
+    return TrainingPlan.of(
+        mechanism_with(noise_multiplier), target_epsilon=arguments.epsilon, before=before
+    )
 
 
 def recipe_rows(chosen: Chosen) -> list[tuple[str, str]]:
@@ -178,7 +210,7 @@ def plan_rows(plan: TrainingPlan, *, trainable: str, parameters: int) -> list[tu
     asked = "" if plan.target_epsilon is None else f" (asked: {plan.target_epsilon:g})"
     change = "replace" if mechanism.relation is NeighboringRelation.REPLACE_ONE else "add or remove"
     return [
-        ("training images n", f"{mechanism.population:,}"),
+        population_row(mechanism),
         ("expected batch size B", f"{mechanism.expected_batch_size:,}"),
         ("sample rate q = B/n", f"{mechanism.sample_rate:.4g}, {sampling_of(mechanism)}"),
         ("steps", f"{mechanism.steps:,} ({plan.epochs} epochs)"),
@@ -186,14 +218,29 @@ def plan_rows(plan: TrainingPlan, *, trainable: str, parameters: int) -> list[tu
         ("max grad norm C", f"{mechanism.max_grad_norm:g}, {mechanism.clipping}"),
         ("trained", f"{trainable}: {parameters:,} parameters"),
         ("will end at ε", f"{epsilon}{asked} at δ = {format_delta(mechanism.delta)}"),
-        ("neighbours", f"{change} one image, {mechanism.accountant.upper()} accountant"),
+        (
+            "neighbours",
+            f"{change} one {mechanism.unit.noun}, {mechanism.accountant.upper()} accountant",
+        ),
     ]
+
+
+def population_row(mechanism: MechanismConfig) -> tuple[str, str]:
+    """How many units there are, and what a unit is, for people."""
+    n = f"{mechanism.population:,}"
+    if mechanism.unit is PrivacyUnit.IMAGE:
+        return "training images n", n
+    return (
+        "privacy units n",
+        f"{n} groups of images; of a drawn one at most {mechanism.max_images_per_unit} images, "
+        "chosen at random, count as one",
+    )
 
 
 def sampling_of(mechanism: MechanismConfig) -> str:
     """How units are drawn, for people."""
     if mechanism.sample_rate == 1:
-        return "every image in every step"
+        return f"every {mechanism.unit.noun} in every step"
     cap = "" if mechanism.largest_batch is None else f" at {mechanism.largest_batch:,}"
     return _SAMPLING[mechanism.sampling] + cap
 
@@ -231,6 +278,7 @@ def plan_warnings(plan: TrainingPlan, *, parameters: int, secure: bool) -> list[
         secure: Whether the random source is.
     """
     mechanism, epsilon = plan.mechanism, plan.promised.epsilon
+    noun = mechanism.unit.noun
     warnings: list[str] = []
     if not secure:
         warnings.append("insecure_seed is set: anyone can subtract the noise. NOT PRIVATE.")
@@ -238,21 +286,21 @@ def plan_warnings(plan: TrainingPlan, *, parameters: int, secure: bool) -> list[
         warnings.append("noise_multiplier=0 adds no noise. NOT PRIVATE.")
     elif epsilon > MEANINGLESS_EPSILON:
         warnings.append(
-            f"ε = {epsilon:.1f} is no privacy to speak of: {mechanism.population:,} images, "
+            f"ε = {epsilon:.1f} is no privacy to speak of: {mechanism.population:,} {noun}s, "
             f"σ = {mechanism.noise_multiplier:g}, {mechanism.steps:,} steps at q = "
-            f"{mechanism.sample_rate:.3g}. Use more images, fewer steps, or ask for epsilon=8."
+            f"{mechanism.sample_rate:.3g}. Use more {noun}s, fewer steps, or ask for epsilon=8."
         )
     if mechanism.delta >= 1 / mechanism.population:
         warnings.append(
-            f"δ = {mechanism.delta:g} is not below 1/n: publishing one image in the open would "
-            "satisfy it."
+            f"δ = {mechanism.delta:g} is not below 1/n: publishing one {noun} in the open "
+            "would satisfy it."
         )
     ratio = noise_to_signal(mechanism, parameters=parameters)
     if ratio > 1:
         warnings.append(
-            f"{mechanism.population:,} images are too few for this request: over the whole run "
+            f"{mechanism.population:,} {noun}s are too few for this request: over the whole run "
             f"the noise is {ratio:.1f} times larger than anything the images can say. "
-            "Expect a detector worse than the one you start from. Use more images, a larger "
+            f"Expect a detector worse than the one you start from. Use more {noun}s, a larger "
             "batch, or train fewer parameters."
         )
     return warnings

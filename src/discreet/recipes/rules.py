@@ -23,6 +23,7 @@ _AUTO_RATES = {
     "classes": 0.05,
     "neck_film": 0.05,
     "class_film": 0.05,
+    "class_low_rank": 0.05,
 }
 _AUTO_RATE = 0.02
 
@@ -89,8 +90,8 @@ _SCHEDULE = (
     Rule(
         setting="lr0",
         value=_rate,
-        table="0.05 for classes, class_film and neck_film; 0.02 for film and head; 0.005 for "
-        "whole_head; 0.002 for all",
+        table="0.05 for classes, class_film, class_low_rank and neck_film; 0.02 for film and head; "
+        "0.005 for whole_head; 0.002 for all; thin convolutions 0.3 of it",
         why="the rate of every coordinate is its own under Adam: smaller the more is trained",
     ),
     _always(
@@ -103,6 +104,7 @@ _SCHEDULE = (
         note=" (β₁; β₂ is 0.99)",
     ),
     _always("weight_decay", 0.0, why="noise regularises more than enough"),
+    _always("warmup_epochs", 0.0, why="Adam's first steps are sound: its noise is known to it"),
 )
 _OPTIMIZER = _always(
     "optimizer",
@@ -110,13 +112,15 @@ _OPTIMIZER = _always(
     why="divides each coordinate by its own noise, so that no rate depends on n, ε or C",
 )
 
+# What Ultralytics' defaults do to an image beside flipping it.
+BEYOND_FLIPS = ("hsv_h", "hsv_s", "hsv_v", "translate", "scale")
 _AUGMENTATION = tuple(
     _always(
         setting,
         0.0,
         why="a few noisy steps cannot use the variety, and cannot overfit without it; flips stay",
     )
-    for setting in ("hsv_h", "hsv_s", "hsv_v", "translate", "scale")
+    for setting in BEYOND_FLIPS
 )
 _VIEWS = _always(
     "views", 1, why="at the same time, more images a step average noise and chance alike"
@@ -126,10 +130,11 @@ _VIEWS = _always(
 PRETRAINED = (
     _always(
         "trainable",
-        "class_film+classes",
-        why="γ and β from the backbone's end to the class scores of the levels that the image "
-        "size needs, and the last class convolution: what else trains gets noise and hardly a "
-        "gradient, and a pretrained box branch draws boxes of any class already",
+        "class_film+class_low_rank+classes",
+        why="on the way to the class scores of the levels that the image size needs: γ and β from "
+        "the backbone's end, a product of two thin convolutions beside each that leads there, and "
+        "the last class convolution; what else trains gets noise and hardly a gradient, and a "
+        "pretrained box branch draws boxes of any class already",
     ),
     Rule(
         setting="steps",
@@ -174,8 +179,9 @@ PRETRAINED = (
     _always(
         "standardise",
         True,
-        why="the inputs of the last class convolution are brought to mean 0 and variance 1 from "
-        "public γ and β, so that one noise suits all of its weights; folded back at release",
+        why="the inputs of the last class convolution are brought to mean 0 and nearly to variance "
+        "1 in every direction, from public γ and β and two public photographs, so that one noise "
+        "suits all of its weights and Adam can move them alone; folded back at release",
     ),
     _VIEWS,
     *_AUGMENTATION,

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 from discreet.accounting import Event, epsilon_of_runs, event_from_json, make_accountant
 from discreet.config import MechanismConfig
+from discreet.errors import DiscreetError
+from discreet.privacy import NeighboringRelation, PrivacyUnit
 from discreet.statement.figures import assumed_sampling, figures_of
+from discreet.statement.plausibility import plausibility_faults
 from discreet.statement.record import ADVERSARY, FLOATING_POINT, OUTPUTS, mechanism_of
 from discreet.statement.schema import PrivacyRecord
+from discreet.statement.teaching import (
+    are_among,
+    claimed_events,
+    events_before,
+    own_events,
+    teacher_claim_faults,
+    teacher_faults,
+)
 
 _SAME = 1e-9  # relative: the same arithmetic on another machine
 # Another version of an accountant may be tighter or looser by its rounding, not by more.
@@ -37,12 +47,33 @@ def examine(record: PrivacyRecord) -> Findings:
     found = Findings()
     try:
         mechanism = mechanism_of(record)
-        accountant = mechanism.make_accountant()
+        mechanism.make_accountant()
     except ValueError as error:
         found.faults.append(f"its settings are not those of any run ({_first_line(error)})")
         return found
-    events = [event_from_json(event) for event in record.events]
+    events, before = own_events(record), events_before(record)
     found.faults += _plain_faults(record, mechanism, events)
+    found.faults += plausibility_faults(record)
+    found.faults += teacher_faults(record)
+    if assumed_sampling(mechanism, events) is None:
+        found.faults.append("events: they are not those of the mechanism on record")
+        return found  # events of no run may cost any time
+    try:
+        _work_out(record, mechanism, events, found, before=before)
+    except (DiscreetError, ArithmeticError) as error:
+        found.faults.append(f"events: there is no ε of them ({_first_line(error)})")
+    return found
+
+
+def _work_out(
+    record: PrivacyRecord,
+    mechanism: MechanismConfig,
+    events: Sequence[Event],
+    found: Findings,
+    *,
+    before: Sequence[Event],
+) -> None:
+    accountant = mechanism.make_accountant()
     tolerance = _SAME * 1000
     if accountant.version != record.accountant.version:
         tolerance = _OTHER_VERSION
@@ -50,17 +81,20 @@ def examine(record: PrivacyRecord) -> Findings:
             f"recomputed with {accountant.version}, the record used {record.accountant.version}: "
             f"figures are compared to {tolerance:.0%}"
         )
-    epsilon = accountant.epsilon(events, delta=record.claim.delta)
+    wrong = list(teacher_claim_faults(record, same=tolerance, other_version=_OTHER_VERSION))
+    if wrong:
+        found.faults += wrong
+        return  # its events count in all figures
+    epsilon = accountant.epsilon((*before, *events), delta=record.claim.delta)
     stated = _number(record.claim.epsilon)
     if not _close(stated, epsilon, tolerance):
         found.faults.append(f"claim.epsilon: states {stated:.6g}, the events give {epsilon:.6g}")
-        return found  # all other figures hang on it
-    expected = figures_of(mechanism, events, epsilon=stated).model_dump(mode="json")
+        return  # all other figures hang on it
+    expected = figures_of(mechanism, events, epsilon=stated, before=before).model_dump(mode="json")
     found.faults += _differences(
         record.figures.model_dump(mode="json"), expected, "figures", tolerance
     )
     found.faults += _spending_faults(record, tolerance)
-    return found
 
 
 def _plain_faults(
@@ -91,10 +125,10 @@ def _plain_faults(
             yield f"{where}: states {stated:.6g}, it has to be {true:.6g}"
     if not steps.executed <= steps.charged <= steps.planned:
         yield "steps: more were executed than charged, or charged than planned"
+    if steps.executed < steps.charged and not (steps.executed and steps.resumes):
+        yield "steps: only a run that went on after an interruption has lost steps, and not all"
     if sampling.assumed != assumed or sampling.match != (assumed == sampling.used):
         yield f"sampling: the events are those of {assumed or 'no known sampling'}"
-    if assumed is None:
-        yield "events: they are not those of the mechanism on record"
     reasons = record.claim.reasons_against
     sound = sampling.match and record.claim.epsilon is not None and record.random_source.secure
     if record.claim_valid != (not reasons) or (record.claim_valid and not sound):
@@ -103,6 +137,8 @@ def _plain_faults(
         yield "metrics: they are of validation images that are not public"
     if record.data.validation.metrics_are_released != (record.metrics is not None):
         yield "data.validation.metrics_are_released: it does not say whether there are metrics"
+    if (record.unit.grouping_key is None) == (record.unit.kind is PrivacyUnit.GROUP):
+        yield "unit: its kind and its grouping do not agree"
     if (record.data.pretraining.access == "none") and record.data.pretraining.sha256 is not None:
         yield "data.pretraining: it names weights where there were none"
     constants = (record.adversary, record.outputs, record.floating_point)
@@ -113,15 +149,29 @@ def _plain_faults(
 def _spending_faults(record: PrivacyRecord, tolerance: float) -> Iterator[str]:
     spent = record.spent
     stated = _number(spent.total)
-    if spent.unprotected_runs > spent.runs or spent.runs < 1:
-        yield "spent.runs: fewer than this one, or than those without protection"
+    least = 2 if events_before(record) else 1  # what a teacher spent was a run too
+    if spent.unprotected_runs > spent.runs or spent.runs < least:
+        yield "spent.runs: fewer than this one, its teacher's, or those without protection"
+    protected = spent.runs - spent.unprotected_runs
+    charged = sum(event_from_json(event).steps for event in spent.events)
+    alone = record.claim_valid and protected == 1
+    own = sum(event.ended().steps for event in claimed_events(record))
+    if charged < protected or (alone and charged != own):
+        yield f"spent.runs: {protected} protected runs, and their events have {charged} steps"
     if spent.run != record.claim.epsilon:
         yield "spent.run: it is another than the claim's"
     if spent.delta != record.claim.delta:
         yield "spent.delta: it is another than the claim's"
-    accountant = make_accountant(record.accountant.name, relation=record.unit.neighboring_relation)
+    usual = (record.unit.kind, record.unit.neighboring_relation)
+    mixed = (PrivacyUnit.IMAGE, NeighboringRelation.REPLACE_ONE)
+    if (spent.unit, spent.neighboring_relation) not in (usual, mixed):
+        yield "spent.unit, spent.neighboring_relation: they are neither this run's nor an image's"
+    same = spent.neighboring_relation is record.unit.neighboring_relation
+    accountant = make_accountant(
+        record.accountant.name if same else "pld", relation=spent.neighboring_relation
+    )
     events = [event_from_json(event) for event in spent.events]
-    if record.claim_valid and not _are_among(record.events, events):
+    if record.claim_valid and not are_among(claimed_events(record), events):
         yield "spent.events: this run's are not among them"
     epsilon = epsilon_of_runs(events, delta=spent.delta, accountant=accountant)
     epsilon = max(epsilon, _number(spent.run))
@@ -131,16 +181,6 @@ def _spending_faults(record: PrivacyRecord, tolerance: float) -> Iterator[str]:
         yield f"spent.total: states {stated:.6g}, its events give {epsilon:.6g}"
     if record.claim_valid and stated < _number(record.claim.epsilon) * (1 - tolerance):
         yield "spent.total: it is less than this run's alone"
-
-
-def _are_among(own: Sequence[Mapping[str, Any]], everybodys: Sequence[Event]) -> bool:
-    """Whether each mechanism ran at least as often in all runs as in this one."""
-    steps: Counter[Event] = Counter()
-    for event in everybodys:
-        steps[event.with_steps(0)] += event.steps
-    for event in map(event_from_json, own):
-        steps[event.with_steps(0)] -= event.steps
-    return all(left >= 0 for left in steps.values())
 
 
 def _differences(stated: object, true: object, where: str, tolerance: float) -> Iterator[str]:

@@ -32,15 +32,24 @@ _PROFILE_POINTS = 8
 _SAMPLINGS: tuple[SamplingName, ...] = ("poisson", "truncated_poisson", "shuffle")
 
 
-def figures_of(mechanism: MechanismConfig, events: Sequence[Event], *, epsilon: float) -> Figures:
+def figures_of(
+    mechanism: MechanismConfig,
+    events: Sequence[Event],
+    *,
+    epsilon: float,
+    before: Sequence[Event] = (),
+) -> Figures:
     """All figures of a run.
 
     Args:
         mechanism: What was planned.
         events: What was charged.
-        epsilon: ε of these events at the mechanism's δ; may be infinite.
+        epsilon: ε of all these events at the mechanism's δ; may be infinite.
+        before: What a private teacher had spent, which the run passes on.
     """
     accountant, delta = mechanism.make_accountant(), mechanism.delta
+    shuffled = (*before, *unamplified(mechanism, events))
+    events = (*before, *events)
     bounded = math.isfinite(epsilon)
     profile = profile_of(events, accountant, epsilon=epsilon) if bounded else ()
     return Figures(
@@ -54,9 +63,7 @@ def figures_of(mechanism: MechanismConfig, events: Sequence[Event], *, epsilon: 
         profile=profile,
         attack=attack_bounds(profile) if bounded else None,
         gaussian_dp=_gaussian_dp(events, accountant) if bounded else None,
-        epsilon_without_amplification=_epsilon(
-            unamplified(mechanism, events), accountant, delta=delta
-        ),
+        epsilon_without_amplification=_epsilon(shuffled, accountant, delta=delta),
         groups=tuple(
             GroupGuarantee(
                 size=size,

@@ -11,6 +11,8 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from discreet.privacy import PrivacyUnit
+from discreet.statement.evidence import CHECK_FAILED, REFUTED
 from discreet.statement.files import ENVELOPE, PAGES
 from discreet.statement.schema import PrivacyRecord
 from discreet.terminal import format_delta, format_epsilon
@@ -28,6 +30,8 @@ _REASONS_ZH = {
     ),
     "no noise was added": "没有加入噪声",
     "the noise does not bound ε": "噪声不足以给出 ε 的上界",
+    CHECK_FAILED: "训练流程检查未通过",
+    REFUTED: "审计证明的 ε 大于所声明的 ε",
     "the sampling that ran is not the sampling that was accounted": (
         "实际采样方式与核算所假定的不一致"
     ),
@@ -61,6 +65,7 @@ def vocabulary(record: PrivacyRecord, language: str) -> dict[str, Any]:
     reasons = record.claim.reasons_against
     return {
         "r": record,
+        "grouped": record.unit.kind is PrivacyUnit.GROUP,
         "reasons": [_REASONS_ZH.get(why, why) for why in reasons]
         if language == "zh-CN"
         else reasons,
@@ -71,6 +76,7 @@ def vocabulary(record: PrivacyRecord, language: str) -> dict[str, Any]:
             (percent(rate.false_positive_rate), percent(rate.at_most))
             for rate in attack.true_positive_rates
         ],
+        "other_deltas": _other_deltas(record),
         "epsilon": _epsilon,
         "delta": format_delta,
         "number": lambda value: f"{value:.5g}",
@@ -81,6 +87,15 @@ def vocabulary(record: PrivacyRecord, language: str) -> dict[str, Any]:
 
 def _epsilon(epsilon: float | None) -> str:
     return format_epsilon(math.inf if epsilon is None else epsilon)
+
+
+def _other_deltas(record: PrivacyRecord) -> str:
+    """ε at the δ that are not the claim's."""
+    return ", ".join(
+        f"{format_epsilon(at.epsilon)} (δ = {format_delta(at.delta)})"
+        for at in record.figures.epsilon_at_delta
+        if at.epsilon is not None and at.delta != record.claim.delta
+    )
 
 
 def percent(share: float) -> str:

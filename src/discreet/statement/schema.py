@@ -1,4 +1,4 @@
-"""The form of `privacy.json`, version 2.0: what a record may say, field by field.
+"""The form of `privacy.json`, version 2.1: what a record may say, field by field.
 
 Every field is public by configuration, or an output of the mechanism. There is no field for a
 path, a file name, a seed, a training loss, a drawn batch size or a digest of an image. The form
@@ -10,25 +10,32 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from importlib import resources
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
+from pydantic import AfterValidator, Field, JsonValue, model_validator
 
 from discreet.accounting import AccountantName, event_from_json
 from discreet.config import ClippingName, NoiseSchedule, SamplingName
 from discreet.errors import AccountingError
-from discreet.privacy import NeighboringRelation, PrivacyUnit
+from discreet.privacy import GroupingName, NeighboringRelation, PrivacyUnit
+from discreet.statement.evidence import Audit, Check
+from discreet.statement.part import (
+    Count,
+    CountFromOne,
+    Delta,
+    NonNegative,
+    Part,
+    Positive,
+    Share,
+    Words,
+)
 
-SCHEMA_VERSION = "2.0"
+SCHEMA_VERSION = "2.1"
 SCHEMA_FILE = "privacy.schema.json"
 
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-Share = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
-NonNegative = Annotated[float, Field(ge=0)]
-Delta = Annotated[float, Field(gt=0, lt=1)]
-Count = Annotated[int, Field(ge=0)]
-CountFromOne = Annotated[int, Field(ge=1)]
+_MOST_EVENTS = 400
+"""Entries of a list of events: each costs a verifier some hundredths of a second."""
 
 
 def _known_event(event: dict[str, JsonValue]) -> dict[str, JsonValue]:
@@ -43,42 +50,44 @@ EventRecord = Annotated[dict[str, JsonValue], AfterValidator(_known_event)]
 """One event as `discreet.accounting.Event.to_json` writes it."""
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(
-        frozen=True,
-        strict=True,
-        extra="forbid",
-        allow_inf_nan=False,
-        # The shipped schema explains each field in the words of these classes.
-        use_attribute_docstrings=True,
-    )
+Events = Annotated[tuple[EventRecord, ...], Field(max_length=_MOST_EVENTS)]
 
 
-class Claim(_Part):
+class Claim(Part):
     """The guarantee, in one place."""
 
     epsilon: NonNegative | None
     """ε over all charged steps; null where there is no bound."""
     delta: Delta
     """δ at which it holds."""
-    reasons_against: tuple[str, ...]
+    reasons_against: tuple[Words, ...]
     """Why the run is not private; empty where it is."""
 
 
-class Unit(_Part):
+class AccountantFacts(Part):
+    """Who computed ε."""
+
+    name: AccountantName
+    version: Words
+    """Library and version."""
+
+
+class Unit(Part):
     """Whose presence the guarantee hides."""
 
     kind: PrivacyUnit
     """What one record is."""
-    grouping_key: str | None
-    """What the images of one unit have in common; null where each image is its own unit."""
+    grouping_key: GroupingName | None
+    """How the images of one unit were found, by a file that names the group of each image, or by a
+    pattern on their names, neither of which is published; null where each image is its own unit."""
     max_images_per_unit: CountFromOne | None
-    """Images of one unit that a step looks at, at most; null where a unit is one image."""
+    """Images of one unit that a step looks at, at most, chosen at random and averaged before their
+    gradient is clipped; null where a unit is one image."""
     neighboring_relation: NeighboringRelation
     """Which two data sets are hard to tell apart."""
 
 
-class Adversary(_Part):
+class Adversary(Part):
     """Against whom the guarantee holds."""
 
     sees: tuple[str, ...]
@@ -87,7 +96,7 @@ class Adversary(_Part):
     """What the guarantee needs to stay hidden."""
 
 
-class Outputs(_Part):
+class Outputs(Part):
     """What the guarantee speaks of."""
 
     covered: tuple[str, ...]
@@ -96,7 +105,7 @@ class Outputs(_Part):
     """What is published, or may be seen, without it."""
 
 
-class TrainingData(_Part):
+class TrainingData(Part):
     """The private images."""
 
     access: Literal["private"]
@@ -107,7 +116,7 @@ class TrainingData(_Part):
     """n is published, and not protected: it sets the sample rate."""
 
 
-class ValidationData(_Part):
+class ValidationData(Part):
     """The validation images."""
 
     access: Literal["public", "private", "none"]
@@ -116,7 +125,7 @@ class ValidationData(_Part):
     """Whether metrics on them are in this record."""
 
 
-class PretrainingData(_Part):
+class PretrainingData(Part):
     """What the weights were before the run."""
 
     access: Literal["public", "none"]
@@ -125,7 +134,7 @@ class PretrainingData(_Part):
     """Digest of the file of weights; null where there was none."""
 
 
-class DataAccesses(_Part):
+class DataAccesses(Part):
     """All data that the run read."""
 
     training: TrainingData
@@ -133,7 +142,55 @@ class DataAccesses(_Part):
     pretraining: PretrainingData
 
 
-class Mechanism(_Part):
+TeacherTerm = Literal["teacher's classes", "teacher's boxes", "teacher's features"]
+
+
+class TeacherClaim(Part):
+    """The guarantee of a teacher that saw private images, as its own statement has it."""
+
+    claim: Claim
+    units: CountFromOne
+    """Number of privacy units that it was trained on."""
+    unit: Unit
+    accountant: AccountantFacts
+    events: Events
+    """All that its ε follows from."""
+
+
+class Teacher(Part):
+    """A model that this one learnt from."""
+
+    access: Literal["public", "private"]
+    """public by the user's word, as is all that it was trained on; private: under its own claim."""
+    guides: Literal["loss", "labels"]
+    """loss: what it says of each private image is in that image's loss, inside the clipped
+    gradient; labels: it labelled public images, and this model saw no others."""
+    sha256: Sha256
+    """Digest of its file of weights."""
+    gain: NonNegative | None
+    """Weight of its part of the loss; null where it has none."""
+    terms: tuple[TeacherTerm, ...]
+    """What of it is matched in the loss."""
+    public_images: CountFromOne | None
+    """Images that it labelled; null where it guides the loss."""
+    claim: TeacherClaim | None
+    """Null for a public teacher. Where a private one guides the loss, its events are composed with
+    this run's in all figures here; where it labels, its claim is this record's, unchanged."""
+
+    @model_validator(mode="after")
+    def _told_in_one_way(self) -> Self:
+        labels = self.guides == "labels"
+        if (self.access == "private") != (self.claim is not None):
+            raise ValueError("a private teacher has a claim, and a public one has none")
+        if labels and self.claim is None:
+            raise ValueError("a public teacher has no claim that this record could carry")
+        guides = self.gain is not None and bool(self.terms)
+        if labels != (self.public_images is not None) or labels == guides:
+            raise ValueError("what the teacher did is not told in one way")
+        return self
+
+
+class Mechanism(Part):
     """What was done to each step's sum of gradients."""
 
     name: Literal["DP-SGD"]
@@ -160,7 +217,7 @@ class Mechanism(_Part):
     """What the noisy sum is divided by: the expected batch size, never the drawn one."""
 
 
-class Sampling(_Part):
+class Sampling(Part):
     """How the units of a step were drawn."""
 
     used: SamplingName
@@ -177,7 +234,7 @@ class Sampling(_Part):
     """Cap on the drawn units of truncated Poisson sampling."""
 
 
-class Steps(_Part):
+class Steps(Part):
     """Steps of the run."""
 
     planned: Count
@@ -189,15 +246,7 @@ class Steps(_Part):
     """How often the run went on after an interruption."""
 
 
-class AccountantFacts(_Part):
-    """Who computed ε."""
-
-    name: AccountantName
-    version: str
-    """Library and version."""
-
-
-class EpsilonAtDelta(_Part):
+class EpsilonAtDelta(Part):
     """One point of the privacy curve."""
 
     delta: Delta
@@ -205,14 +254,14 @@ class EpsilonAtDelta(_Part):
     """Null where there is no bound, or the accountant has none at this δ."""
 
 
-class DeltaAtEpsilon(_Part):
+class DeltaAtEpsilon(Part):
     """One point of the privacy profile."""
 
     epsilon: NonNegative
     delta: Share
 
 
-class GroupGuarantee(_Part):
+class GroupGuarantee(Part):
     """The guarantee for several units at once, such as all images of one person."""
 
     size: CountFromOne
@@ -221,7 +270,7 @@ class GroupGuarantee(_Part):
     """ε at the claim's δ, an upper bound; null where there is none."""
 
 
-class GaussianDp(_Part):
+class GaussianDp(Part):
     """The same guarantee as that of one Gaussian mechanism (Dong et al. 2022), always by PLD."""
 
     mu: NonNegative
@@ -232,14 +281,14 @@ class GaussianDp(_Part):
     """How much μ exaggerates; under 0.01 it stands for the whole curve (Gomez et al. 2025)."""
 
 
-class TruePositiveRate(_Part):
+class TruePositiveRate(Part):
     """How many members an attacker finds at a given rate of false alarms."""
 
     false_positive_rate: Share
     at_most: Share
 
 
-class AttackBounds(_Part):
+class AttackBounds(Part):
     """The most that any attacker can do who asks whether one given unit was used."""
 
     balanced_accuracy: Share
@@ -247,7 +296,7 @@ class AttackBounds(_Part):
     true_positive_rates: tuple[TruePositiveRate, ...]
 
 
-class Figures(_Part):
+class Figures(Part):
     """All that follows from the events, the accountant and δ."""
 
     epsilon_at_delta: tuple[EpsilonAtDelta, ...]
@@ -262,65 +311,73 @@ class Figures(_Part):
     groups: tuple[GroupGuarantee, ...]
 
 
-class Spending(_Part):
-    """What was spent of the most charged image, by the ledger of its data set."""
+class Spending(Part):
+    """What was spent of the most charged unit, by the ledger of its data set."""
 
     run: NonNegative | None
     """ε of this run alone."""
     total: NonNegative | None
     """ε of all runs on it, composed at once; null where there is no bound."""
+    unit: PrivacyUnit
+    """Whose total it is: that of this run's unit, or of one image where runs on the same images had
+    different units."""
+    neighboring_relation: NeighboringRelation
+    """Under which it is composed: that of this run, or replace_one where units differed, since an
+    image that is taken out of a group changes the group and does not remove it."""
     delta: Delta
     runs: Count
-    """Runs that charged that image, this one among them: tuning runs count like any other."""
+    """Runs that charged that unit, this one among them: tuning runs count like any other."""
     unprotected_runs: Count
     """Those of them that had no guarantee."""
-    events: tuple[EventRecord, ...]
+    events: Events
     """All that ran on it, without the unprotected runs."""
 
 
-class RandomSource(_Part):
+class RandomSource(Part):
     """Where noise and sampling come from."""
 
-    description: str
+    description: Words
     secure: bool
     """Whether nobody without the process's memory can predict it."""
 
 
-class Training(_Part):
+class Training(Part):
     """What was trained."""
 
-    trainable: str
-    trained_parameters: Count
-    norm: str
-    """How normalisation is kept from mixing images."""
-    engine: str
-    """What computed the gradients of single images."""
+    trainable: Words
+    """Parts of the model, joined by +."""
+    trained_parameters: CountFromOne
+    norm: Literal["frozen", "group", "batch"]
+    """How normalisation is kept from mixing images: public statistics, or GroupNorm. batch: it is
+    not, as nothing private was seen."""
+    engine: Literal["discreet", "opacus", "reference", "ultralytics"]
+    """What computed the gradients of single images; ultralytics: nothing, as none was private."""
 
 
-class Weights(_Part):
+class Weights(Part):
     """The released weights, beside this record."""
 
     file: str
     sha256: Sha256
 
 
-class Software(_Part):
+class Software(Part):
     """Versions of what the guarantee rests on."""
 
-    python: str
-    packages: dict[str, str]
+    python: Words
+    packages: dict[Words, Words]
 
 
-class Hardware(_Part):
+class Hardware(Part):
     """The kind of machine, no more."""
 
-    system: str
-    machine: str
-    accelerator: str | None
+    system: Words
+    machine: Words
+    accelerator: Words | None
     """Model of the GPU; null where the run used the CPU."""
 
 
-class Signer(_Part):
+class Signer(Part):
     """Whose key signs the release."""
 
     algorithm: Literal["ed25519"]
@@ -329,13 +386,13 @@ class Signer(_Part):
     """32 bytes, hexadecimal."""
 
 
-Setting = bool | int | float | str | None
+Setting = bool | int | float | Words | None
 
 
-class PrivacyRecord(_Part):
+class PrivacyRecord(Part):
     """Everything that a stranger needs to recompute and to judge the claim."""
 
-    schema_version: Literal["2.0"] = SCHEMA_VERSION
+    schema_version: Literal["2.1"] = SCHEMA_VERSION
     claim_valid: bool
     """Whether the run was private, as accounted."""
     purpose: Literal["release", "audit"]
@@ -348,8 +405,10 @@ class PrivacyRecord(_Part):
     mechanism: Mechanism
     sampling: Sampling
     steps: Steps
-    events: tuple[EventRecord, ...]
-    """All that ran, as it was charged: ε follows from these."""
+    events: Events
+    """All that ran, as it was charged: ε follows from these, and from a private teacher's."""
+    teacher: Teacher | None
+    """Null where the labels of the training images were all there was to learn from."""
     accountant: AccountantFacts
     figures: Figures
     spent: Spending
@@ -358,18 +417,19 @@ class PrivacyRecord(_Part):
     """What holds of exact numbers and is only nearly true of a computer's."""
     training: Training
     configuration: dict[str, Setting | tuple[Setting, ...]]
-    """The other public settings: no path, no name, no seed."""
-    metrics: dict[str, Share] | None
+    """The other public settings, of a closed list: no path, no name, no seed."""
+    metrics: dict[Literal["precision", "recall", "map50", "map50_95"], Share] | None
     """Detection metrics on public validation images; null where there are none."""
-    check: dict[str, JsonValue] | None
-    """What the check of the wiring found; null where none was made."""
-    audit: dict[str, JsonValue] | None
+    check: Check | None
+    """What the check of the training step found; null where none was made."""
+    audit: Audit | None
     """What an audit found; null where none was made."""
     weights: Weights | None
     """Null only until they are written."""
     signer: Signer | None
     """Null where the release is not signed."""
-    warnings: tuple[str, ...]
+    warnings: tuple[Words, ...]
+    """What follows for the reader from the rest of the record, in this program's words."""
     software: Software
     hardware: Hardware
 

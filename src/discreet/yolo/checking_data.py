@@ -64,11 +64,13 @@ class RealBatches:
     """
 
     def __init__(self, trainer: PrivateDetectionTrainer, numbers: Sequence[int]) -> None:
+        self._place = {number: place for place, number in enumerate(numbers)}
         self._dataset = dataset_of(trainer, [trainer.dataset.train[i] for i in numbers])
 
     def __call__(self, numbers: Sequence[int]) -> dict[str, Any]:
         """The batch of these images, in this order, augmented as in the first step."""
-        loaded = _load(self._dataset, [numbers], size=len(numbers))
+        places = [self._place[number] for number in numbers]
+        loaded = load(self._dataset, [places], size=len(numbers))
         return next(loaded.next_step())
 
 
@@ -81,7 +83,7 @@ def augmentation(trainer: PrivateDetectionTrainer, *, full: bool) -> Finding:
     whole, rest = dataset_of(trainer, records), dataset_of(trainer, records[1:])
     for step in range(1, 6) if full else _STEPS:
         for place in range(len(records) - 1):
-            if not _same(whole[(step, place + 1)], rest[(step, place)]):
+            if not same_item(whole[(step, place + 1)], rest[(step, place)]):
                 return Finding(
                     probe="augmentation",
                     compared=compared,
@@ -104,7 +106,7 @@ def access(trainer: PrivateDetectionTrainer, *, full: bool) -> Finding:
         alone = dataset_of(trainer, [record])
         for step in range(1, 6) if full else _STEPS:
             try:
-                same = _same(whole[(step, place)], alone[(step, 0)])
+                same = same_item(whole[(step, place)], alone[(step, 0)])
             except (IndexError, ValueError):  # it looks for others, and there are none
                 same = False
             if not same:
@@ -126,7 +128,7 @@ def loader(trainer: PrivateDetectionTrainer) -> Finding:
     dataset = dataset_of(trainer, records)
     everything = list(range(len(records)))
     draws: list[Sequence[int]] = [[], everything, [], everything[:1], everything[1:], []]
-    loaded = _load(dataset, draws, size=2)
+    loaded = load(dataset, draws, size=2)
     side = int(trainer.args.imgsz)
     what = ""
     for step, draw in enumerate(draws, start=1):
@@ -224,13 +226,17 @@ def _memory(sizes: np.ndarray, shared: np.ndarray, population: int, rate: float)
     return abs(float(products.sum())) / deviation
 
 
-def _load(dataset: RecordDataset, draws: Sequence[Sequence[int]], *, size: int) -> Any:
+def load(
+    dataset: RecordDataset, draws: Sequence[Sequence[int | Sequence[int]]], *, size: int
+) -> Any:
+    """The parts of these draws, by the trainer's own loader."""
     return train.MicroBatches(  # as the trainer's module knows it
         dataset, iter(draws), first_step=1, micro_batch_size=size, workers=0
     )
 
 
-def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+def same_item(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two images with their labels are the same, bit for bit."""
     return all(torch.equal(one[key], other[key]) for key in ("img", "bboxes", "cls"))
 
 

@@ -22,15 +22,17 @@ from typing import Any
 import torch
 
 from discreet.accounting import PoissonSampledGaussian, default_delta, make_accountant
-from discreet.arguments import split_arguments
+from discreet.arguments import PrivacyArguments, split_arguments
 from discreet.comparing import Comparison, Contestant, Measured
 from discreet.comparing.plot import write_plot
-from discreet.data import DetectionDataset, load_dataset
+from discreet.data import DetectionDataset, grouped, load_dataset
+from discreet.distributed import SOLO
 from discreet.errors import ConfigurationError
 from discreet.ledger import BudgetLedger
 from discreet.storage import make_folder, write_json, write_text
 from discreet.terminal import Reporter, RichReporter
 from discreet.yolo.checkpoint import claim_run_folder
+from discreet.yolo.preparation import device_of
 
 _STOCK_BATCH = 16
 # No clipping: a bound that no gradient reaches.
@@ -81,8 +83,10 @@ def compare_runs(
     """
     given = dict(arguments)
     project, name = given.pop("project", None), given.pop("name", None)
-    split_arguments({**given, "epsilon": epsilons[0]}, required=("data", "model"))
-    dataset = load_dataset(given["data"], splits=("train", "val"))
+    _, settings = split_arguments({**given, "epsilon": epsilons[0]}, required=("data", "model"))
+    device_of(settings.get("device"), SOLO.place)  # one, or none
+    privacy, _ = split_arguments({**given, "epsilon": epsilons[0]}, required=("data", "model"))
+    dataset = _read(privacy, given["data"])
     if not dataset.val:
         raise ConfigurationError(
             "there are no validation images to compare on",
@@ -101,7 +105,7 @@ def compare_runs(
             exist_ok=False,
             images={record.image.parent for record in records},
         )
-        comparison = Comparison(population=dataset.n)
+        comparison = Comparison(population=len(dataset.units()))
         write_text(folder / "NOT-PRIVATE.txt", _NOT_PRIVATE)
     else:
         folder, comparison = resume, _begun(resume, asked)
@@ -176,7 +180,7 @@ def _measure_stock(job: _Job) -> Measured:
 
     settings: dict[str, Any]
     privacy, settings = split_arguments({**job.arguments, "epsilon": 1.0})
-    dataset = load_dataset(settings["data"], splits=("train", "val"))
+    dataset = _read(privacy, settings["data"])
     _charge_without_privacy(dataset, ledger=privacy.ledger)
     shared = {key: settings[key] for key in _SHARED if key in settings}
     done = train_stock(
@@ -201,6 +205,11 @@ def _measure_stock(job: _Job) -> Measured:
     )
 
 
+def _read(privacy: PrivacyArguments, data: str) -> DetectionDataset:
+    dataset = load_dataset(data, splits=("train", "val"))
+    return grouped(dataset, file=privacy.groups, pattern=privacy.group_regex)
+
+
 def _charge_without_privacy(dataset: DetectionDataset, *, ledger: str | None) -> None:
     """Have the data set's ledger know that a model without privacy saw all of its images."""
     seen = PoissonSampledGaussian(sample_rate=1.0, noise_multiplier=0.0, steps=1)
@@ -210,6 +219,7 @@ def _charge_without_privacy(dataset: DetectionDataset, *, ledger: str | None) ->
             run_id=uuid.uuid4().hex,
             name=dataset.yaml.parent.name,
             digests=[record.digest for record in dataset.train],
+            units=dataset.units().of_images,
             planned=[seen],
             accountant=make_accountant("pld"),
             delta=default_delta(dataset.n),

@@ -5,29 +5,29 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from copy import deepcopy
-from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from torch import nn
 
+from discreet.ledger import Spent
 from discreet.privacy import PrivacySpent
 from discreet.result import TrainingResult
 from discreet.statement.record import PrivacyRecord, make_record
 from discreet.statement.report import ValidationFigures
-from discreet.statement.schema import PretrainingData, Training, ValidationData
+from discreet.statement.schema import PretrainingData, Teacher, Training, ValidationData
 from discreet.storage import write_json
 from discreet.tracking import public_run
 from discreet.yolo import release
+from discreet.yolo.distillation import DistilledLoss
 from discreet.yolo.evaluate import evaluate
 from discreet.yolo.figures import validation_figures
-from discreet.yolo.optimizer import learning_rate_factor
 
 if TYPE_CHECKING:
     from discreet.yolo.train import PrivateDetectionTrainer
 
 
-def finish(trainer: PrivateDetectionTrainer, *, started: float) -> None:
-    """Validate, publish and settle; `trainer.result` tells the outcome.
+def finish(trainer: PrivateDetectionTrainer, *, started: float) -> TrainingResult:
+    """Validate, publish and settle; `trainer.result` tells callbacks the outcome.
 
     Args:
         trainer: A trainer whose steps are over.
@@ -50,13 +50,15 @@ def finish(trainer: PrivateDetectionTrainer, *, started: float) -> None:
         words=release.private_words(
             trainer.dataset,
             run=trainer.run_dir,
+            privacy=prepared.privacy,
             settings=vars(trainer.args),
             public=(prepared.trainable, prepared.norm, prepared.performance.engine),
+            teacher=prepared.privacy.teacher,
         ),
         validation=figures,
     )
     epsilon = float("inf") if record.claim.epsilon is None else record.claim.epsilon
-    trainer.result = TrainingResult(
+    result = trainer.result = TrainingResult(
         spent=PrivacySpent(epsilon=epsilon, delta=record.claim.delta),
         claim_valid=record.claim_valid,
         release=trainer.release,
@@ -76,21 +78,21 @@ def finish(trainer: PrivateDetectionTrainer, *, started: float) -> None:
     for warning in record.warnings:
         reporter.warning(warning)
     reporter.finish(epsilon=epsilon, delta=record.claim.delta, release=str(trainer.release))
+    return result
 
 
 def _track(trainer: PrivateDetectionTrainer, record: PrivacyRecord) -> None:
     """Tell trackers; the release is made, so that their failure costs nothing."""
     if not trainer.trackers:
         return
-    plan, args = trainer.plan, trainer.args
+    plan = trainer.plan
     epsilons = {plan.last_step_of(e): value for e, value in plan.epsilon_by_epoch().items()}
-    rate = partial(
-        learning_rate_factor, steps=plan.mechanism.steps, final=args.lrf, cosine=args.cos_lr
-    )
     run = public_run(
         record,
         epsilons=epsilons,
-        learning_rates={step: args.lr0 * rate(step) for step in epsilons},
+        learning_rates={
+            step: trainer.args.lr0 * trainer.learning_rate_factor(step) for step in epsilons
+        },
     )
     for name, tracker in trainer.trackers.items():
         try:
@@ -127,7 +129,7 @@ def record_of(trainer: PrivateDetectionTrainer, metrics: Mapping[str, float]) ->
     return make_record(
         mechanism=mechanism,
         events=trainer.accounts.events,
-        total=trainer.accounts.total(trainer.digests, mechanism=mechanism),
+        total=_total(trainer),
         executed_steps=trainer.executed,
         resumes=trainer.folder.resumes,
         source=trainer.source,
@@ -158,4 +160,29 @@ def record_of(trainer: PrivateDetectionTrainer, metrics: Mapping[str, float]) ->
         accelerator=release.accelerator(trainer.device),
         check=None if trainer.check is None else trainer.check.summary(),
         canaries=trainer.has_canaries,
+        grouping=trainer.dataset.grouping,
+        teacher=_teacher(trainer),
+    )
+
+
+def _teacher(trainer: PrivateDetectionTrainer) -> Teacher | None:
+    teacher, loss = trainer.prepared.teacher, trainer.per_image_loss
+    if teacher is None or not isinstance(loss, DistilledLoss):
+        return None
+    return teacher.statement(gain=loss.gain, terms=loss.match.terms)
+
+
+def _total(trainer: PrivateDetectionTrainer) -> Spent:
+    """What all runs together have spent, a private teacher's among them."""
+    assert trainer.accounts is not None
+    mechanism, accounts = trainer.plan.mechanism, trainer.accounts
+    total = accounts.total(trainer.digests, units=trainer.units.of_images, mechanism=mechanism)
+    if trainer.prepared.teacher is None:
+        return total
+    return trainer.prepared.teacher.counted_in(
+        total,
+        own=accounts.events,
+        mechanism=mechanism,
+        ledger=accounts.ledger,
+        digests=trainer.digests,
     )

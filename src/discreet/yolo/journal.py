@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from discreet.step import StepReport
+from discreet.storage import write_text
 
-_COLUMNS = ("step", "drawn", "clipped", "non_finite", "box", "cls", "dfl", "rate", "seconds")
+_LOSSES = ("box", "cls", "dfl", "teacher")
+_COLUMNS = ("step", "drawn", "clipped", "non_finite", *_LOSSES, "rate", "seconds")
 
 _RESUMES = "resumes.txt"
 
@@ -24,6 +28,7 @@ def count_resumes(internal: Path, *, resumed: bool) -> int:
     """
     path = internal / _RESUMES
     if resumed:
+        path.touch(mode=0o600)
         with path.open("a", encoding="utf-8") as stream:
             stream.write(f"{datetime.now(UTC).isoformat(timespec='seconds')}\n")
     return len(path.read_text(encoding="utf-8").splitlines()) if path.exists() else 0
@@ -33,24 +38,41 @@ class StepJournal:
     """Appends one line per step to a CSV file of the run's internal folder.
 
     Args:
-        path: The file; continued if present.
+        path: The file; continued if present. None where another process writes.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path | None) -> None:
         self._path = path
         self._losses: list[Tensor] = []
-        if not path.exists():
-            path.write_text(",".join(_COLUMNS) + "\n", encoding="utf-8")
+        if path is not None and not path.exists():
+            write_text(path, ",".join(_COLUMNS) + "\n")
+
+    def take_losses(self) -> list[float]:
+        """The loss terms since they were last taken, summed over images."""
+        sums = [float(sum(terms[i] for terms in self._losses)) for i in range(len(_LOSSES))]
+        self._losses.clear()
+        return sums
 
     def add_losses(self, terms: Tensor) -> None:
-        """Keep the loss terms (B, 3) of a micro-batch for the step's line."""
-        self._losses.append(terms.sum(0).cpu())
+        """Keep the loss terms (B, 3 or more) of a micro-batch for the step's line.
 
-    def write(self, *, step: int, report: StepReport, learning_rate: float, seconds: float) -> None:
-        """Write the step's line; losses are means over the drawn images."""
-        images = max(report.units, 1)
-        means = [float(sum(term[i] for term in self._losses)) / images for i in range(3)]
-        self._losses.clear()
+        Those after the third are a teacher's, and are told in one.
+        """
+        of_labels, of_teacher = terms.sum(0).cpu().tensor_split([3])
+        self._losses.append(torch.cat([of_labels, of_teacher.sum(0, keepdim=True)]))
+
+    def write(
+        self,
+        *,
+        step: int,
+        report: StepReport,
+        losses: Sequence[float],
+        learning_rate: float,
+        seconds: float,
+    ) -> None:
+        """Write the step's line, with means over the drawn images of the summed `losses`."""
+        assert self._path is not None
+        means = [term / max(report.units, 1) for term in losses]
         with self._path.open("a", newline="", encoding="utf-8") as stream:
             csv.writer(stream).writerow(
                 [step, report.units, report.clipped, report.non_finite]

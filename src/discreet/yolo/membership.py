@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 from ultralytics.data.dataset import YOLODataset
 from ultralytics.utils import DEFAULT_CFG, DEFAULT_CFG_DICT, IterableSimpleNamespace
 
@@ -45,7 +45,7 @@ class MembershipComparison:
 
 def image_losses(
     model: nn.Module,
-    loss: PerImageLoss,
+    loss: Callable[[Any, dict[str, Any]], Tensor],
     records: Sequence[ImageRecord],
     *,
     data: dict[str, Any],

@@ -9,8 +9,10 @@ from torch import nn
 
 from discreet.errors import ConfigurationError
 from discreet.recipes import DEFAULT_IMGSZ
+from discreet.yolo.low_rank import LowRank, add_low_rank
 
 CLASS_BRANCHES = ("cv3", "one2one_cv3")
+LOW_RANK_LR = 0.3  # of factors, over lr0: what they say is multiplied by each other
 
 
 def _last_convolutions(model: nn.Module) -> Iterator[nn.Module]:
@@ -20,10 +22,15 @@ def _last_convolutions(model: nn.Module) -> Iterator[nn.Module]:
             yield row[-1]
 
 
-def _class_convolutions(model: nn.Module) -> Iterator[nn.Module]:
-    head = cast(Any, model).model[-1]
+def _class_convolutions(model: nn.Module, imgsz: int) -> Iterator[nn.Module]:
+    """Last class convolutions of the levels that are needed, and of one more for large objects.
+
+    Those of still coarser levels, with no object of their own, would get noise and no gradient, and
+    make objects up.
+    """
+    head, levels = cast(Any, model).model[-1], needed_levels(model, imgsz) + 1
     for branch in CLASS_BRANCHES:
-        for row in getattr(head, branch, None) or ():
+        for row in list(getattr(head, branch, None) or ())[:levels]:
             yield row[-1]
 
 
@@ -46,7 +53,7 @@ def needed_levels(model: nn.Module, imgsz: int) -> int:
     """
     head = cast(Any, model).model[-1]
     strides = sorted(float(stride) for stride in head.stride)
-    if head.reg_max <= 1:  # distances without an end
+    if getattr(head, "reg_max", 1) <= 1:  # distances without an end
         return len(strides)
     reach = [2 * (head.reg_max - 1) * stride for stride in strides]
     return 1 + sum(side < imgsz for side in reach[:-1])
@@ -72,6 +79,34 @@ def _class_norms(model: nn.Module, imgsz: int) -> Iterator[nn.Module]:
             yield from _norms(row)
 
 
+def class_path(model: nn.Module, imgsz: int) -> list[nn.Module]:
+    """What makes class scores of features, at the levels that are needed.
+
+    The layer that feeds each of these levels, and its rows of the class branches, without their
+    last layers.
+
+    Args:
+        model: A detection model.
+        imgsz: Side of the images in pixels.
+    """
+    whole = cast(Any, model)
+    head, levels = whole.model[-1], needed_levels(model, imgsz)
+    rows: list[list[Any]] = [
+        list(getattr(head, branch, None) or ())[:levels] for branch in CLASS_BRANCHES
+    ]
+    feeding = [whole.model[index % len(whole.model)] for index in head.f[:levels]]
+    return [*feeding, *(layer for branch in rows for row in branch for layer in row[:-1])]
+
+
+def _low_rank(model: nn.Module, _imgsz: int) -> Iterator[nn.Module]:
+    return (
+        factor
+        for module in model.modules()
+        if isinstance(module, LowRank)
+        for factor in module.factors
+    )
+
+
 def _norms(model: nn.Module) -> Iterator[nn.Module]:
     kinds = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)  # pyright: ignore[reportPrivateUsage]
     return (module for module in model.modules() if isinstance(module, kinds))
@@ -85,10 +120,23 @@ PARTS: Mapping[str, _Part] = {
     "film": lambda model, _imgsz: _norms(model),
     "neck_film": lambda model, _imgsz: _neck_norms(model),
     "class_film": _class_norms,
-    "classes": lambda model, _imgsz: _class_convolutions(model),
+    "class_low_rank": _low_rank,
+    "classes": _class_convolutions,
     "head": lambda model, _imgsz: _last_convolutions(model),
     "whole_head": lambda model, _imgsz: [cast(Any, model).model[-1]],
 }
+
+
+def make_parts(model: nn.Module, trainable: str, *, imgsz: int = DEFAULT_IMGSZ) -> None:
+    """Add what a model has not by itself and `trainable` names, in place; its output stays.
+
+    Args:
+        model: A detection model.
+        trainable: See `select_trainable`.
+        imgsz: Side of the images in pixels.
+    """
+    if "class_low_rank" in trainable.split("+"):
+        add_low_rank(class_path(model, imgsz))
 
 
 def select_trainable(
@@ -104,8 +152,10 @@ def select_trainable(
         model: A detection model; `requires_grad` is set on all of its parameters.
         trainable: Parts joined by `+`: `all`; `film`, γ and β of every normalisation; `head`,
             the last convolution of every branch of the head; `whole_head`; `classes`, the last
-            convolution of the class branch; `neck_film`, γ and β behind the backbone;
-            `class_film`, those on the way to the class scores of the levels that are needed.
+            convolution of the class branch, of the levels that are needed and one more;
+            `neck_film`, γ and β behind the backbone; `class_film`, those on the way to the class
+            scores of the levels that are needed; `class_low_rank`, what `make_parts` has put
+            beside the convolutions that turn features of these levels into class scores.
         freeze: As in Ultralytics: the first N layers, or layer indices and name parts.
         imgsz: Side of the images in pixels; see `needed_levels`.
 
@@ -153,7 +203,22 @@ def select_trainable(
 
 def normalisation_parameters(model: nn.Module) -> set[str]:
     """Names of all γ and β of normalisations."""
-    mine = {id(parameter) for norm in _norms(model) for parameter in norm.parameters()}
+    return _names_in(model, _norms(model))
+
+
+def rate_factors(model: nn.Module, *, norm_lr: float) -> dict[str, float]:
+    """Learning rate over `lr0` of the parameters that have one of their own, by name.
+
+    Args:
+        model: The model, with what `make_parts` adds.
+        norm_lr: That of γ and β.
+    """
+    found = dict.fromkeys(normalisation_parameters(model), norm_lr)
+    return found | dict.fromkeys(_names_in(model, _low_rank(model, 0)), LOW_RANK_LR)
+
+
+def _names_in(model: nn.Module, modules: Iterable[nn.Module]) -> set[str]:
+    mine = {id(parameter) for module in modules for parameter in module.parameters()}
     return {name for name, parameter in model.named_parameters() if id(parameter) in mine}
 
 

@@ -13,17 +13,19 @@ import torch
 import ultralytics
 from torch import nn
 
-from discreet.arguments import PUBLIC_SETTINGS
+from discreet.arguments import PUBLIC_SETTINGS, PrivacyArguments
 from discreet.data import DetectionDataset
+from discreet.statement.checkpoint import TRAVELLING_SETTINGS
 from discreet.statement.files import WEIGHTS
 from discreet.statement.report import ValidationFigures
-from discreet.statement.scan import TRAVELLING_SETTINGS, PrivateWords
+from discreet.statement.scan import PrivateWords
 from discreet.statement.schema import PrivacyRecord
 from discreet.statement.sealing import seal
 from discreet.statement.signing import ReleaseKey
 from discreet.statement.summary import KEY, as_model_name, summarise
 from discreet.storage import make_folder, sync_folder, write_atomically
 from discreet.yolo.class_features import fold_classes
+from discreet.yolo.low_rank import fold_low_rank
 
 __all__ = [
     "WEIGHTS",
@@ -39,7 +41,8 @@ __all__ = [
 def releasable(model: nn.Module, *, args: Mapping[str, Any]) -> nn.Module:
     """A copy of the model in half precision, of stock classes, without a trace of the run.
 
-    Standardised class features are folded into the convolution behind them. GroupNorm cannot stay
+    Standardised class features are folded into the convolution behind them, low-rank products into
+    the one beside them. GroupNorm cannot stay
     in a convolution block's `.bn`, where `fuse()` expects a BatchNorm: it moves behind the
     convolution in `.conv`, as a plain `nn.Sequential`.
 
@@ -49,6 +52,7 @@ def releasable(model: nn.Module, *, args: Mapping[str, Any]) -> nn.Module:
     """
     released = copy.deepcopy(model).cpu()
     fold_classes(released)
+    fold_low_rank(released)
     for parameter in released.parameters():
         parameter.requires_grad_(False)
         parameter.grad = None
@@ -78,24 +82,36 @@ def public_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def private_words(
-    dataset: DetectionDataset, *, run: Path, settings: Mapping[str, Any], public: Iterable[str]
+    dataset: DetectionDataset,
+    *,
+    run: Path,
+    privacy: PrivacyArguments | None = None,
+    settings: Mapping[str, Any],
+    public: Iterable[str],
+    teacher: str | None = None,
 ) -> PrivateWords:
     """Words that must not be in the release: of the data set, the run and this machine.
 
     Args:
         dataset: The data set.
         run: The run's folder.
-        settings: All settings of the run; those that are published tell nothing private.
+        privacy: Its privacy arguments, which say how images were grouped; None if they are public.
+        settings: All other settings; those that are published tell nothing private.
         public: Other words that are published.
+        teacher: Where the teacher lies.
     """
     records = (*dataset.train, *dataset.val, *dataset.test)
     files = [path for record in records for path in (record.image, record.label) if path]
-    source = Path(str(settings["model"])).resolve()
+    sources = {Path(str(place)).resolve() for place in (settings["model"], teacher) if place}
     published = map(str, public_settings(settings).values())
+    groups = privacy.groups if privacy else None
+    pattern = privacy.group_regex if privacy else None
     return PrivateWords.of(
-        files=[*files, dataset.yaml],
-        folders={*(path.parent for path in files), dataset.yaml.parent, run, run.parent, source},
+        files=[*files, dataset.yaml, *([Path(groups)] if groups else [])],
+        folders={*(path.parent for path in files), dataset.yaml.parent, run, run.parent, *sources},
         public=[*dataset.names, *published, *public],
+        keys={record.group for record in records if record.group is not None}
+        | ({pattern} if pattern else set()),
     )
 
 

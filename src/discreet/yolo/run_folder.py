@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import mkdtemp
 
 from discreet.storage import lock_folder, make_folder, write_text
 from discreet.yolo.checkpoint import claim_run_folder
@@ -17,6 +18,10 @@ _NOT_PRIVATE = (
     "Nothing in this folder is covered by the privacy guarantee: logs, losses, checkpoints and\n"
     "paths tell about the private images. Only the folder `release` beside it may be shared.\n"
 )
+
+
+def _nothing() -> None:
+    pass
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +49,16 @@ class RunFolder:
         return self.root / "release"
 
     @classmethod
+    def of_follower(cls, prepared: PreparedRun) -> RunFolder:
+        """A temporary one, for what Ultralytics insists to write.
+
+        Who does not lead a team of processes writes nothing.
+        """
+        root = Path(mkdtemp(prefix="discreet-"))
+        make_folder(root / "internal")
+        return cls(root=root, resumes=int(prepared.resumed is not None), unlock=_nothing)
+
+    @classmethod
     def begin(cls, prepared: PreparedRun) -> RunFolder:
         """Claim a new folder, or the one of the interrupted run that goes on.
 
@@ -61,6 +76,8 @@ class RunFolder:
         )
         internal = root / "internal"
         make_folder(internal)
+        with suppress(OSError):  # of a folder that another user made, what is in it is theirs
+            internal.chmod(0o700)  # whatever the permissions of what others write there
         lock = lock_folder(internal)
         resumes = count_resumes(internal, resumed=prepared.resumed is not None)
         folder = cls(root=root, resumes=resumes, unlock=lock.close)
@@ -72,6 +89,13 @@ class RunFolder:
                 folder.discard()
                 raise
         return folder
+
+    def hide(self) -> None:
+        """Let only the owner read the files in `internal/`, as where the folder is copied away."""
+        for path in self.internal.iterdir():
+            with suppress(OSError):  # another user's
+                if path.is_file():
+                    path.chmod(0o600)
 
     def close(self) -> None:
         """Let the folder go, with what is in it."""

@@ -105,7 +105,9 @@ class GroupNormCall(_AffineCall):
         images, channels = x.shape[:2]
         wide = x.reshape(1, images * channels, -1)
         grad_input, by_weight, by_bias = aten.native_group_norm_backward(
-            as_float(grad).reshape(wide.shape),
+            # One image with channels last is reshaped without a copy, and the kernel reads its
+            # numbers as if channels came first.
+            as_float(grad).reshape(wide.shape).contiguous(),
             wide,
             mean.view(1, -1),
             rstd.view(1, -1),

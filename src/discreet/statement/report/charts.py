@@ -6,9 +6,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from discreet.accounting import Event, epsilon_per_prefix, event_from_json, make_accountant
+from discreet.accounting import Event, epsilon_per_prefix, make_accountant
 from discreet.statement.figures import most_true_positives
 from discreet.statement.schema import PrivacyRecord
+from discreet.statement.teaching import events_before, own_events
 
 WIDTH, HEIGHT = 340.0, 240.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 34.0, 332.0, 28.0, 204.0
@@ -79,16 +80,16 @@ def spending_chart(record: PrivacyRecord) -> Chart | None:
     epsilon, steps = record.claim.epsilon, record.steps.charged
     if not epsilon or not steps:
         return None
-    events = [event_from_json(event) for event in record.events]
+    before, events = events_before(record), own_events(record)
     counts = sorted({math.ceil(steps * i / _SPENDING_POINTS) for i in range(_SPENDING_POINTS + 1)})
     spent = epsilon_per_prefix(
-        [_first(events, count) for count in counts if count],
+        [(*before, *_first(events, count)) for count in counts],
         delta=record.claim.delta,
         accountant=make_accountant(
             record.accountant.name, relation=record.unit.neighboring_relation
         ),
     )
-    curve = list(zip(counts, (0.0, *spent), strict=True))
+    curve = list(zip(counts, spent, strict=True))
     x_ticks, y_ticks = ticks(float(steps), whole=True), ticks(epsilon)
     frame = _frame(largest_x=float(steps), largest_y=max(epsilon, y_ticks[-1]))
     return _chart(frame, curve, x=x_ticks, y=y_ticks, dots=[(steps, epsilon)])

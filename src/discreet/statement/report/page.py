@@ -19,7 +19,6 @@ from discreet.statement.files import PAGES, RECORD, WEIGHTS
 from discreet.statement.page import percent, vocabulary
 from discreet.statement.report import charts
 from discreet.statement.report.embedding import embed
-from discreet.statement.report.findings import audit_facts, check_facts
 from discreet.statement.report.tags import place_tags
 from discreet.statement.report.validation import ClassCurve, Sample, ValidationFigures
 from discreet.statement.schema import PrivacyRecord
@@ -65,8 +64,8 @@ def render_report(record: PrivacyRecord, validation: ValidationFigures | None = 
         "attack": record.figures.attack,
         "spending": charts.spending_chart(record),
         "trade_off": charts.trade_off_chart(record),
-        "check": check_facts(record.check),
-        "audit": audit_facts(record.audit),
+        "check": record.check,
+        "audit": record.audit,
         "validation": validation,
         "classes": () if validation is None else _curves(validation.classes),
         "mean_ap50": 0.0 if validation is None else _mean_ap50(validation.classes),

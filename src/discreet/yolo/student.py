@@ -1,0 +1,231 @@
+"""A student of public images that a private teacher labelled: the teacher's claim, unchanged.
+
+Whatever is made of a private model without looking at private images again is as private as the
+model (post-processing). So the student is trained as Ultralytics trains, and its record is the
+teacher's, with the student's own weights, settings and metrics.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from ultralytics.utils import DEFAULT_CFG, IterableSimpleNamespace
+from ultralytics.utils.torch_utils import select_device
+
+from discreet.arguments.students import DEFAULT_CONF, StudentArguments
+from discreet.data import DetectionDataset, load_dataset
+from discreet.errors import ConfigurationError, UnsafeArgumentError
+from discreet.ledger import BudgetLedger
+from discreet.privacy import PrivacySpent
+from discreet.recipes import DEFAULT_IMGSZ
+from discreet.result import TrainingResult
+from discreet.statement.record import PrivacyRecord, this_machine, this_software
+from discreet.statement.report import ValidationFigures
+from discreet.statement.schema import PretrainingData, Training, ValidationData
+from discreet.statement.signing import open_key
+from discreet.statement.summary import KEY
+from discreet.storage import make_folder
+from discreet.terminal import Reporter
+from discreet.yolo import release
+from discreet.yolo._compat import load_checkpoint, load_weights
+from discreet.yolo.checkpoint import claim_run_folder, file_digest
+from discreet.yolo.dataset import RecordDataset, describe
+from discreet.yolo.distillation import freeze
+from discreet.yolo.evaluate import evaluate
+from discreet.yolo.figures import validation_figures
+from discreet.yolo.labelling import label_images
+from discreet.yolo.stock import train_stock
+from discreet.yolo.teacher import Teacher, open_teacher
+
+_PROJECT = Path("runs/private")
+_NAME = "student"
+
+
+def train_student(asked: StudentArguments, *, reporter: Reporter) -> TrainingResult:
+    """Label public images with a private teacher, and train a student on them.
+
+    Args:
+        asked: What was asked for.
+        reporter: Who is told of the progress.
+
+    Raises:
+        DiscreetError: Anything that is wrong, before anything is written.
+    """
+    started = time.monotonic()
+    teacher = open_teacher(asked.teacher, vouched=False, dataset=None)
+    assert teacher.record is not None  # a public one is refused: nobody vouches for it here
+    _check_start(asked.model)
+    key = open_key(asked.sign)
+    reporter.stage(f"reading {asked.public_data}")
+    public = load_dataset(asked.public_data, progress=reporter.stage_progress, labels_wanted=False)
+    _check_public(public, asked)
+    settings = asked.settings
+    imgsz = int(settings.get("imgsz") or teacher.record.configuration.get("imgsz") or DEFAULT_IMGSZ)  # pyright: ignore[reportArgumentType]
+    device = select_device(settings.get("device") or "", verbose=False)
+    root = claim_run_folder(
+        Path(str(settings.get("project") or _PROJECT)),
+        name=str(settings.get("name") or _NAME),
+        exist_ok=False,
+        images={record.image.parent for record in (*public.train, *public.val)},
+    )
+    internal = root / "internal"
+    make_folder(internal)
+    reporter.stage(f"labelling {public.n:,} public images")
+    labelled = label_images(
+        freeze(teacher.model.to(device)),
+        public.train,
+        imgsz=imgsz,
+        conf=float(settings.get("conf") or DEFAULT_CONF),
+        iou=float(settings.get("iou", 0.7)),
+        max_det=int(settings.get("max_det", 300)),
+        folder=internal / "labels",
+        progress=reporter.stage_progress,
+    )
+    if not any(len(record.classes) for record in labelled):
+        raise ConfigurationError(
+            "the teacher finds nothing in any of the public images",
+            where=f"public_data={asked.public_data}",
+            do="use images of what it was trained to find, or a lower conf",
+        )
+    names = tuple(str(name) for name in _names(teacher.model))
+    # Ultralytics asks for validation images, and looks at none of them here.
+    unlabelled = tuple(dataclasses.replace(record, label=None) for record in public.val)
+    taught = dataclasses.replace(public, names=names, train=labelled, val=unlabelled)
+    reporter.stage(f"training on {public.n:,} public images")
+    done = train_stock(
+        taught,
+        model=asked.model,
+        epochs=asked.epochs,
+        folder=internal.resolve() / "stock",
+        settings={**asked.stock, "imgsz": imgsz},
+    )
+    student = load_weights(done.weights)
+    released = release.releasable(student, args={"imgsz": imgsz, "task": "detect"})
+    comparable = public.names == names
+    metrics, figures = (
+        _validate(student.to(device), public, imgsz=imgsz, folder=internal)
+        if comparable
+        else ({}, None)
+    )
+    record = release.publish(
+        root / "release",
+        staging=internal / "release.part",
+        released=released,
+        record=_record(asked, teacher, student=released, metrics=metrics, imgsz=imgsz, n=public.n),
+        key=key,
+        words=release.private_words(
+            public, run=root, settings={"model": asked.model}, public=(), teacher=str(asked.teacher)
+        ),
+        validation=figures,
+    )
+    epsilon = float("inf") if record.claim.epsilon is None else record.claim.epsilon
+    spent = PrivacySpent(epsilon=epsilon, delta=record.claim.delta)
+    reporter.finish(epsilon=epsilon, delta=spent.delta, release=str(root / "release"))
+    return TrainingResult(
+        spent=spent,
+        claim_valid=record.claim_valid,
+        release=root / "release",
+        internal=internal,
+        metrics=metrics or None,
+        validation_data="public",
+        record=record,
+        seconds=time.monotonic() - started,
+    )
+
+
+def _names(model: nn.Module) -> list[str]:
+    names: Any = model.names
+    return [names[number] for number in sorted(names)]
+
+
+def _check_start(model: str) -> None:
+    """Refuse to start from private weights: the record would call them public."""
+    path = Path(model)
+    if path.suffix == ".pt" and KEY in load_checkpoint(path)[1]:
+        raise UnsafeArgumentError(
+            "the weights were trained on private images, and are not public",
+            where=f"model={model}",
+            do="start from public weights, or from an architecture such as yolov8n.yaml",
+        )
+
+
+def _check_public(public: DetectionDataset, asked: StudentArguments) -> None:
+    """Refuse images that are on record as private ones."""
+    book = BudgetLedger.open(asked.ledger)
+    try:
+        runs = book.runs_on([record.digest for record in (*public.train, *public.val)])
+    finally:
+        book.close()
+    charged = [run for run in runs if run.position]
+    if charged:
+        raise UnsafeArgumentError(
+            f"some of its images are on record as private: {len(charged)} runs are charged to "
+            "them in the ledger",
+            where=f"public_data={asked.public_data}",
+            do="use public images; if these are, keep runs on them in a ledger of their own "
+            "(ledger=FILE)",
+        )
+
+
+def _validate(
+    student: nn.Module, public: DetectionDataset, *, imgsz: int, folder: Path
+) -> tuple[dict[str, float], ValidationFigures]:
+    """Metrics on the public validation images, and figures for the report."""
+    data = describe(public)
+    args = IterableSimpleNamespace(**{**vars(DEFAULT_CFG), "imgsz": imgsz})
+    images = RecordDataset(public.val, data=data, imgsz=imgsz, hyp=args, augment=False, rect=True)
+    validator, metrics = evaluate(student.eval(), images, args=args, data=data, folder=folder)
+    return metrics, validation_figures(validator, student, images)
+
+
+def _record(
+    asked: StudentArguments,
+    teacher: Teacher,
+    *,
+    student: nn.Module,
+    metrics: dict[str, float],
+    imgsz: int,
+    n: int,
+) -> PrivacyRecord:
+    """The teacher's record, as that of what was made of it."""
+    before = teacher.record
+    assert before is not None
+    weights = file_digest(Path(asked.model)) or None
+    return before.model_copy(
+        update={
+            "teacher": teacher.statement(public_images=n),
+            "data": before.data.model_copy(
+                update={
+                    "validation": ValidationData(
+                        access="public" if metrics else "none", metrics_are_released=bool(metrics)
+                    ),
+                    "pretraining": PretrainingData(
+                        access="public" if weights else "none", sha256=weights
+                    ),
+                }
+            ),
+            "training": Training(
+                trainable="all",
+                trained_parameters=sum(parameter.numel() for parameter in student.parameters()),
+                norm="batch",
+                engine="ultralytics",
+            ),
+            "configuration": {
+                **{k: v for k, v in asked.stock.items() if k in release.PUBLIC_SETTINGS},
+                "batch": asked.batch,
+                "conf": asked.settings.get("conf") or DEFAULT_CONF,
+                "epochs": asked.epochs,
+                "imgsz": imgsz,
+            },
+            "metrics": metrics or None,
+            "audit": None,
+            "weights": None,
+            "signer": None,
+            "software": this_software(),
+            "hardware": this_machine(accelerator=None),
+        }
+    )

@@ -1,0 +1,288 @@
+"""Where a teacher comes from: public by the user's word, or private under a claim that holds.
+
+What a teacher knows it passes on. So one that saw the private images without privacy is refused,
+and what one that saw them with privacy has spent is part of its student's claim. Whether its
+images were this run's or others', no file proves: they are taken to be the same, which can only
+make ε larger.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from discreet.accounting import Event, epsilon_of_runs
+from discreet.config import MechanismConfig
+from discreet.data import DetectionDataset, training_files
+from discreet.errors import ConfigurationError, DatasetError, ReleaseError, UnsafeArgumentError
+from discreet.ledger import BudgetLedger, Spent
+from discreet.privacy import PrivacyUnit
+from discreet.statement import schema
+from discreet.statement.files import RECORD, WEIGHTS
+from discreet.statement.record import as_json
+from discreet.statement.summary import KEY
+from discreet.statement.teaching import are_among, claimed_events
+from discreet.statement.verify import verify_release
+from discreet.yolo._compat import load_checkpoint
+from discreet.yolo.checkpoint import RUN, file_digest
+from discreet.yolo.model import open_source
+
+_PROVENANCE = (
+    "say teacher_data=public if the weights, and all that they were trained on, are public; "
+    "or give the release folder of a private run"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Teacher:
+    """A teacher whose provenance was looked at.
+
+    Attributes:
+        model: The detector, in float32.
+        sha256: Digest of its file of weights.
+        record: The statement of its release; None if it is public.
+        run_id: What the ledger knows its run by, where its run's folder is still around it.
+        trained_on: What the checkpoint says that it was trained on, if it says so.
+    """
+
+    model: nn.Module
+    sha256: str
+    record: schema.PrivacyRecord | None = None
+    run_id: str | None = None
+    trained_on: str | None = None
+
+    @property
+    def events(self) -> tuple[Event, ...]:
+        """What it has spent, and passes on; nothing if it is public."""
+        if self.record is None:
+            return ()
+        return tuple(event.ended() for event in claimed_events(self.record))
+
+    def statement(
+        self,
+        *,
+        gain: float | None = None,
+        terms: tuple[schema.TeacherTerm, ...] = (),
+        public_images: int | None = None,
+    ) -> schema.Teacher:
+        """The teacher as a record tells it.
+
+        Args:
+            gain: Weight of its part of the loss.
+            terms: What of it is matched in the loss.
+            public_images: How many images it labelled, if that is what it did.
+        """
+        return schema.Teacher(
+            access="public" if self.record is None else "private",
+            guides="loss" if public_images is None else "labels",
+            sha256=self.sha256,
+            gain=gain,
+            terms=terms,
+            public_images=public_images,
+            claim=None if self.record is None else _claim_of(self.record),
+        )
+
+    def rows(self) -> list[tuple[str, str]]:
+        """The teacher in the plan, for people."""
+        if self.record is None:
+            return [("teacher", f"public, by your word (sha256 {self.sha256[:12]}…)")]
+        claim = self.record.claim
+        return [
+            (
+                "teacher",
+                f"private at ε = {claim.epsilon:.2f}, δ = {claim.delta:g}, counted in the ε of "
+                f"this run (sha256 {self.sha256[:12]}…)",
+            )
+        ]
+
+    def require_unit(self, unit: PrivacyUnit) -> None:
+        """Refuse a private teacher that protects other units than the run.
+
+        Raises:
+            UnsafeArgumentError: It does.
+        """
+        if self.record is None:
+            return
+        theirs = self.record.unit.kind
+        if theirs is not PrivacyUnit.IMAGE or unit is not PrivacyUnit.IMAGE:
+            raise UnsafeArgumentError(
+                f"it protects each {theirs.value} and this run each {unit.value}: no record says "
+                "that their groups are the same, and so their claims cannot be composed",
+                where="teacher",
+                do="use a public teacher, or image-level units for both",
+            )
+
+    def check_ledger(self, ledger: BudgetLedger, dataset: DetectionDataset) -> None:
+        """Refuse a public teacher that may have seen the images in a run without privacy.
+
+        Raises:
+            UnsafeArgumentError: The ledger has such a run, and the weights do not say that they
+                come from elsewhere.
+            LedgerError: The ledger cannot be read.
+        """
+        if self.record is not None or self.trained_on is not None:
+            return
+        runs = ledger.runs_on([record.digest for record in dataset.train])
+        exposed = [run for run in runs if not run.private and run.position]
+        if exposed:
+            raise UnsafeArgumentError(
+                f"the ledger has {len(exposed)} runs without privacy on these images, and the "
+                "weights do not say what they were trained on: they may come from one of those",
+                where="teacher",
+                do="use a teacher whose checkpoint names its data set (train_args), or the "
+                "release of a private run",
+            )
+
+    def counted_in(
+        self,
+        total: Spent,
+        *,
+        own: tuple[Event, ...],
+        mechanism: MechanismConfig,
+        ledger: BudgetLedger,
+        digests: list[bytes],
+    ) -> Spent:
+        """The total over all runs, with what the teacher spent unless the ledger has it.
+
+        Args:
+            total: By the ledger.
+            own: What this run has spent.
+            mechanism: Says by which accountant.
+            ledger: The ledger.
+            digests: Content digest of each training image.
+        """
+        if self.record is None:
+            return total
+        known = any(run.id == self.run_id for run in ledger.runs_on(digests))
+        if known and are_among((*self.events, *own), total.events):
+            return total
+        events = (*total.events, *self.events)
+        epsilon = epsilon_of_runs(events, delta=total.delta, accountant=mechanism.make_accountant())
+        if total.unprotected_runs:
+            epsilon = float("inf")
+        return replace(total, epsilon=epsilon, runs=total.runs + 1, events=events)
+
+
+def open_teacher(place: Path, *, vouched: bool, dataset: DetectionDataset | None) -> Teacher:
+    """Open a teacher, and look at where it comes from. Nothing of it is run.
+
+    Args:
+        place: Weights (.pt), or the release folder of a private run.
+        vouched: Whether the user says that it is public.
+        dataset: The private images of the run; None where it sees none.
+
+    Raises:
+        UnsafeArgumentError: It has no provenance, or would pass private images on.
+        ReleaseError: The release is not what its statement says.
+        ModelError: It is not a detector that can be read without running code from it.
+    """
+    folder = place.parent if (place.parent / RECORD).is_file() else place
+    if place.is_dir() or folder != place:
+        return _open_release(folder, vouched=vouched)
+    model, checkpoint = load_checkpoint(place)
+    if KEY in checkpoint:
+        raise UnsafeArgumentError(
+            "the weights were trained on private images, and their statement is not beside them",
+            where=f"teacher={place}",
+            do="give the whole release folder, as the run made it",
+        )
+    if not vouched:
+        raise UnsafeArgumentError(
+            "nothing says where the teacher comes from", where=f"teacher={place}", do=_PROVENANCE
+        )
+    trained_on = _trained_on(model, checkpoint)
+    if dataset is not None and trained_on is not None and _is_of(trained_on, dataset):
+        raise UnsafeArgumentError(
+            "the teacher was trained without privacy on this data set, and would pass it on",
+            where=f"teacher={place}",
+            do="use a teacher that was trained on public images, or the release of a private run",
+        )
+    return Teacher(model=open_source(model), sha256=file_digest(place), trained_on=trained_on)
+
+
+def _open_release(folder: Path, *, vouched: bool) -> Teacher:
+    where = f"teacher={folder}"
+    if vouched:
+        raise ConfigurationError(
+            "a private run's release has a claim of its own, and is not public data",
+            where="teacher_data=public",
+            do="leave teacher_data out",
+        )
+    if not (folder / RECORD).is_file():
+        inside = folder / "release" / RECORD
+        raise ConfigurationError(
+            "the folder is not a release: it holds no privacy.json",
+            where=where,
+            do=f"give teacher={inside.parent}" if inside.is_file() else _PROVENANCE,
+        )
+    found = verify_release(folder)
+    if not found.valid or found.record is None:
+        raise ReleaseError(
+            "the teacher's release is not what its statement says",
+            problems=found.faults,
+            where=where,
+            do="get the release again from whoever made it",
+        )
+    record = found.record
+    reasons = [*record.claim.reasons_against]
+    if record.purpose == "audit":
+        reasons.append("its weights are for auditing only")
+    if reasons or not record.claim_valid:
+        raise UnsafeArgumentError(
+            f"the teacher is not private: {'; '.join(reasons)}",
+            where=where,
+            do="use the release of a run that carries a guarantee",
+        )
+    weights = folder / WEIGHTS
+    return Teacher(
+        model=open_source(weights),
+        sha256=file_digest(weights),
+        record=record,
+        run_id=_run_id(folder.parent / "internal" / RUN),
+    )
+
+
+def _claim_of(record: schema.PrivacyRecord) -> schema.TeacherClaim:
+    return schema.TeacherClaim(
+        claim=record.claim,
+        units=record.data.training.units,
+        unit=record.unit,
+        accountant=record.accountant,
+        events=tuple(as_json(event) for event in claimed_events(record)),
+    )
+
+
+def _run_id(path: Path) -> str | None:
+    """The id of the run that a release is still beside, for whoever has its ledger."""
+    try:
+        return str(json.loads(path.read_text(encoding="utf-8"))["run_id"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _trained_on(model: nn.Module, checkpoint: Mapping[str, Any]) -> str | None:
+    """The data set file that Ultralytics noted in the checkpoint."""
+    for settings in (checkpoint.get("train_args"), getattr(model, "args", None)):
+        named = settings.get("data") if isinstance(settings, Mapping) else None
+        if named:
+            return str(named)
+    return None
+
+
+def _is_of(trained_on: str, dataset: DetectionDataset) -> bool:
+    """Whether a data set file is that of these images, or names some of them."""
+    path = Path(trained_on)
+    if not path.exists():  # trained elsewhere: by its folder and name
+        return path.parts[-2:] == dataset.yaml.parts[-2:]
+    if path.resolve() == dataset.yaml.resolve():
+        return True
+    try:
+        files = training_files(path)
+    except DatasetError:
+        return False
+    return any(record.image.resolve() in files for record in dataset.train)
