@@ -14,7 +14,8 @@
     held.py       gradients as plain tensors
     freezing.py   frozen randomness; leave everything as found
     attributes.py state that is neither parameter nor buffer
-    operations.py what a pass costs
+    operations.py what a pass costs, and how coarsely it computes
+    reaching.py   which parameters a loss depends on
 
 Engines come in as callables: nothing here knows how gradients are computed.
 """

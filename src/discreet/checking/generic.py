@@ -99,18 +99,21 @@ def check_step(
         with _told("batch_fn", numbers, "give the batch of any of the units, repeated ones too"):
             return numbers, batch_fn(list(numbers))
 
-    def losses_of(batch: _Batch) -> Tensor:
+    def untold_losses_of(batch: _Batch) -> Tensor:
         numbers, content = batch
-        with _told("loss_fn", numbers, "let model and loss run on any number of units, from one"):
-            found = loss_fn(model, content)
-        return _one_each(found, count=len(numbers), terms=terms)
+        return _one_each(loss_fn(model, content), count=len(numbers), terms=terms)
+
+    def losses_of(batch: _Batch) -> Tensor:
+        with _told("loss_fn", batch[0], "let model and loss run on any number of units, from one"):
+            return untold_losses_of(batch)
 
     def gradients_from(make: EngineFactory) -> Callable[[_Batch], PerExampleGradients]:
         running = make(model, chosen)
 
         def compute(batch: _Batch) -> PerExampleGradients:
+            # Its own failures, though inside loss_fn: that alone has run on these units.
             with _told("the engine", batch[0], "try engine='reference', which takes any model"):
-                return running(lambda: _each(losses_of(batch)))
+                return running(lambda: _each(untold_losses_of(batch)))
 
         return compute
 
