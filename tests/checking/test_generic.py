@@ -111,6 +111,57 @@ def test_a_module_that_waits_for_company_is_named(least: int, full: bool):
     assert ("norm (InCompany)",) in [f.where for f in report.violations], report.to_text()
 
 
+def test_coupling_that_no_given_unit_shows_is_found_by_altered_ones():
+    classes = torch.tensor([2, 0, 2, 2])
+    weights = torch.ones(4)
+
+    def of(units: Any) -> Any:
+        return IMAGES[units], TARGETS[units], classes[units], weights[units]
+
+    def by_count(model: nn.Module, batch: Any) -> Tensor:
+        if float(batch[0].abs().max()) > 50:
+            raise ValueError("no such image")  # which must not end all alterations
+        return losses_of(model, batch) * (1 + batch[2]) / max(1, int((batch[2] == 1).sum()))
+
+    def by_largest(model: nn.Module, batch: Any) -> Tensor:
+        return losses_of(model, batch) * batch[3] / batch[3].max()
+
+    for losses in (by_count, by_largest):
+        report = discreet.check(Net(), losses, of, full=True)
+        assert "losses" in {f.probe for f in report.violations}, report.to_text()
+
+
+def test_rows_of_boxes_are_not_taken_for_units():
+    boxes = torch.tensor([[1.0], [2.0], [3.0], [4.0]])  # one of each unit
+
+    def of(units: Any) -> Any:
+        return IMAGES[units], torch.arange(len(units)), boxes[units]
+
+    def losses(model: nn.Module, batch: Any) -> Tensor:
+        images, whose, found = batch
+        mine = [found[whose == i].sum() for i in range(len(images))]
+        return (model(images) - torch.stack(mine)) ** 2
+
+    report = discreet.check(Net(), losses, of, full=True)
+    assert report.passed, report.to_text()
+
+
+def test_a_model_that_takes_no_altered_unit_raises_no_alarm():
+    def losses(model: nn.Module, batch: Any) -> Tensor:
+        if float(batch[0].abs().max()) > 50:
+            raise ValueError("no such image")
+        return losses_of(model, batch)
+
+    report = check(Net(), losses, full=True)
+    assert report.passed, report.to_text()
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_batches_that_are_always_the_same_are_found(full: bool):
+    report = discreet.check(Net(), losses_of, lambda units: batch([0] * len(units)), full=full)
+    assert "substance" in {f.probe for f in report.violations}, report.to_text()
+
+
 def test_all_given_units_meet():
     generator = torch.Generator().manual_seed(5)
     images = torch.randn(40, 3, 8, 8, generator=generator)
