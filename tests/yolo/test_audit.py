@@ -153,7 +153,7 @@ def test_the_command_line_says_what_so_few_images_cannot_tell(
 ):
     weights, release = white_box.training.weights, white_box.training.release
     assert main(["audit", f"compare={weights}", f"release={release}", f"data={scenes}"]) == 0
-    told = " ".join(capsys.readouterr().err.split())
+    told = " ".join(capsys.readouterr().out.split())
     assert "8 images that were not trained on cannot resolve 1 % false alarms" in told
 
 
