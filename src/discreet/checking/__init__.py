@@ -9,7 +9,8 @@
     wiring.py     parameters, buffers, attributes, shapes
     substance.py  whether there is anything to compare
     locating.py   which module or loss term is at fault
-    bench.py      runs passes and steps for the probes
+    bench.py      runs steps for the probes
+    passes.py     runs passes for them
     witness.py    sees what a step does
     held.py       gradients as plain tensors
     freezing.py   frozen randomness; leave everything as found

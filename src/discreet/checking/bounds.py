@@ -8,8 +8,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from discreet.checking.bench import ROUNDINGS, Bench, plain
+from discreet.checking.bench import Bench
 from discreet.checking.held import Held, relative
+from discreet.checking.passes import ROUNDINGS, plain
 from discreet.checking.report import Finding
 from discreet.errors import DiscreetError
 

@@ -8,16 +8,10 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from discreet.checking.bench import (
-    OTHER_SIZE,
-    SAME_SIZE,
-    Bench,
-    Pass,
-    Units,
-    plain,
-)
+from discreet.checking.bench import Bench
 from discreet.checking.held import relative
 from discreet.checking.locating import changed_terms, culprits
+from discreet.checking.passes import OTHER_SIZE, SAME_SIZE, Pass, Units, plain
 from discreet.checking.report import Finding
 from discreet.checking.subject import Unit
 from discreet.errors import CheckError, DiscreetError

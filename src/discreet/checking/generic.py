@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from discreet import _validate
 from discreet.checking.altering import ALTERATIONS, Altering
-from discreet.checking.bench import Bench, Units, plain
+from discreet.checking.bench import Bench
 from discreet.checking.freezing import Snapshot
+from discreet.checking.passes import Units, plain
 from discreet.checking.probes import run_checks
 from discreet.checking.report import CheckReport
 from discreet.checking.subject import Subject, Unit

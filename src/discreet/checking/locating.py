@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from discreet.checking.bench import Bench, Units
+from discreet.checking.bench import Bench
 from discreet.checking.held import relative
+from discreet.checking.passes import Units
 
 CHANGED = 1e-6
 _LOSS = "the loss"

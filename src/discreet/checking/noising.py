@@ -14,8 +14,9 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from discreet.checking.bench import Bench, plain
+from discreet.checking.bench import Bench
 from discreet.checking.held import relative
+from discreet.checking.passes import plain
 from discreet.checking.report import Finding
 from discreet.checking.witness import Update
 

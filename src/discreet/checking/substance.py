@@ -9,8 +9,9 @@ from dataclasses import replace
 
 import torch
 
-from discreet.checking.bench import Bench, Units, plain
+from discreet.checking.bench import Bench
 from discreet.checking.coupling import batches
+from discreet.checking.passes import Units, plain
 from discreet.checking.report import Finding
 from discreet.errors import DiscreetError
 

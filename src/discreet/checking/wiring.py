@@ -10,9 +10,10 @@ from typing import Any, cast
 import torch
 
 from discreet.checking.attributes import different
-from discreet.checking.bench import Bench, Units, plain
+from discreet.checking.bench import Bench
 from discreet.checking.coupling import batches, compared
 from discreet.checking.locating import culprits
+from discreet.checking.passes import Units, plain
 from discreet.checking.report import Finding
 from discreet.errors import DiscreetError
 
