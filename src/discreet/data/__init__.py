@@ -1,4 +1,4 @@
-"""Detection data sets in Ultralytics' format: described and checked, read-only.
+"""Data sets in Ultralytics' format: described and checked, read-only.
 
 Imports neither torch nor Ultralytics, and never writes: no label cache, no repaired image.
 """
@@ -6,6 +6,6 @@ Imports neither torch nor Ultralytics, and never writes: no label cache, no repa
 from __future__ import annotations
 
 from discreet.data.loading import load_dataset
-from discreet.data.records import DetectionDataset, ImageRecord
+from discreet.data.records import DetectionDataset, ImageRecord, KeyPoints, TaskName
 
-__all__ = ["DetectionDataset", "ImageRecord", "load_dataset"]
+__all__ = ["DetectionDataset", "ImageRecord", "KeyPoints", "TaskName", "load_dataset"]

@@ -111,13 +111,17 @@ _OPTIMIZER = _always(
     why="divides each coordinate by its own noise, so that no rate depends on n, ε or C",
 )
 
-_AUGMENTATION = tuple(
-    _always(
-        setting,
-        0.0,
-        why="a few noisy steps cannot use the variety, and cannot overfit without it; flips stay",
-    )
-    for setting in ("hsv_h", "hsv_s", "hsv_v", "translate", "scale")
+_AUGMENTATION = (
+    *(
+        _always(
+            setting,
+            0.0,
+            why="a few noisy steps cannot use the variety, and cannot overfit without it; flips "
+            "stay",
+        )
+        for setting in ("hsv_h", "hsv_s", "hsv_v", "translate", "scale", "erasing")
+    ),
+    _always("auto_augment", None, why="see hsv_h"),
 )
 _VIEWS = _always(
     "views", 1, why="at the same time, more images a step average noise and chance alike"
@@ -125,12 +129,14 @@ _VIEWS = _always(
 
 # The order matters: `trainable` comes first, and later rules may look at it.
 PRETRAINED = (
-    _always(
-        "trainable",
-        "class_film+classes",
+    Rule(
+        setting="trainable",
+        value=lambda facts: "class_film+head" if facts.task == "pose" else "class_film+classes",
+        table="class_film+classes; class_film+head for poses",
         why="γ and β from the backbone's end to the class scores of the levels that the image "
         "size needs, and the last class convolution: what else trains gets noise and hardly a "
-        "gradient, and a pretrained box branch draws boxes of any class already",
+        "gradient, and pretrained branches draw boxes, outlines and angles of any class already; "
+        "what a key point is, only the data say",
     ),
     Rule(
         setting="steps",

@@ -37,7 +37,8 @@ _GLOBALS = frozenset(
 )
 _METHODS = frozenset({"forward_fuse", "forward_split"})
 _MODULE_CLASS = re.compile(
-    r"(torch\.nn\.modules\.\w+|ultralytics\.nn\.modules\.\w+|ultralytics\.nn\.tasks) [A-Z]\w*"
+    r"(torch\.nn\.modules\.\w+|ultralytics\.nn\.modules\.\w+|ultralytics\.nn\.tasks)"
+    r" ([A-Z]\w*|v10Detect)"
 )
 _STORAGE = re.compile(r"torch (Half|Float|Double|BFloat16|Long|Int|Short|Char|Byte|Bool)Storage")
 _BYTES = {

@@ -24,15 +24,15 @@ from discreet.noise import DrawnAhead, Mechanism
 from discreet.randomness import RandomSource
 from discreet.terminal import Reporter
 from discreet.yolo import checking_data, checking_plan, train
+from discreet.yolo.batches import images_of, joined, with_image
 from discreet.yolo.model import fast_layout
+from discreet.yolo.stand_ins import StandIns
 from discreet.yolo.train import PrivateDetectionTrainer
 
 Batch = dict[str, Any]
 
-CROWDED = "noise with 300 boxes"
-ALTERATIONS = (CROWDED, "noise", "300 boxes", "no boxes")
 _STAND_INS, _REAL = 4, 6
-_BOXES = (3, 1, 0, 7)  # of the stand-ins, in turn
+_OBJECTS = (3, 1, 0, 7)  # of the stand-ins, in turn
 
 
 def check_trainer(
@@ -80,13 +80,14 @@ def subject_of(trainer: PrivateDetectionTrainer, *, real: bool) -> Subject:
         real, units = False, range(_STAND_INS)
     batches = checking_data.RealBatches(trainer, list(units)) if real else None
     name = trainer.prepared.performance.engine
+    maker = stand_ins_of(trainer)
 
     def batch_of(wanted: Sequence[Unit]) -> Batch:
         numbers = [unit.number for unit in wanted]
-        batch = stand_ins(trainer, numbers) if batches is None else batches(numbers)
+        batch = stand_ins(maker, numbers) if batches is None else batches(numbers)
         for place, unit in enumerate(wanted):
             if unit.alteration is not None:
-                batch = altered(trainer, batch, place, unit.alteration)
+                batch = altered(maker, batch, place, unit.alteration)
         return batch
 
     def gradients_from(name: str) -> Callable[[Batch], PerExampleGradients]:
@@ -121,7 +122,7 @@ def subject_of(trainer: PrivateDetectionTrainer, *, real: bool) -> Subject:
         expected_batch_size=mechanism.expected_batch_size,
         optimizer=trainer.optimizer,
         units=list(units),
-        alterations=ALTERATIONS,
+        alterations=maker.alterations,
         terms=trainer.per_image_loss.names,
         exactly=partial(_exactly, trainer) if trainer.amp else None,
         engines={other: other_engine(other) for other in ENGINES if other != name},
@@ -176,60 +177,40 @@ def _without_memory(trainer: PrivateDetectionTrainer) -> Generator[None]:
 # ---- batches ----
 
 
-def stand_ins(trainer: PrivateDetectionTrainer, numbers: Sequence[int]) -> Batch:
+def stand_ins_of(trainer: PrivateDetectionTrainer) -> StandIns:
+    """Who makes images like those that the trainer loads."""
+    return StandIns(
+        task=trainer.task,
+        size=int(trainer.args.imgsz),
+        classes=trainer.dataset.nc,
+        kpt_shape=trainer.data.get("kpt_shape"),
+        mask_ratio=int(trainer.args.mask_ratio),
+    )
+
+
+def stand_ins(maker: StandIns, numbers: Sequence[int]) -> Batch:
     """A batch of made-up images, in the form in which the loader gives it."""
-    size, classes = int(trainer.args.imgsz), trainer.dataset.nc
-    images, rows = [], []
-    for place, number in enumerate(numbers):
-        generator = torch.Generator().manual_seed(1000 + number)
-        images.append(_noise_image(size, generator))
-        rows.append(_boxes(place, _BOXES[number % len(_BOXES)], classes, generator))
-    batch: Batch = {"img": torch.stack(images)}
-    return batch | _labels(torch.cat(rows))
+    return joined(
+        [
+            maker.image(
+                _OBJECTS[number % len(_OBJECTS)], torch.Generator().manual_seed(1000 + number)
+            )
+            for number in numbers
+        ]
+    )
 
 
-def altered(
-    trainer: PrivateDetectionTrainer, batch: Mapping[str, Any], place: int, alteration: str
-) -> Batch:
+def altered(maker: StandIns, batch: Mapping[str, Any], place: int, alteration: str) -> Batch:
     """The batch with one image altered.
 
     Args:
-        trainer: Knows the number of classes.
+        maker: Makes what is put in its place.
         batch: What the loader gave.
         place: Position of the image.
-        alteration: One of `ALTERATIONS`.
+        alteration: One of the maker's.
     """
-    generator = torch.Generator().manual_seed(2000 + place)
-    images = batch["img"].clone()
-    if alteration in (CROWDED, "noise"):
-        images[place] = _noise_image(images.shape[-1], generator)[:, : images.shape[-2]]
-    rows = torch.cat(
-        [batch["batch_idx"].view(-1, 1), batch["cls"].view(-1, 1), batch["bboxes"].view(-1, 4)], 1
-    )
-    if alteration != "noise":
-        count = 0 if alteration == "no boxes" else 300
-        mine = _boxes(place, count, trainer.dataset.nc, generator)
-        index = rows[:, 0]
-        rows = torch.cat([rows[index < place], mine, rows[index > place]])
-    return {**batch, "img": images, **_labels(rows)}
-
-
-def _labels(rows: Tensor) -> Batch:
-    return {"batch_idx": rows[:, 0], "cls": rows[:, 1:2], "bboxes": rows[:, 2:]}
-
-
-def _noise_image(size: int, generator: torch.Generator) -> Tensor:
-    coarse = torch.rand(1, 3, 8, 8, generator=generator)
-    smooth = torch.nn.functional.interpolate(coarse, size=(size, size), mode="bilinear")[0]
-    fine = torch.rand(3, size, size, generator=generator)
-    return ((0.7 * smooth + 0.3 * fine) * 255).to(torch.uint8)
-
-
-def _boxes(place: int, count: int, classes: int, generator: torch.Generator) -> Tensor:
-    centres = torch.rand(count, 2, generator=generator) * 0.6 + 0.2
-    sides = torch.rand(count, 2, generator=generator) * 0.3 + 0.05
-    kinds = torch.randint(0, classes, (count, 1), generator=generator).float()
-    return torch.cat([torch.full((count, 1), float(place)), kinds, centres, sides], 1)
+    alone = images_of(batch, place, place + 1)
+    return with_image(batch, place, maker.altered(alone, alteration, 2000 + place))
 
 
 # ---- on its own ----

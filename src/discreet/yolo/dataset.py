@@ -8,10 +8,8 @@ copy-paste.
 
 from __future__ import annotations
 
-import random
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol, cast
 
 import cv2
@@ -35,6 +33,7 @@ from ultralytics.utils.patches import imread
 from discreet.data import DetectionDataset, ImageRecord
 from discreet.errors import StorageError
 from discreet.yolo.mixing import MIXING, OwnViews, among_views
+from discreet.yolo.seeding import seeded
 
 _SINGLE_IMAGE = (RandomPerspective, RandomHSV, RandomFlip, LetterBox, Format)
 _BETWEEN_IMAGES = (CutMix, CopyPaste)
@@ -43,13 +42,24 @@ _CACHE_BYTES = 1 << 30
 
 def describe(dataset: DetectionDataset) -> dict[str, Any]:
     """A validated data set in the form that Ultralytics passes around."""
+    points = dataset.keypoints
+    poses = (
+        {}
+        if points is None
+        else {
+            "kpt_shape": [points.count, points.columns],
+            "flip_idx": list(points.mirrored),
+        }
+    )
     return {
+        "task": dataset.task,
         "path": str(dataset.yaml.parent),
         "train": [str(record.image) for record in dataset.train],
         "val": [str(record.image) for record in dataset.val],
         "nc": dataset.nc,
         "names": dict(enumerate(dataset.names)),
         "channels": 3,
+        **poses,
     }
 
 
@@ -58,7 +68,7 @@ class RecordDataset(YOLODataset):
 
     Args:
         records: The images of one split.
-        data: Class names and number, as Ultralytics wants them.
+        data: Task, class names and number, as Ultralytics wants them: see `describe`.
         imgsz: Side of the training images in pixels.
         hyp: Augmentation settings.
         augment: Whether to augment.
@@ -106,7 +116,7 @@ class RecordDataset(YOLODataset):
             single_cls=single_cls,
             classes=classes,
             data=data,
-            task="detect",
+            task=data.get("task", "detect"),
         )
 
     def get_img_files(self, img_path: str | list[str]) -> list[str]:  # noqa: ARG002
@@ -121,8 +131,8 @@ class RecordDataset(YOLODataset):
                 "shape": (record.height, record.width),
                 "cls": record.classes.astype(np.float32).reshape(-1, 1),
                 "bboxes": record.boxes.astype(np.float32).reshape(-1, 4),
-                "segments": [],
-                "keypoints": None,
+                "segments": list(record.outlines),
+                "keypoints": record.keypoints,
                 "normalized": True,
                 "bbox_format": "xywh",
             }
@@ -160,7 +170,13 @@ class RecordDataset(YOLODataset):
     def build_transforms(self, hyp: IterableSimpleNamespace) -> Compose:
         """Ultralytics' transforms, of which those that mix images mix views of one."""
         stock = super().build_transforms(hyp)
-        return Compose(list(_single_image_transforms(stock, OwnViews(self, vars(hyp)))))
+        return Compose(
+            list(
+                _single_image_transforms(
+                    stock, OwnViews(self, vars(hyp), flip_idx=self.data.get("flip_idx"))
+                )
+            )
+        )
 
     def __getitem__(self, index: int | tuple[int, int] | tuple[int, int, int]) -> dict[str, Any]:
         """One image with its labels.
@@ -175,7 +191,7 @@ class RecordDataset(YOLODataset):
             return super().__getitem__(index)
         step, image, *view = index
         self.current = image
-        with _seeded(self._seed, step, self._identity[self.im_files[image]], *filter(None, view)):
+        with seeded(self._seed, step, self._identity[self.im_files[image]], *filter(None, view)):
             return super().__getitem__(image)
 
 
@@ -201,18 +217,17 @@ def _resize_long_side(image: np.ndarray, imgsz: int) -> np.ndarray:
     return image[..., None] if image.ndim == 2 else image
 
 
-@contextmanager
-def _seeded(*entropy: int) -> Generator[None]:
-    # Ultralytics' transforms draw from the global generators: lend them a state, take it back.
-    words = np.random.SeedSequence(entropy).generate_state(2)
-    python, numpy_state = random.getstate(), np.random.get_state()
-    random.seed(int(words[0]))
-    np.random.seed(int(words[1]))
-    try:
-        yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy_state)
+class TrainingImages(Protocol):
+    """What a run needs of its images, whatever the task."""
+
+    @staticmethod
+    def collate_fn(batch: list[dict[str, Any]]) -> dict[str, Any]:
+        """Several images with their labels as a batch."""
+        ...
+
+    def __getitem__(self, index: tuple[int, int, int]) -> dict[str, Any]:
+        """One view of one image in one step: (step, image, view)."""
+        ...
 
 
 class StepParts(Protocol):
@@ -239,7 +254,7 @@ class MicroBatches:
 
     def __init__(
         self,
-        dataset: RecordDataset,
+        dataset: TrainingImages,
         draws: Iterator[Sequence[int]],
         *,
         first_step: int,
@@ -254,7 +269,7 @@ class MicroBatches:
         loader = DataLoader(
             cast(Any, dataset),
             batch_sampler=cast(Any, self._parts(draws, first_step)),
-            collate_fn=YOLODataset.collate_fn,
+            collate_fn=dataset.collate_fn,
             num_workers=workers,
             pin_memory=pin_memory,
         )

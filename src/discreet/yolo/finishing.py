@@ -37,7 +37,9 @@ def finish(trainer: PrivateDetectionTrainer, *, started: float) -> None:
     """
     assert trainer.accounts is not None
     prepared, reporter = trainer.prepared, trainer.reporter
-    released = release.releasable(cast(Any, trainer.model), args=vars(trainer.args))
+    released = release.releasable(
+        cast(Any, trainer.model), args=vars(trainer.args), task=trainer.task.name
+    )
     metrics, figures = _validate(trainer, released) if trainer.args.val else ({}, None)
     record = release.publish(
         trainer.release,
@@ -49,7 +51,12 @@ def finish(trainer: PrivateDetectionTrainer, *, started: float) -> None:
             trainer.dataset,
             run=trainer.run_dir,
             settings=vars(trainer.args),
-            public=(prepared.trainable, prepared.norm, prepared.performance.engine),
+            public=(
+                trainer.task.name,
+                prepared.trainable,
+                prepared.norm,
+                prepared.performance.engine,
+            ),
         ),
         validation=figures,
     )
@@ -107,12 +114,15 @@ def _validate(
     trainer.validator, metrics = evaluate(
         model,
         dataset,
+        task=trainer.task,
         args=trainer.args,
         data=trainer.data,
         folder=trainer.internal,
         callbacks=trainer.callbacks if public else None,
     )
-    return metrics, validation_figures(trainer.validator, model, dataset) if public else None
+    if not public or not trainer.task.pictures:
+        return metrics, None
+    return metrics, validation_figures(trainer.validator, model, cast(Any, dataset))
 
 
 def record_of(trainer: PrivateDetectionTrainer, metrics: Mapping[str, float]) -> PrivacyRecord:
@@ -144,6 +154,7 @@ def record_of(trainer: PrivateDetectionTrainer, metrics: Mapping[str, float]) ->
         ),
         configuration=release.public_settings(vars(trainer.args))
         | {
+            "task": trainer.task.name,
             # What the recipe chose that no other field of the record tells.
             "recipe": privacy.recipe,
             "norm_lr": privacy.norm_lr,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from discreet.step import StepReport
 
-_COLUMNS = ("step", "drawn", "clipped", "non_finite", "box", "cls", "dfl", "rate", "seconds")
+_BEFORE, _BEHIND = ("step", "drawn", "clipped", "non_finite"), ("rate", "seconds")
 
 _RESUMES = "resumes.txt"
 
@@ -34,22 +35,24 @@ class StepJournal:
 
     Args:
         path: The file; continued if present.
+        terms: What the T loss terms are called.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, terms: Sequence[str]) -> None:
         self._path = path
+        self._terms = len(terms)
         self._losses: list[Tensor] = []
         if not path.exists():
-            path.write_text(",".join(_COLUMNS) + "\n", encoding="utf-8")
+            path.write_text(",".join((*_BEFORE, *terms, *_BEHIND)) + "\n", encoding="utf-8")
 
     def add_losses(self, terms: Tensor) -> None:
-        """Keep the loss terms (B, 3) of a micro-batch for the step's line."""
+        """Keep the loss terms (B, T) of a micro-batch for the step's line."""
         self._losses.append(terms.sum(0).cpu())
 
     def write(self, *, step: int, report: StepReport, learning_rate: float, seconds: float) -> None:
         """Write the step's line; losses are means over the drawn images."""
         images = max(report.units, 1)
-        means = [float(sum(term[i] for term in self._losses)) / images for i in range(3)]
+        means = [float(sum(term[i] for term in self._losses)) / images for i in range(self._terms)]
         self._losses.clear()
         with self._path.open("a", newline="", encoding="utf-8") as stream:
             csv.writer(stream).writerow(

@@ -9,6 +9,8 @@ import psutil
 import torch
 from torch import Tensor, nn
 
+from discreet.yolo.batches import images_of
+
 # On a CPU a larger part only leaves the cache; on a GPU it fills the chip.
 _LARGEST_CPU, _LARGEST_GPU = 16, 256
 _SHARE_OF_MEMORY = 0.4
@@ -59,11 +61,5 @@ def halves(batch: dict[str, Any]) -> Sequence[dict[str, Any]]:
 
 
 def _part(batch: dict[str, Any], start: int, stop: int) -> dict[str, Any]:
-    inside = (batch["batch_idx"] >= start) & (batch["batch_idx"] < stop)
-    return {
-        "img": batch["img"][start:stop],
-        "batch_idx": batch["batch_idx"][inside] - start,
-        "cls": batch["cls"][inside],
-        "bboxes": batch["bboxes"][inside],
-        **({"views": batch["views"]} if "views" in batch else {}),
-    }
+    views = {"views": batch["views"]} if "views" in batch else {}
+    return images_of(batch, start, stop) | views

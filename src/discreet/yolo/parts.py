@@ -11,20 +11,43 @@ from discreet.errors import ConfigurationError
 from discreet.recipes import DEFAULT_IMGSZ
 
 CLASS_BRANCHES = ("cv3", "one2one_cv3")
+_CLASS_LAYERS = (*CLASS_BRANCHES, "linear", "enc_score_head", "dec_score_head")
+# Branches of a row a level, by what their last layers say: boxes; masks, key points or angles.
+_OTHER_BRANCHES = ("cv2", "cv4_kpts", "cv4_sigma", "cv4")
+_TRANSFORMER_BOXES = ("enc_bbox_head", "dec_bbox_head")
+# Neither gets a gradient of single images: DFL is a constant, denoising queries would mix images,
+# and rows of the flow are key points.
+_CONSTANT = (".dfl.", ".denoising_class_embed.", ".flow_model.")
 
 
-def _last_convolutions(model: nn.Module) -> Iterator[nn.Module]:
+def class_layers(model: nn.Module) -> list[Any]:
+    """The layers that give class scores, each with a row of weights and a bias per class."""
+    return list(_last_layers(model, _CLASS_LAYERS))
+
+
+def _last_layers(model: nn.Module, branches: Iterable[str]) -> Iterator[Any]:
+    """The last layer of each row of these branches of the head, or of the branch itself."""
     head = cast(Any, model).model[-1]
-    for branch in ("cv2", "cv3", "one2one_cv2", "one2one_cv3"):
-        for row in getattr(head, branch, None) or ():
-            yield row[-1]
+    for branch in branches:
+        found = getattr(head, branch, None)
+        for row in found if isinstance(found, nn.ModuleList) else [found]:
+            if row is not None:
+                yield _last_layer(row)
 
 
-def _class_convolutions(model: nn.Module) -> Iterator[nn.Module]:
+def _last_layer(row: Any) -> Any:
+    if isinstance(row, nn.Sequential):
+        return row[-1]
+    return row.layers[-1] if hasattr(row, "layers") else row
+
+
+def _head_layers(model: nn.Module) -> Iterator[nn.Module]:
     head = cast(Any, model).model[-1]
-    for branch in CLASS_BRANCHES:
-        for row in getattr(head, branch, None) or ():
-            yield row[-1]
+    # Where a key point branch has a last layer of its own, `cv4` is what comes before it.
+    others = [name for name in _OTHER_BRANCHES if not (name == "cv4" and hasattr(head, "cv4_kpts"))]
+    yield from _last_layers(model, _CLASS_LAYERS)
+    yield from _last_layers(model, [*others, *(f"one2one_{name}" for name in others)])
+    yield from _last_layers(model, _TRANSFORMER_BOXES)
 
 
 def _neck_norms(model: nn.Module) -> Iterator[nn.Module]:
@@ -45,6 +68,8 @@ def needed_levels(model: nn.Module, imgsz: int) -> int:
         imgsz: Side of the images in pixels.
     """
     head = cast(Any, model).model[-1]
+    if not hasattr(head, "reg_max"):  # a transformer's queries look at all levels
+        return len(_sources(head))
     strides = sorted(float(stride) for stride in head.stride)
     if head.reg_max <= 1:  # distances without an end
         return len(strides)
@@ -57,19 +82,24 @@ def _class_norms(model: nn.Module, imgsz: int) -> Iterator[nn.Module]:
     whole = cast(Any, model)
     head, levels = whole.model[-1], needed_levels(model, imgsz)
     reached: set[int] = set()
-    waiting = [index % len(whole.model) for index in head.f[:levels]]
+    last = len(whole.model) - 1
+    waiting = [last + index if index < 0 else index for index in _sources(head)[:levels]]
     while waiting:
         index = waiting.pop()
         if index not in reached and index >= len(whole.yaml["backbone"]):
             reached.add(index)
             layer = whole.model[index]
-            sources = layer.f if isinstance(layer.f, list) else [layer.f]
-            waiting += [index + source if source < 0 else source for source in sources]
+            waiting += [index + source if source < 0 else source for source in _sources(layer)]
     for index in sorted(reached):
         yield from _norms(whole.model[index])
-    for branch in CLASS_BRANCHES:
-        for row in list(getattr(head, branch, None) or ())[:levels]:
-            yield from _norms(row)
+    branches = [rows for branch in CLASS_BRANCHES if (rows := getattr(head, branch, None))]
+    for row in [row for rows in branches for row in list(rows)[:levels]] or [head]:
+        yield from _norms(row)
+
+
+def _sources(layer: Any) -> list[int]:
+    """Layers whose outputs a layer takes; negative numbers count from itself."""
+    return layer.f if isinstance(layer.f, list) else [layer.f]
 
 
 def _norms(model: nn.Module) -> Iterator[nn.Module]:
@@ -85,8 +115,8 @@ PARTS: Mapping[str, _Part] = {
     "film": lambda model, _imgsz: _norms(model),
     "neck_film": lambda model, _imgsz: _neck_norms(model),
     "class_film": _class_norms,
-    "classes": lambda model, _imgsz: _class_convolutions(model),
-    "head": lambda model, _imgsz: _last_convolutions(model),
+    "classes": lambda model, _imgsz: class_layers(model),
+    "head": lambda model, _imgsz: _head_layers(model),
     "whole_head": lambda model, _imgsz: [cast(Any, model).model[-1]],
 }
 
@@ -101,11 +131,12 @@ def select_trainable(
     """Set what trains, and return it by name, in the model's order.
 
     Args:
-        model: A detection model; `requires_grad` is set on all of its parameters.
+        model: A model of any task; `requires_grad` is set on all of its parameters.
         trainable: Parts joined by `+`: `all`; `film`, γ and β of every normalisation; `head`,
-            the last convolution of every branch of the head; `whole_head`; `classes`, the last
-            convolution of the class branch; `neck_film`, γ and β behind the backbone;
-            `class_film`, those on the way to the class scores of the levels that are needed.
+            the last layer of every branch of the head (of boxes, classes, mask coefficients, key
+            points, angles); `whole_head`; `classes`, the layers that give class scores;
+            `neck_film`, γ and β behind the backbone; `class_film`, those on the way to the class
+            scores of the levels that are needed.
         freeze: As in Ultralytics: the first N layers, or layer indices and name parts.
         imgsz: Side of the images in pixels; see `needed_levels`.
 
@@ -134,8 +165,7 @@ def select_trainable(
                 where="freeze",
                 do="give layer numbers, or names such as 22.cv2",
             )
-    # Neither gets a gradient: DFL is a constant, and denoising queries would mix images.
-    frozen += [".dfl.", ".denoising_class_embed."]
+    frozen += _CONSTANT
     selected: dict[str, nn.Parameter] = {}
     for name, parameter in model.named_parameters():
         trains = id(parameter) in chosen and not any(part in name for part in frozen)
@@ -166,4 +196,4 @@ def block_of(model: nn.Module, name: str) -> str:
         return "backbone"
     if layer < len(whole.model) - 1:
         return "neck"
-    return "class branch" if parts[2] in CLASS_BRANCHES else "box branch"
+    return "class branch" if parts[2] in _CLASS_LAYERS else "box branch"

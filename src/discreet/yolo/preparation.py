@@ -18,10 +18,11 @@ from discreet.data import DetectionDataset, load_dataset
 from discreet.errors import ConfigurationError
 from discreet.performance import PerformanceConfig
 from discreet.planning import TrainingPlan, complete, plan_training
-from discreet.recipes import DEFAULT_IMGSZ, Chosen, PublicFacts
+from discreet.recipes import Chosen, PublicFacts
 from discreet.terminal import Reporter
 from discreet.yolo.checkpoint import RunState, dataset_digest, file_digest, find_run
-from discreet.yolo.model import Norm, open_source
+from discreet.yolo.model import Norm, known_task, open_source
+from discreet.yolo.tasks import CLASSIFY, Task
 
 DEFAULT_PROJECT = Path("runs/private")
 _CELL = 32
@@ -37,6 +38,7 @@ class PreparedRun:
         performance: What only speed depends on.
         dataset: The validated images.
         source: The public model to start from.
+        task: What it does.
         from_scratch: Whether only its architecture is taken.
         trainable: Parts of the model that train.
         chosen: What the recipe chose, and why.
@@ -51,6 +53,7 @@ class PreparedRun:
     performance: PerformanceConfig
     dataset: DetectionDataset
     source: nn.Module
+    task: Task
     from_scratch: bool
     trainable: str
     chosen: Chosen
@@ -108,19 +111,23 @@ def prepare(
     settings: dict[str, Any]
     privacy, settings = split_arguments(given, required=("data", "model"))
     source, from_scratch = _open_model(settings)
+    task = known_task(source)
+    _check_task(task, settings)
     reporter.stage(f"reading {settings['data']}")
     dataset = load_dataset(
         settings["data"],
         progress=reporter.stage_progress,
         single_cls=bool(settings.get("single_cls")),
+        task=task.name,
     )
     for notice in dataset.notices:
         reporter.notice(notice)
+    _notice_new_key_points(source, dataset, reporter)
     _check_classes(settings.get("classes"), dataset)
     _check_device(settings.get("device"))
     population = dataset.n + extra_units
     # Whole cells of the coarsest feature map, as in Ultralytics.
-    settings["imgsz"] = math.ceil(settings.get("imgsz", DEFAULT_IMGSZ) / _CELL) * _CELL
+    settings["imgsz"] = math.ceil(settings.get("imgsz", task.imgsz) / _CELL) * _CELL
     facts = PublicFacts(
         population=population,
         pretrained=not from_scratch,
@@ -128,6 +135,7 @@ def prepare(
         classes=dataset.nc,
         epsilon=privacy.epsilon,
         delta=privacy.delta,
+        task=task.name,
     )
     privacy, chosen = complete(privacy, facts=facts, settings=settings)
     settings |= {k: v for k, v in chosen.values().items() if k not in PrivacyArguments.model_fields}
@@ -148,6 +156,7 @@ def prepare(
         performance=_performance(privacy, settings),
         dataset=dataset,
         source=source,
+        task=task,
         from_scratch=from_scratch,
         trainable=privacy.trainable,
         chosen=chosen,
@@ -181,6 +190,42 @@ def _check_classes(classes: list[int] | None, dataset: DetectionDataset) -> None
             f"there is no class {unknown[0]}: the data set has {dataset.nc}",
             where="classes",
             do=f"use numbers from 0 to {dataset.nc - 1}",
+        )
+
+
+def _check_task(task: Task, settings: dict[str, Any]) -> None:
+    """Set the model's task, which an argument may only confirm.
+
+    Raises:
+        ConfigurationError: Another task is asked for, or something that it has not.
+    """
+    asked = settings.get("task") or task.name
+    if asked != task.name:
+        raise ConfigurationError(
+            f"the model is for {task.name}, not for {asked}",
+            where="task",
+            do="leave it out: the task follows from the model",
+        )
+    settings["task"] = task.name
+    if task is CLASSIFY:
+        for name in ("single_cls", "classes"):
+            if settings.get(name):
+                raise ConfigurationError(
+                    "every image has one class, and all of them are needed",
+                    where=name,
+                    do="leave it out",
+                )
+
+
+def _notice_new_key_points(
+    source: nn.Module, dataset: DetectionDataset, reporter: Reporter
+) -> None:
+    points, head = dataset.keypoints, cast(Any, source).model[-1]
+    if points is not None and list(head.kpt_shape) != [points.count, points.columns]:
+        reporter.notice(
+            f"the weights know {head.kpt_shape[0]} key points of {head.kpt_shape[1]} numbers, "
+            f"the data set has {points.count} of {points.columns}: their branch starts from random "
+            "weights, and needs trainable=class_film+whole_head"
         )
 
 

@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 
-def releasable(model: nn.Module, *, args: Mapping[str, Any]) -> nn.Module:
+def releasable(model: nn.Module, *, args: Mapping[str, Any], task: str) -> nn.Module:
     """A copy of the model in half precision, of stock classes, without a trace of the run.
 
     Standardised class features are folded into the convolution behind them. GroupNorm cannot stay
@@ -46,6 +46,7 @@ def releasable(model: nn.Module, *, args: Mapping[str, Any]) -> nn.Module:
     Args:
         model: The trained model; left as it is.
         args: The run's settings; only those that inference reads are kept.
+        task: Ultralytics' name of what it does.
     """
     released = copy.deepcopy(model).cpu()
     fold_classes(released)
@@ -61,7 +62,7 @@ def releasable(model: nn.Module, *, args: Mapping[str, Any]) -> nn.Module:
     kept = {key: args[key] for key in TRAVELLING_SETTINGS if key in args}
     anything = cast(Any, released)
     anything.args = kept
-    anything.task = "detect"
+    anything.task = task
     anything.criterion = None
     anything.yaml = {k: v for k, v in dict(anything.yaml).items() if k != "yaml_file"}
     for stray in ("pt_path", "loss_names", "class_weights"):
