@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from discreet.arguments.plan import PlanArguments, read_plan_arguments
-from discreet.data import DetectionDataset, load_dataset
+from discreet.data import DetectionDataset, grouped, load_dataset, suspected_subjects
 from discreet.errors import ConfigurationError
 from discreet.planning import Plan, make_plan
 from discreet.recipes import DEFAULT_IMGSZ
@@ -38,6 +38,9 @@ def plan(
     *,
     data: str | Path | None = None,
     n: int | None = None,
+    groups: str | Path | None = None,
+    group_regex: str | None = None,
+    max_images_per_unit: int | None = None,
     epsilon: float | None = None,
     noise_multiplier: float | None = None,
     delta: float | None = None,
@@ -64,6 +67,9 @@ def plan(
     Args:
         data: The data set, of which the training images are counted; this or `n`.
         n: Number of training images.
+        groups: CSV file that names the group of each image: units are groups.
+        group_regex: Or a regular expression that finds the group in an image's path.
+        max_images_per_unit: Most images of a unit that a step reads; 4 if not given.
         epsilon: ε that the run ends at or under; this or `noise_multiplier`.
         noise_multiplier: Standard deviation of the noise over `max_grad_norm`.
         delta: δ; below 1/n if not given.
@@ -100,6 +106,9 @@ def plan(
         {
             "data": data,
             "n": n,
+            "groups": groups,
+            "group_regex": group_regex,
+            "max_images_per_unit": max_images_per_unit,
             "epsilon": epsilon,
             "noise_multiplier": noise_multiplier,
             "delta": delta,
@@ -136,14 +145,20 @@ def plan_as_asked(asked: PlanArguments, *, timed: bool, reporter: Reporter | Non
         DiscreetError: See `plan`.
     """
     reporter = reporter or SilentReporter()
-    population = asked.n
+    population, units = asked.n, None
     if asked.data is not None:
         reporter.stage(f"reading {asked.data}")
         dataset = load_dataset(asked.data, progress=reporter.stage_progress, splits=("train",))
+        dataset = grouped(dataset, file=asked.privacy.groups, pattern=asked.privacy.group_regex)
         for notice in dataset.notices:
             reporter.notice(notice)
+        for warning in suspected_subjects(dataset):
+            reporter.warning(warning)
         _keep_apart(asked.plot, dataset)
         population = dataset.n
+        if dataset.grouping is not None:
+            units = dataset.units(max_images=asked.privacy.images_of_a_unit or 1)
+            population = len(units)
     assert population is not None
     measure = None
     if timed:
@@ -153,6 +168,7 @@ def plan_as_asked(asked: PlanArguments, *, timed: bool, reporter: Reporter | Non
     made = make_plan(
         asked.privacy,
         population=population,
+        units=units,
         model=asked.model,
         imgsz=asked.imgsz,
         measure=measure,

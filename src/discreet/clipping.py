@@ -96,6 +96,10 @@ class Clipping(Protocol):
         """
         ...
 
+    def follow(self, sensitivity: float) -> None:
+        """Go on as the leader of a team does, who has learnt from the step."""
+        ...
+
 
 class Unchanging:
     """For rules that are the same in every step."""
@@ -105,6 +109,10 @@ class Unchanging:
     ) -> None:
         """Nothing is learnt."""
         del clipped, expected_batch_size, source
+
+    def follow(self, sensitivity: float) -> None:
+        """There is nothing to follow."""
+        del sensitivity
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -277,6 +285,10 @@ class AdaptiveClipping:
         count += self.count_noise_multiplier * float(hardened_normal(1, source.stream())[0])
         within = count / expected_batch_size + 0.5
         self.max_grad_norm *= math.exp(-self.learning_rate * (within - self.quantile))
+
+    def follow(self, sensitivity: float) -> None:
+        """Take the bound that the leader has moved."""
+        self.max_grad_norm = sensitivity
 
 
 def norms_of(squared: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:

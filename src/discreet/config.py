@@ -62,6 +62,8 @@ class MechanismConfig(BaseModel):
         clipping: Kind of clipping.
         accountant: Which accountant computes ε.
         unit: The privacy unit.
+        max_images_per_unit: Most images of a drawn unit that a step reads; None where a unit is
+            one image.
         relation: The neighbouring relation.
         sampling: How units are drawn.
         largest_batch: Cap on the drawn units of truncated Poisson sampling.
@@ -78,6 +80,7 @@ class MechanismConfig(BaseModel):
     clipping: ClippingName = "flat"
     accountant: AccountantName = "pld"
     unit: PrivacyUnit = PrivacyUnit.IMAGE
+    max_images_per_unit: int | None = Field(default=None, ge=1)
     relation: NeighboringRelation = NeighboringRelation.ADD_OR_REMOVE_ONE
     sampling: SamplingName = "poisson"
     largest_batch: int | None = Field(default=None, ge=1)
@@ -97,6 +100,12 @@ class MechanismConfig(BaseModel):
     def _cap_where_it_belongs(self) -> Self:
         if (self.largest_batch is not None) != (self.sampling == "truncated_poisson"):
             raise ValueError("largest_batch belongs to truncated Poisson sampling, and only there")
+        return self
+
+    @model_validator(mode="after")
+    def _images_of_a_unit_where_it_has_several(self) -> Self:
+        if (self.max_images_per_unit is not None) != (self.unit is PrivacyUnit.GROUP):
+            raise ValueError("max_images_per_unit belongs to units that are groups, and only there")
         return self
 
     @model_validator(mode="after")

@@ -11,7 +11,8 @@ DiscreetError                 base; the command line exits with status 2
 ├── ReleaseError              a release that must not leave, or is not what it says
 ├── LedgerError               the record of what was spent
 │   └── BudgetError           a data set's budget would be crossed
-└── StorageError              the disk: unwritable, full, torn
+├── StorageError              the disk: unwritable, full, torn
+└── TeamError                 the other processes of a run: lost, cut off, different
 """
 
 from __future__ import annotations
@@ -155,3 +156,7 @@ class BudgetError(LedgerError):
 
 class StorageError(DiscreetError, OSError):
     """A file or folder cannot be written or read back."""
+
+
+class TeamError(DiscreetError, RuntimeError):
+    """The other processes of a run have failed, cannot be reached, or run something else."""

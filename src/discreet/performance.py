@@ -14,8 +14,9 @@ class PerformanceConfig(BaseModel):
         micro_batch_size: Images per forward pass; None measures what fits the memory.
         engine: Which engine computes per-example gradients; all are exact.
         workers: Processes that load images; 0 loads in the training process.
-        feature_memory: Most bytes in which outputs of frozen layers are kept; 0 computes them
-            anew in each step.
+        feature_cache: Most GiB of memory for what frozen layers give for images; None chooses by
+            what is free.
+        team_timeout: Seconds after which a silent process of a run of several counts as lost.
     """
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
@@ -23,4 +24,5 @@ class PerformanceConfig(BaseModel):
     micro_batch_size: int | None = Field(default=None, ge=1)
     engine: Literal["discreet", "opacus", "reference"] = "discreet"
     workers: int = Field(default=0, ge=0)
-    feature_memory: int = Field(default=2 << 30, ge=0)
+    feature_cache: float | None = Field(default=None, ge=0)
+    team_timeout: float = Field(default=600, gt=0)

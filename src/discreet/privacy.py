@@ -4,14 +4,30 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+from typing import Literal
 
 from discreet import _validate
+
+GroupingName = Literal["file", "pattern"]
+"""How images came to groups: by a file that names them, or by a pattern on their paths."""
+
+DEFAULT_MAX_IMAGES_PER_UNIT = 4
+"""Public, and the same for every data set: the size of the largest unit is nobody's business."""
 
 
 class PrivacyUnit(enum.StrEnum):
     """What one record is: the thing whose presence the guarantee hides."""
 
     IMAGE = "image"
+    """One image with its labels."""
+
+    GROUP = "group"
+    """All images of one group, such as a patient, with their labels."""
+
+    @property
+    def noun(self) -> str:
+        """What a plan calls one of them."""
+        return "image" if self is PrivacyUnit.IMAGE else "unit"
 
 
 class NeighboringRelation(enum.StrEnum):

@@ -7,6 +7,7 @@ that is published (as training frameworks do) would let anyone subtract the nois
 from __future__ import annotations
 
 import secrets
+from abc import ABC, abstractmethod
 from typing import Any, Protocol
 
 import numpy as np
@@ -34,12 +35,34 @@ class RandomSource(Protocol):
         """What the statement says of it."""
         ...
 
+    def key(self) -> int:
+        """The key of a stream of its own, 128 bits, independent of all earlier ones."""
+        ...
+
+    def stream_of(self, key: int) -> np.random.Generator:
+        """The stream of a key: the same in every process that holds it."""
+        ...
+
     def stream(self) -> np.random.Generator:
         """A stream of its own, independent of all earlier ones."""
         ...
 
 
-class SecureSource:
+class _Keyed(ABC):
+    @abstractmethod
+    def key(self) -> int:
+        """The key of a stream of its own, 128 bits, independent of all earlier ones."""
+
+    @abstractmethod
+    def stream_of(self, key: int) -> np.random.Generator:
+        """The stream of a key: the same in every process that holds it."""
+
+    def stream(self) -> np.random.Generator:
+        """A stream of its own, independent of all earlier ones."""
+        return self.stream_of(self.key())
+
+
+class SecureSource(_Keyed):
     """AES-128-CTR with a fresh 128-bit key from the operating system for every stream.
 
     Streams are never stored: a checkpoint that held one would replay its noise on resume. A
@@ -55,16 +78,20 @@ class SecureSource:
     def __init__(self) -> None:
         known_answer_test()
 
-    def stream(self) -> np.random.Generator:
-        """A stream with a fresh key."""
-        bits: Any = AESCounter(key=secrets.randbits(128))
+    def key(self) -> int:
+        """A fresh key."""
+        return secrets.randbits(128)
+
+    def stream_of(self, key: int) -> np.random.Generator:
+        """AES-128-CTR under this key."""
+        bits: Any = AESCounter(key=key)
         return np.random.Generator(bits)
 
     def __reduce__(self) -> str | tuple[object, ...]:
         raise TypeError("random sources are never pickled: a copy would repeat its noise")
 
 
-class InsecureSource:
+class InsecureSource(_Keyed):
     """Reproducible streams for tests. A run that uses it is not private.
 
     Args:
@@ -77,9 +104,14 @@ class InsecureSource:
     def __init__(self, seed: int) -> None:
         self._sequence = np.random.SeedSequence(seed)
 
-    def stream(self) -> np.random.Generator:
-        """The next stream of the seed's sequence."""
-        return np.random.Generator(np.random.PCG64DXSM(self._sequence.spawn(1)[0]))
+    def key(self) -> int:
+        """The next key of the seed's sequence."""
+        low, high = self._sequence.spawn(1)[0].generate_state(2, np.uint64)
+        return int(high) << 64 | int(low)
+
+    def stream_of(self, key: int) -> np.random.Generator:
+        """A stream seeded by this key."""
+        return np.random.Generator(np.random.PCG64DXSM(key))
 
 
 def make_source(insecure_seed: int | None = None) -> RandomSource:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from discreet.privacy import PrivacySpent
 from discreet.statement.files import WEIGHTS
@@ -42,6 +43,21 @@ class TrainingResult:
     def weights(self) -> Path:
         """The released weights, which stock `YOLO(...)` loads."""
         return self.release / WEIGHTS
+
+    @classmethod
+    def from_json(cls, facts: Mapping[str, Any]) -> Self:
+        """Back from `to_json`: what a process hears of a run that another one has finished."""
+        epsilon = math.inf if facts["epsilon"] is None else facts["epsilon"]
+        return cls(
+            spent=PrivacySpent(epsilon=epsilon, delta=facts["delta"]),
+            claim_valid=facts["claim_valid"],
+            release=Path(facts["release"]),
+            internal=Path(facts["internal"]),
+            metrics=facts["metrics"],
+            validation_data=facts["validation_data"],
+            record=PrivacyRecord.model_validate_json(json.dumps(facts["privacy"])),
+            seconds=facts["seconds"],
+        )
 
     def to_json(self) -> dict[str, Any]:
         """The same facts as one JSON object. Paths are this machine's: not for publication."""

@@ -2,6 +2,9 @@
 
     draw → per-unit gradients → clip and sum → noise → charge → update
 
+Where several processes train together, each sums its own units; then one of them, the leader, has
+the whole sum, adds noise once, charges once, updates, and hands the new weights to the others.
+
 Everything is passed as a value: no hook, no flag on a tensor, no accounting by side effect.
 """
 
@@ -18,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from discreet.clipping import ClippedSum, Clipping, PerExampleGradients
+from discreet.distributed import SOLO, Team
 from discreet.noise import Mechanism
 from discreet.randomness import RandomSource
 
@@ -138,11 +142,12 @@ def private_step(
     charge: Callable[[], None],
     optimizer: torch.optim.Optimizer,
     split: Callable[[MicroBatch], Sequence[MicroBatch]] | None = None,
+    team: Team = SOLO,
 ) -> StepReport:
     """Run one step of DP-SGD (Abadi et al. 2016, Algorithm 1).
 
     Args:
-        micro_batches: See `sum_clipped`.
+        micro_batches: See `sum_clipped`; of a team, this process's units.
         parameters: See `sum_clipped`; the optimizer must hold no other trainable parameter.
         gradients_of: See `sum_clipped`.
         clipping: See `sum_clipped`.
@@ -153,20 +158,29 @@ def private_step(
             the model is untouched.
         optimizer: Updates the parameters from the noised mean.
         split: See `sum_clipped`.
+        team: The processes that take this step together. Noise, charge and optimizer are the
+            leader's alone; the others take over its parameters.
+
+    Raises:
+        TeamError: A process is lost. Without its charge, no update was made anywhere.
     """
-    clipped = sum_clipped(
-        micro_batches,
-        parameters=parameters,
-        gradients_of=gradients_of,
-        clipping=clipping,
-        split=split,
+    clipped = team.total(
+        sum_clipped(
+            micro_batches,
+            parameters=parameters,
+            gradients_of=gradients_of,
+            clipping=clipping,
+            split=split,
+        )
     )
-    noised: dict[str, Tensor] = mechanism.privatise(clipped, source)
-    with _uninterrupted():
-        charge()
-        for name, parameter in parameters.items():
-            parameter.grad = (noised[name] / expected_batch_size).to(parameter.dtype)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        clipping.end_step(clipped, expected_batch_size=expected_batch_size, source=source)
+    if team.leads:
+        noised: dict[str, Tensor] = mechanism.privatise(clipped, source)
+        with _uninterrupted():
+            charge()
+            for name, parameter in parameters.items():
+                parameter.grad = (noised[name] / expected_batch_size).to(parameter.dtype)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            clipping.end_step(clipped, expected_batch_size=expected_batch_size, source=source)
+    clipping.follow(team.publish(parameters.values(), clipping.sensitivity))
     return StepReport(units=clipped.units, clipped=clipped.clipped, non_finite=clipped.non_finite)

@@ -206,10 +206,10 @@ def test_rows_that_were_changed_or_taken_out_are_noticed(
 def test_another_schema_is_refused(sqlite: BudgetLedger, tmp_path: Path):
     sqlite.close()
     connection = sqlite3.connect(tmp_path / "ledger.sqlite")
-    connection.execute("UPDATE discreet_meta SET value = '2' WHERE key = 'schema'")
+    connection.execute("UPDATE discreet_meta SET value = '3' WHERE key = 'schema'")
     connection.commit()
     connection.close()
-    with pytest.raises(LedgerError, match="ledger of schema 2, this version reads 1"):
+    with pytest.raises(LedgerError, match="ledger of schema 3, this version reads 2"):
         BudgetLedger.open(tmp_path / "ledger.sqlite")
 
 

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
+from typing import Any
 
 import pytest
 
@@ -138,6 +140,22 @@ def test_times_come_from_what_was_measured():
     (twice,) = (c for c in made.table if c.epochs == 200 and c.expected_batch_size == 4)
     assert twice.seconds == pytest.approx(2 * made.seconds)
     assert "4 min on this machine (CPU, m at 64 px" in " ".join(made.to_text().split())
+
+
+def test_what_is_kept_of_images_is_paid_once():
+    step = dataclasses.replace(STEP, seconds_per_new_image=10.0)
+
+    def seconds(**arguments: Any) -> float:
+        asked = PrivacyArguments(**{**COCO8, **arguments})
+        made = make_plan(asked, population=4, model="m.pt", measure=lambda *_: step)
+        assert made.seconds is not None
+        return made.seconds
+
+    known = 100 * (0.1 + 4 * 0.5)
+    assert seconds() == pytest.approx(known + 2 * 4 * 10)  # an image and its mirror image
+    anew = pytest.approx(known + 100 * 4 * 10)
+    assert seconds(feature_cache=0) == anew
+    assert seconds(recipe="plain", trainable="head") == anew  # the plain recipe does more than flip
 
 
 def test_an_architecture_trains_all_of_itself_as_in_training():

@@ -11,7 +11,9 @@ from ultralytics.data.dataset import YOLODataset
 
 from discreet.sampling import PoissonSampler
 from discreet.yolo import train as training
-from discreet.yolo.dataset import MicroBatches, RecordDataset
+from discreet.yolo.dataset import RecordDataset
+from discreet.yolo.feature_cache import FeatureCache
+from discreet.yolo.loading import MicroBatches
 
 from .plant import Plant, Tool
 from .runs import Training
@@ -120,6 +122,42 @@ class WithoutRest(MicroBatches):
         return super()._parts(whole, first_step)
 
 
+# ---- what is kept of them ----
+
+
+def kept_in_another_order(patch: Patch, run: Training) -> None:
+    def keep(own: Any, self: Any, keys: Any, features: Any, batch: Any) -> None:
+        own(self, sorted(keys, reverse=True), features, batch)
+
+    wrap_method(patch, FeatureCache, "keep", keep)
+
+
+def kept_by_content_alone(patch: Patch, run: Training) -> None:
+    def stateless(keys: Any) -> list[Any]:
+        return [(digest, 0) for digest, _ in keys]
+
+    def contains(own: Any, self: Any, key: Any) -> bool:
+        return own(self, stateless([key])[0])
+
+    def part(own: Any, self: Any, keys: Any) -> Any:
+        return own(self, stateless(keys))
+
+    def keep(own: Any, self: Any, keys: Any, features: Any, batch: Any) -> None:
+        own(self, stateless(keys), features, batch)
+
+    wrap_method(patch, FeatureCache, "__contains__", contains)
+    wrap_method(patch, FeatureCache, "part", part)
+    wrap_method(patch, FeatureCache, "keep", keep)
+
+
+def known_by_place(patch: Patch, run: Training) -> None:
+    def key(own: Any, self: Any, index: Any) -> Any:
+        found = own(self, index)
+        return found and (bytes([index[1] % 256]), found[1])
+
+    wrap_method(patch, RecordDataset, "key", key)
+
+
 PLANTS = (
     Plant(
         name="shuffle accounted as Poisson",
@@ -191,5 +229,29 @@ PLANTS = (
         plant=loading(WithoutRest),
         found_by={Tool.CHECK: "loader: the loader"},
         probes=frozenset({"loader"}),
+    ),
+    Plant(
+        name="features kept under another image's key",
+        why="One image comes back as another, drawn or not, and is clipped and counted as that.",
+        runs=(Training,),
+        plant=kept_in_another_order,
+        found_by={Tool.CHECK: "features: the feature cache: .*alone"},
+        probes=frozenset({"features"}),
+    ),
+    Plant(
+        name="features known by place",
+        why="With one image removed, all that follow would find what was kept of others.",
+        runs=(Training,),
+        plant=known_by_place,
+        found_by={Tool.CHECK: "features: the feature cache: .*taken for another"},
+        probes=frozenset({"features"}),
+    ),
+    Plant(
+        name="features kept without the flip",
+        why="The boxes of an image are looked for in its mirror image.",
+        runs=(Training,),
+        plant=kept_by_content_alone,
+        found_by={Tool.CHECK: "features: the feature cache"},
+        probes=frozenset({"features"}),
     ),
 )

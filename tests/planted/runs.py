@@ -185,7 +185,7 @@ class _Statistics(checking._Rehearsal):
 
     others = (
         *(probe for probe in PROBES if probe != "noise"),
-        *("augmentation", "access", "loader", "schedule", "randomness"),
+        *("augmentation", "access", "loader", "features", "schedule", "randomness"),
     )
 
 

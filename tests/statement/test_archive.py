@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import pickle
+import struct
+import time
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
@@ -14,7 +17,8 @@ from typing import Any
 import pytest
 import torch
 
-from discreet.statement.archive import Inert, read_weights, summary_inside
+from discreet.statement.archive import read_weights, summary_inside
+from discreet.statement.pickles import Inert
 from discreet.statement.schema import PrivacyRecord
 from discreet.statement.summary import KEY, summarise
 
@@ -79,6 +83,119 @@ def test_foreign_code_is_named_and_never_run(tmp_path: Path, function: Any, argu
     found = read_weights(save(tmp_path / "w.pt", {"model": Evil(function, *arguments)}))
     assert found.faults
     assert not mark.exists()
+
+
+def pickled(path: Path, change: Callable[[bytes], bytes]) -> Path:
+    """The archive with its pickle changed."""
+    return rewritten(path, lambda n, data: change(data) if n == "archive/data.pkl" else data)
+
+
+def added(path: Path, value: bytes) -> Path:
+    """The archive with one more entry in the checkpoint, as instructions."""
+    key = b"X\x04\0\0\0note"
+    return pickled(path, lambda data: data[:-1] + key + value + b"s.")
+
+
+_COMMAND = "__import__('os').system('touch {mark}') and None or torch.nn.SiLU()"
+
+
+def test_a_stock_class_that_is_given_arguments_is_refused(tmp_path: Path):
+    """A detector's constructor evaluates its description: such weights run code when loaded."""
+    mark = tmp_path / "mark"
+    description = {
+        "activation": _COMMAND.format(mark=mark), "nc": 1, "scales": {}, "head": [],
+        "backbone": [[-1, 1, "Conv", [16, 3, 2]]],
+    }  # fmt: skip
+    from ultralytics.nn.tasks import DetectionModel
+
+    path = save(tmp_path / "w.pt", {"date": Evil(DetectionModel, description)})
+    found = read_weights(path)
+    assert found.faults == ["its pickle calls what stock weights do not call"]
+    assert found.content is None
+    assert not mark.exists()
+    with contextlib.suppress(Exception):  # it is no model, but that comes too late
+        torch.load(path, weights_only=False)
+    assert mark.exists()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"cultralytics.nn.modules.conv\nConv\n",  # the class itself
+        b"cultralytics.nn.modules.conv\nConv\n(K\x03K\x10t\x81",  # arguments for __new__
+        b"cultralytics.nn.modules.conv\nConv\n)R",
+        b"cultralytics.nn.tasks\nPath\n)\x81",
+        b"ccollections\nOrderedDict\n(}tR",
+        b"ctorch\nSize\n(X\x01\0\0\0atR",
+        b"ctorch\nFloatStorage\n)\x81",
+        b"ctorch.nn.modules.activation\nSiLU\n)\x81}b}b",  # a state set twice
+        b"ctorch.nn.modules.activation\nSiLU\n)\x81Nb",
+        b"ccollections\nOrderedDict\n)R}b",
+        b"c__builtin__\ngetattr\n}X\x0c\0\0\0forward_fuse\x86R",
+        b"}Ns",
+        b"})Ns",  # a tuple as key
+        b"}(K\x01NK\x01Nu",  # a key twice
+        b"NN",  # left behind
+        b"(N",
+        b"h\xff",  # what was never put there
+    ],
+)
+def test_what_stock_pickles_do_not_do_is_refused(release: Path, value: bytes):
+    assert read_weights(added(release / "weights.pt", b"N")).faults == []
+    assert read_weights(added(release / "weights.pt", value)).faults
+
+
+def _nested_tuples() -> bytes:
+    """A key whose hash takes twice as long with each level."""
+    value = b"}("
+    for i in range(45):
+        index = struct.pack("<I", 1_000_000 + i)
+        value += b"r" + index + b"j" + index + b"\x86" if i else b")"
+    return value + b"Nu"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        _nested_tuples(),
+        b"Nr\xff\xff\xff\x0f",  # an index for which pickle reserves gigabytes
+        b"(" * 500_000,
+        b"]" * 500_000 + b"a" * 499_999,
+    ],
+)
+def test_weights_that_would_take_long_are_answered_soon(release: Path, value: bytes):
+    path = added(release / "weights.pt", value)
+    began = time.process_time()
+    read_weights(path)
+    assert time.process_time() - began < 15
+
+
+def test_a_pickle_that_is_too_long_is_not_followed(release: Path):
+    path = pickled(release / "weights.pt", lambda data: data + bytes(5_000_000))
+    assert read_weights(path).faults
+
+
+def test_nothing_that_is_compressed_is_unpacked(release: Path, tmp_path: Path):
+    path = tmp_path / "bomb.pt"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        info = zipfile.ZipInfo("archive/data.pkl", (1980, 0, 0, 0, 0, 0))
+        info.compress_type = zipfile.ZIP_DEFLATED
+        archive.writestr(info, bytes(3_000_000))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(zipfile.ZipFile, "read", lambda *_: pytest.fail("it was unpacked"))
+        assert "members of its archive are compressed" in read_weights(path).faults
+
+
+@pytest.mark.parametrize(("at", "value"), [(6, 99), (8, 1), (10, 8), (10, 14)])
+def test_archives_that_nobody_can_read_are_faults(release: Path, at: int, value: int):
+    """An unknown version, an encrypted member, damaged compression: each raises its own error."""
+    path = release / "weights.pt"
+    data = bytearray(path.read_bytes())
+    with zipfile.ZipFile(path) as archive:
+        start = archive.start_dir
+    data[start + at] = value
+    path.write_bytes(bytes(data))
+    assert read_weights(path).faults
 
 
 @pytest.mark.parametrize("protocol", [0, 4, 5])
@@ -148,7 +265,7 @@ def test_stowaways_in_the_archive_are_faults(release: Path, tmp_path: Path):
         with zipfile.ZipFile(path, "a") as archive:
             archive.comment = b"hello"
 
-    fault_of(comment, "comments")
+    fault_of(comment, "with comments")
 
     def between(path: Path) -> None:  # bytes before the directory, which moves back
         with zipfile.ZipFile(path) as archive:

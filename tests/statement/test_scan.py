@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import base64
+import copy
 import io
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import ultralytics
+import yaml
 from PIL import Image, PngImagePlugin
 from torch import nn
 
 from discreet.errors import ReleaseError
+from discreet.statement.architecture import architecture_faults
+from discreet.statement.passive import POLICY, report_activity
 from discreet.statement.pictures import picture_faults
 from discreet.statement.scan import PrivateWords, scan_release
 from discreet.statement.schema import PrivacyRecord
@@ -64,6 +70,9 @@ def with_checkpoint(release: Path) -> Callable[[Change], list[str]]:
     return spoil
 
 
+_CODE = "__import__('os').system('id') and None or torch.nn.SiLU()"
+
+
 def _optimizer(content: dict[str, Any]) -> None:
     content["optimizer"] = {"state": {0: torch.zeros(3)}}
 
@@ -85,6 +94,22 @@ def _optimizer(content: dict[str, Any]) -> None:
         (lambda c: setattr(c["model"], "origin", "/home/anna/scans/x"), "path"),
         (lambda c: setattr(c["model"], "origin", "C:\\Users\\anna\\x"), "path"),
         (lambda c: setattr(c["model"], "first", "IMG_0001.JPG"), "name of a file"),
+        (lambda c: c["model"].yaml.update(activation=_CODE), "activation"),
+        (lambda c: c["model"].yaml.update(activation="nn.ReLU()"), None),
+        (lambda c: c["model"].yaml.update(activation="torch.nn.LeakyReLU(0.1)"), None),
+        (lambda c: c["model"].yaml.update(note=1), "note"),
+        (lambda c: c["model"].yaml.update(ch={"a": [_CODE]}), "numbers and words as ch"),
+        (lambda c: c["model"].yaml["head"].append([-1, 1, "attempt_load", []]), "attempt_load"),
+        (lambda c: c["model"].yaml["head"].append([-1, 1, "nn.Identity", [_CODE]]), "words"),
+        (lambda c: c["model"].yaml["head"].append(7), "layer that is none"),
+        (lambda c: setattr(c["model"], "yaml", None), "is not one"),
+        (lambda c: delattr(c["model"], "yaml"), "no description"),
+        (lambda c: c["train_args"].update(imgsz="x"), "settings"),
+        (lambda c: c.update(date=c["model"]), "short text"),
+        (lambda c: setattr(c["model"], "other", copy.deepcopy(c["model"])), "inside its model"),
+        (lambda c: c["model"]._forward_hooks.update({1: nn.SiLU()}), "hooks"),
+        (lambda c: c["model"].model[0].__dict__.update(forward=nn.SiLU()), "something else"),
+        (lambda c: setattr(c["model"], "x", c["model"].model[0].forward_fuse), "method"),
         (lambda c: setattr(c["model"], "loader", Path("x")), "not in stock weights"),
         (lambda c: setattr(c["model"], "g", torch.Generator), "not in stock weights"),
     ],
@@ -97,6 +122,14 @@ def test_leftovers_of_training_in_the_weights_are_found(
         assert faults == []
     else:
         assert any(said in fault for fault in faults), faults
+
+
+def test_the_descriptions_of_all_stock_models_are_accepted():
+    models = Path(ultralytics.__file__).parent / "cfg" / "models"
+    files = sorted(models.rglob("*.yaml"))
+    assert len(files) > 50
+    for path in files:
+        assert list(architecture_faults(yaml.safe_load(path.read_text()))) == [], path.name
 
 
 WORDS = PrivateWords.of(
@@ -182,10 +215,59 @@ def test_pictures_hold_pixels_and_no_more():
     assert picture_faults(b"")
 
 
+HEAD = (
+    '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+    f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n</head>\n'
+)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<script>1</script>",
+        "<SCRIPT>1</SCRIPT>",
+        '<p onclick="x">',
+        "<p onclick='x'>",
+        "<svg onload=x>",
+        '<a href="https://evil.example/">',
+        '<a href="&#106;avascript:x">',
+        '<image href="data:image/svg+xml;base64,AAAA"/>',
+        '<meta http-equiv="refresh" content="0">',
+        '<base href="#x">',
+        '<iframe src="#x"></iframe>',
+        "<style>@import 'x'",
+        "<style>p { background: url(x) }</style>",
+        "<!-- --><p>",
+        '<p title="<">',
+        "\x1b$B",
+        "<form>",
+    ],
+)
+def test_a_report_does_nothing_but_show(text: str):
+    assert report_activity(f'{HEAD}<p class="a">one<br/><a href="#b">two</a></p>\n') == []
+    assert report_activity(HEAD + text)
+
+
+def test_a_report_begins_with_the_policy_that_holds_browsers_back():
+    assert report_activity("<p>")
+    assert report_activity(HEAD.replace("'none'", "*"))
+    assert report_activity("<p>" + HEAD)
+    assert report_activity(HEAD.replace("utf-8", "shift_jis"))
+
+
+@pytest.mark.parametrize("text", ["." * 500_000, "x" * 500_000, "C:" * 250_000, "<a " * 200_000])
+def test_texts_that_would_take_long_are_answered_soon(release: Path, text: str):
+    (release / "PRIVACY.md").write_text(text)
+    (release / "report.html").write_text(HEAD + text)
+    began = time.process_time()
+    scan_release(release)
+    assert time.process_time() - began < 10
+
+
 def test_pictures_in_the_report_are_looked_into(release: Path):
     def report(data: bytes) -> list[str]:
         text = base64.b64encode(data).decode()
-        html = f'<html><img alt="x" src="data:image/png;base64,{text}"></html>'
+        html = f'{HEAD}<img alt="x" src="data:image/png;base64,{text}"></html>'
         (release / "report.html").write_text(html)
         return scan_release(release)
 
@@ -195,13 +277,13 @@ def test_pictures_in_the_report_are_looked_into(release: Path):
 
 @pytest.mark.parametrize("text", ["<a href='file:///x'>", "see /tmp/x.log", "scan12.tif"])
 def test_paths_in_the_report_are_found(release: Path, text: str):
-    (release / "report.html").write_text(f"<html>{text}</html>")
+    (release / "report.html").write_text(f"{HEAD}{text}</html>")
     assert scan_release(release)
 
 
 def test_addresses_and_plain_slashes_are_no_paths(release: Path):
     text = "https://example.org/data/x and and/or 1/2 </html>"
-    (release / "report.html").write_text(f"<html>{text}")
+    (release / "report.html").write_text(f"{HEAD}{text}")
     assert scan_release(release) == []
 
 

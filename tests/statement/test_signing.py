@@ -8,6 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+)
 
 from discreet.errors import ConfigurationError, StorageError
 from discreet.statement.schema import PrivacyRecord
@@ -75,6 +83,28 @@ def test_what_is_no_key_is_refused(tmp_path: Path, content: str):
         open_key(str(path))
     with pytest.raises(ConfigurationError, match="Ed25519"):
         read_public_key(path)
+
+
+def _pem(kind: str) -> bytes:
+    if kind == "rsa":
+        made: Any = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    else:
+        made = Ed25519PrivateKey.generate()
+    shut = NoEncryption() if kind == "rsa" else BestAvailableEncryption(b"secret")
+    return made.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, shut)
+
+
+@pytest.mark.parametrize("kind", ["rsa", "encrypted"])
+def test_advice_about_a_verifiers_key_is_given_once_and_is_theirs(tmp_path: Path, kind: str):
+    path = tmp_path / "key.pem"
+    path.write_bytes(_pem(kind))
+    with pytest.raises(ConfigurationError) as caught:
+        read_public_key(path)
+    said = str(caught.value)
+    assert said.count("Ed25519") == 1
+    assert "sign=" not in said
+    assert "openssl genpkey" not in said
+    assert ("password" if kind == "encrypted" else "another kind") in said
 
 
 def test_the_statement_is_in_totos(statement: dict[str, Any]):

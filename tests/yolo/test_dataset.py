@@ -10,7 +10,8 @@ import pytest
 from ultralytics.utils import DEFAULT_CFG
 
 from discreet.data import ImageRecord
-from discreet.yolo.dataset import MicroBatches, RecordDataset
+from discreet.yolo.dataset import RecordDataset
+from discreet.yolo.loading import MicroBatches
 
 DATA = {"names": {0: "a"}, "nc": 1, "channels": 3}
 

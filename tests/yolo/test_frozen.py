@@ -1,152 +1,103 @@
-"""Remembered features of frozen layers are what would have been computed, and change nothing."""
+"""The two halves of a detector are the detector, wherever it is cut."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from discreet.api import train
+from discreet.checking.held import relative
+from discreet.gradients import make_engine
 from discreet.yolo.frozen import FrozenFront
-from discreet.yolo.parts import select_trainable
+from discreet.yolo.loss import PerImageLoss
 
-from .conftest import ARCHITECTURE, IMGSZ, make_model
+from .conftest import IMGSZ, make_batch, make_model, trained
 
-GENEROUS = 1 << 30
-
-
-def images(count: int, seed: int = 0) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randint(0, 256, (count, 3, IMGSZ, IMGSZ), generator=generator, dtype=torch.uint8)
-
-
-def front_of(model: nn.Module, *, memory: int = GENEROUS, **settings: Any) -> FrozenFront | None:
-    parameters = select_trainable(model, "neck_film+classes")
-    return FrozenFront.of(
-        model, parameters, settings=settings, device=torch.device("cpu"), memory=memory
-    )
-
-
-def ask(front: FrozenFront | None, pixels: Tensor) -> dict[str, Tensor]:
-    assert front is not None
-    return front.predict(pixels.float() / 255, pixels=pixels)
+TRAINABLE = ("classes", "head", "neck_film+classes", "class_film+classes", "whole_head")
+IMAGES = make_batch([3, 1, 2])["img"]
 
 
 def same(one: Any, other: Any) -> bool:
-    pairs = [(one[name], other[name]) for name in ("boxes", "scores")]
-    return all(torch.allclose(a, b, rtol=1e-4, atol=1e-5) for a, b in pairs)
+    return all(torch.equal(one[name], other[name]) for name in ("boxes", "scores"))
 
 
-def size(predictions: Any) -> Tensor:
-    return sum(predictions[name].square().mean() for name in ("boxes", "scores"))
+@pytest.mark.parametrize("norm", ["frozen", "group"])
+@pytest.mark.parametrize("trainable", [*TRAINABLE, "film", "all"])
+def test_one_half_after_the_other_is_the_model(trainable: str, norm: str):
+    model = make_model(norm, trainable)
+    front = FrozenFront(model)
+    assert bool(front.layers) == (trainable in TRAINABLE)
+    assert same(front.rest(front(IMAGES)), model(IMAGES))
 
 
-def counted(model: nn.Module) -> list[int]:
-    seen: list[int] = []
-    first = cast(Any, model).model[0]
-    first.register_forward_hook(lambda *call: seen.append(len(call[-1])))
-    return seen
+def test_nothing_that_trains_is_in_the_front():
+    for trainable in TRAINABLE:
+        model = make_model(trainable=trainable)
+        front = FrozenFront(model)
+        assert not any(p.requires_grad for p in model.model[: front.layers].parameters())
+        assert any(p.requires_grad for p in model.model[front.layers :].parameters())
+        assert not any(feature.requires_grad for feature in front(IMAGES))
 
 
-def test_it_predicts_what_the_model_predicts():
-    model = make_model()
-    front = front_of(model)
-    pixels = images(5)
-    assert same(ask(front, pixels), model(pixels.float() / 255))
+@pytest.mark.parametrize("engine", ["discreet", "opacus", "reference"])
+def test_engines_give_the_same_gradients_from_features(engine: str):
+    model, batch = make_model(trainable="neck_film+classes"), make_batch([3, 1, 2])
+    front, loss, parameters = FrozenFront(model), PerImageLoss(model), trained(model)
+    features = front(batch["img"])
+
+    def norms(predict: Any) -> torch.Tensor:
+        made = make_engine(engine, model, parameters)
+        found = made.per_example_gradients(lambda: loss(predict(), batch).sum(1))
+        return torch.stack(list(found.squared_norms.values()))
+
+    split, whole = norms(lambda: front.rest(features)), norms(lambda: model(batch["img"]))
+    assert relative(split, whole) < 1e-5
 
 
-def test_an_image_is_known_by_its_pixels_wherever_it_stands():
-    model = make_model()
-    front, pixels = front_of(model), images(4)
-    ask(front, pixels)
-    computed = counted(model)
-    order = [3, 0, 2]
-    again = ask(front, pixels[order])
-    assert computed == []
-    assert same(again, model(pixels[order].float() / 255))
+def test_the_front_of_an_image_does_not_depend_on_others():
+    for norm in ("frozen", "group"):
+        front = FrozenFront(make_model(norm, "classes"))
+        together = front(IMAGES)
+        alone = front(IMAGES[1:2])
+        for one, other in zip(together, alone, strict=True):
+            assert relative(one[1], other[0]) < 1e-5
 
 
-def test_other_pixels_are_another_image():
-    model = make_model()
-    front, pixels = front_of(model), images(3)
-    ask(front, pixels)
-    changed = pixels.clone()
-    changed[1, 0, 5, 5] ^= 1
-    computed = counted(model)
-    assert same(ask(front, changed), model(changed.float() / 255))
-    assert computed[0] == 1  # of three, one was new
+def test_hooks_of_the_model_see_the_rest_and_nothing_stays_behind():
+    model = make_model(trainable="classes")
+    front = FrozenFront(model)
+    calls: list[int] = []
+    handle = model.register_forward_pre_hook(lambda _, args: calls.append(len(args[0][0])))
+    front.rest(front(IMAGES))
+    handle.remove()
+    assert calls == [3]
+    before = set(vars(model))
+    with pytest.raises(RuntimeError):
+        front.rest(tuple(feature[:, :1] for feature in front(IMAGES)))
+    assert set(vars(model)) == before and "predict" not in before
 
 
-@pytest.mark.parametrize("memory", [1, 20_000])
-def test_what_does_not_fit_is_computed(memory: int):
-    model = make_model()
-    front, pixels = front_of(model, memory=memory), images(4)
-    for _ in range(2):
-        assert same(ask(front, pixels), model(pixels.float() / 255))
+def test_models_that_run_in_another_way_have_no_front():
+    class Other(type(make_model())):
+        pass
+
+    model = make_model(trainable="classes")
+    model.__class__ = Other
+    front = FrozenFront(model)
+    assert front.layers == 0
+    assert front(IMAGES)[0] is IMAGES and same(front.rest((IMAGES,)), model(IMAGES))
 
 
-def test_gradients_of_what_trains_are_the_same():
-    model = make_model()
-    front, pixels = front_of(model), images(3)
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    for _ in range(2):
-        mine = torch.autograd.grad(size(ask(front, pixels)), parameters)
-        plain = torch.autograd.grad(size(model(pixels.float() / 255)), parameters)
-        for one, other in zip(mine, plain, strict=True):
-            torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
-
-
-def test_it_is_not_used_where_it_would_not_pay():
-    assert front_of(make_model(), hsv_h=0.015) is None
-    assert front_of(make_model(), memory=0) is None
-    model = make_model()
-    everything = select_trainable(model, "all")
-    device = torch.device("cpu")
-    assert FrozenFront.of(model, everything, settings={}, device=device, memory=GENEROUS) is None
-
-
-def test_a_run_is_the_same_with_and_without(
-    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    def weights(name: str) -> dict[str, Tensor]:
-        result = train(
-            {
-                "data": str(scenes),
-                "model": ARCHITECTURE,
-                "norm": "frozen",
-                "trainable": "neck_film+classes",
-                "noise_multiplier": 0.5,
-                "insecure_seed": 3,
-                "batch": 8,
-                "steps": 4,
-                "imgsz": IMGSZ,
-                "hsv_h": 0,
-                "hsv_s": 0,
-                "hsv_v": 0,
-                "translate": 0,
-                "scale": 0,
-                "val": False,
-                "project": str(tmp_path / "runs"),
-                "name": name,
-            }
-        )
-        state = torch.load(result.weights, weights_only=False)["model"].state_dict()
-        return {key: value.float() for key, value in state.items()}
-
-    used: list[int] = []
-    predict = FrozenFront.predict
-
-    def spying(self: FrozenFront, images: Tensor, *, pixels: Tensor) -> Any:
-        used.append(len(images))
-        return predict(self, images, pixels=pixels)
-
-    monkeypatch.setattr(FrozenFront, "predict", spying)
-    remembered = weights("remembered")
-    assert used
-    monkeypatch.setattr(FrozenFront, "of", lambda *_, **__: None)
-    plain = weights("plain")
-    for name, value in plain.items():
-        torch.testing.assert_close(remembered[name], value, rtol=2e-3, atol=2e-3)
+def test_upsampling_and_joining_are_done_again():
+    """Their outputs are the largest: the front ends behind the last layer that has weights."""
+    model = make_model(trainable="class_film+classes")
+    front = FrozenFront(model)
+    assert list(model.model[front.layers - 1].parameters())
+    first = next(
+        i for i, m in enumerate(model.model) if any(p.requires_grad for p in m.parameters())
+    )
+    between: list[nn.Module] = list(model.model[front.layers : first])
+    assert not any(list(layer.parameters()) for layer in between)
+    assert all(feature.shape[-1] < IMGSZ for feature in front(IMAGES))

@@ -49,3 +49,11 @@ def test_blocks(yolov8n: DetectionModel):
     assert block_of(yolov8n, "model.12.cv1.conv.weight") == "neck"
     assert block_of(yolov8n, "model.22.cv3.0.2.weight") == "class branch"
     assert block_of(yolov8n, "model.22.cv2.0.2.weight") == "box branch"
+
+
+def test_class_rows_of_levels_without_objects_stay_as_they_are(yolov8n: DetectionModel):
+    levels = {
+        imgsz: {name.split(".")[3] for name in select_trainable(yolov8n, "classes", imgsz=imgsz)}
+        for imgsz in (160, 320, 640)
+    }
+    assert levels == {160: {"0", "1"}, 320: {"0", "1", "2"}, 640: {"0", "1", "2"}}

@@ -21,6 +21,13 @@ def test_a_model_is_measured_in_seconds():
     assert torch.equal(state, torch.get_rng_state())
 
 
+def test_frozen_layers_are_measured_apart():
+    whole, head = (measure_step(ARCHITECTURE, 64, part) for part in ("film", "classes"))
+    assert whole.seconds_per_new_image == 0
+    assert head.seconds_per_new_image > 0
+    assert head.seconds_per_image < whole.seconds_per_image
+
+
 def test_more_trained_parameters_are_counted():
     few, all_of_them = (measure_step(ARCHITECTURE, 64, part) for part in ("film", "all"))
     assert few.parameters < all_of_them.parameters

@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 import torch
+from ultralytics.data.dataset import YOLODataset
 
 from discreet.api import train
 from discreet.clipping import FlatClipping
 from discreet.gradients import make_engine
 from discreet.statement.verify import verify_release
-from discreet.yolo.dataset import MicroBatches
+from discreet.yolo.loading import MicroBatches
 from discreet.yolo.loss import PerImageLoss
 from discreet.yolo.microbatch import halves
 from discreet.yolo.train import PrivateDetectionTrainer
@@ -28,6 +29,7 @@ def trainer_of(model: torch.nn.Module) -> Any:
         device=torch.device("cpu"),
         amp=False,
         model=model,
+        predictions=lambda batch: model(batch["img"]),
         per_image_loss=PerImageLoss(model),
         journal=SimpleNamespace(add_losses=lambda _terms: None),
     )
@@ -44,7 +46,7 @@ def test_views_are_averaged_before_they_are_clipped(engine: str):
     def gradients(batch: dict[str, Any]) -> Any:
         return PrivateDetectionTrainer._gradients_of(trainer, made, batch)
 
-    apart, together = gradients(batch), gradients({**batch, "views": 2})
+    apart, together = gradients(batch), gradients({**batch, "unit_sizes": [2, 2]})
     rows = {n: torch.stack([_row(apart, n, i) for i in range(4)]) for n in parameters}
     means = {n: r.unflatten(0, (2, 2)).mean(1) for n, r in rows.items()}
     total = torch.stack(list(together.squared_norms.values())).sum(0)
@@ -70,6 +72,8 @@ class Numbers:
         return {"img": torch.tensor(index), "cls": torch.zeros(1, 1), "bboxes": torch.zeros(1, 4),
                 "batch_idx": torch.zeros(1)}  # fmt: skip
 
+    collate_fn = staticmethod(YOLODataset.collate_fn)
+
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 64])
 def test_no_part_breaks_the_views_of_an_image_apart(size: int):
@@ -79,17 +83,18 @@ def test_no_part_breaks_the_views_of_an_image_apart(size: int):
     for _ in range(3):
         seen.append([])
         for part in parts.next_step():
-            assert part["views"] == 3 and len(part["img"]) % 3 == 0
+            assert set(part["unit_sizes"]) == {3}
+            assert len(part["img"]) == sum(part["unit_sizes"]) <= max(size, 3)
             seen[-1] += part["img"].tolist()
     assert seen[0] == [[1, image, view] for image in (4, 7, 9) for view in range(3)]
     assert seen[1] == [] and seen[2] == [[3, 2, view] for view in range(3)]
 
 
 def test_halves_keep_views_together():
-    batch = {**make_batch([1, 2, 0, 3, 1, 1]), "views": 2}
+    batch = {**make_batch([1, 2, 0, 3, 1, 1]), "unit_sizes": [2, 2, 2]}
     first, second = halves(batch)
     assert (len(first["img"]), len(second["img"])) == (2, 4)
-    assert first["views"] == second["views"] == 2
+    assert (first["unit_sizes"], second["unit_sizes"]) == ([2], [2, 2])
     assert len(halves(first)) == 1
 
 

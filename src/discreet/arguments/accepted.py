@@ -46,7 +46,7 @@ ACCEPTED: Mapping[str, Mapping[str, Argument]] = {
         "resume": accepted(False, PathOrFlag, "continue an interrupted run"),
         "save_period": accepted(-1, CheckpointPeriod, "epochs between checkpoints in internal/"),
         "cfg": accepted(None, Path | None, "YAML file of arguments; given ones win"),
-        "device": accepted(None, Device | None, "cpu, 0, cuda:0, mps"),
+        "device": accepted(None, Device | None, "cpu, 0, cuda:0, mps; 0,1: a process on each"),
         "workers": accepted(8, CountOrZero, "processes that load images"),
         "seed": accepted(0, CountOrZero, "augmentation and initialisation, never the noise"),
         "deterministic": accepted(True, Flag, "repeatable kernels where possible"),

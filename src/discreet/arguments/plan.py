@@ -27,9 +27,13 @@ from discreet.recipes import DEFAULT_IMGSZ
 PLOT_ENDINGS = (".svg", ".png")
 DEFAULT_PLOT = "plan.svg"
 DEFAULT_MODEL = "yolov8n"
+_GROUPING = ("groups", "group_regex")
 
 # Of the guarantee's arguments, those that a plan depends on.
 SHARED = (
+    "groups",
+    "group_regex",
+    "max_images_per_unit",
     "epsilon",
     "noise_multiplier",
     "delta",
@@ -183,6 +187,10 @@ def _sources(given: Mapping[str, object]) -> list[Problem]:
     if "data" in given and "n" in given:
         what = "both are given, and the data set says how many images there are"
         return [Problem(where="data, n", what=what, do="Keep data or n.")]
+    if "n" in given and (grouped := [name for name in _GROUPING if name in given]):
+        what = "there are no images to group, only their number"
+        do = "Give data=DATA.yaml in place of n, or give n= as the number of groups."
+        return [Problem(where=", ".join(grouped), what=what, do=do)]
     if "data" not in given and "n" not in given:
         what = "missing: a plan needs the number of training images"
         return [Problem(where="data", what=what, do="Give data=DATA.yaml, or n=.")]

@@ -15,8 +15,10 @@ from discreet.arguments.values import (
     Expected,
     Flag,
     Fraction,
+    Gain,
     NoiseMultiplier,
     OpenFraction,
+    Path,
     PathOrFlag,
     PositiveNumber,
     Text,
@@ -25,6 +27,7 @@ from discreet.arguments.values import (
     expected,
     shown,
 )
+from discreet.privacy import DEFAULT_MAX_IMAGES_PER_UNIT, PrivacyUnit
 
 TRACKERS = ("tensorboard", "mlflow", "wandb")
 TRAINABLE_PARTS = ("all", "head", "film", "whole_head", "classes", "neck_film", "class_film")
@@ -83,6 +86,21 @@ class PrivacyArguments(BaseModel):
     delta: OpenFraction | None = Field(
         default=None, description="δ; if left out, below 1/images, a power of ten"
     )
+    groups: Path | None = Field(
+        default=None,
+        description="CSV file with the columns split, image, group: all images of a group (one "
+        "patient, person, camera or video segment) are one privacy unit",
+    )
+    group_regex: Text | None = Field(
+        default=None,
+        description="or a regular expression on an image's path below the data set's folder, "
+        "whose one group in parentheses is the key, as '([^/_]+)_[0-9]+[.]'",
+    )
+    max_images_per_unit: Count | None = Field(
+        default=None,
+        description=f"most images of a unit that a step reads, chosen at random; with groups "
+        f"{DEFAULT_MAX_IMAGES_PER_UNIT} if left out",
+    )
     recipe: Literal["auto", "plain"] = Field(
         default="auto",
         description="chooses from public numbers what is left out; plain: film+head, flat clipping",
@@ -102,6 +120,11 @@ class PrivacyArguments(BaseModel):
     )
     micro_batch: Count | None = Field(
         default=None, description="images held in memory at once; if left out, by memory"
+    )
+    feature_cache: Gain | None = Field(
+        default=None,
+        description="GiB of memory for what layers that do not train give for images; 0 keeps "
+        "nothing; if left out, by memory, at most 2",
     )
     epochs: Count | None = Field(
         default=None, description="passes over the images; if left out, chosen"
@@ -181,6 +204,10 @@ class PrivacyArguments(BaseModel):
     engine: Literal["discreet", "opacus", "reference"] = Field(
         default="discreet", description="per-image gradients: discreet, opacus or reference"
     )
+    team_timeout: PositiveNumber = Field(
+        default=600.0,
+        description="seconds after which a run of several processes gives up on one that is silent",
+    )
     insecure_seed: CountOrZero | None = Field(
         default=None, description="repeatable noise and sampling, for tests: not private"
     )
@@ -191,6 +218,19 @@ class PrivacyArguments(BaseModel):
             raise gather(problems)
         values = {name: _read(name, value) for name, value in given.items()}
         super().__init__(**values)
+
+    @property
+    def unit(self) -> PrivacyUnit:
+        """What one record is."""
+        grouped = self.groups is not None or self.group_regex is not None
+        return PrivacyUnit.GROUP if grouped else PrivacyUnit.IMAGE
+
+    @property
+    def images_of_a_unit(self) -> int | None:
+        """Most images of a unit that a step reads; None where a unit is one image."""
+        if self.unit is PrivacyUnit.IMAGE:
+            return None
+        return self.max_images_per_unit or DEFAULT_MAX_IMAGES_PER_UNIT
 
     @property
     def is_private(self) -> bool:
@@ -283,6 +323,23 @@ def _misplaced(given: Mapping[str, object]) -> list[Problem]:
                 where=shown("final_noise", given["final_noise"]),
                 what="the noise is constant",
                 do="Give noise_schedule=exponential or step with it.",
+            )
+        )
+    grouped = [name for name in ("groups", "group_regex") if not _is_none(given.get(name))]
+    if len(grouped) == 2:
+        problems.append(
+            Problem(
+                where="groups, group_regex",
+                what="both are given, and each one says which images belong together",
+                do="Keep groups or group_regex.",
+            )
+        )
+    if not grouped and not _is_none(given.get("max_images_per_unit")):
+        problems.append(
+            Problem(
+                where=shown("max_images_per_unit", given["max_images_per_unit"]),
+                what="every image is a unit of its own",
+                do="Give groups= or group_regex= with it, or leave it out.",
             )
         )
     adaptive = _text(given.get("clipping")) == "adaptive"

@@ -127,13 +127,12 @@ def _as_list(value: object) -> object:
     return value
 
 
-def _one_device(value: object) -> object:
+def _devices(value: object) -> object:
     if type(value).__name__ == "device":  # torch.device, without importing torch
         value = str(value)
+    value = _as_list(value)
     if isinstance(value, list) and len(cast("list[object]", value)) == 1:
         value = cast("list[object]", value)[0]
-    if isinstance(value, str) and ("," in value or not value):
-        raise ValueError("several devices")
     return value
 
 
@@ -212,10 +211,11 @@ Classes = Annotated[
     BeforeValidator(_as_list),
     Expected("a class number, or a list of them such as [0,2]"),
 ]
+_OneDevice = Annotated[int, Field(ge=-1)] | Annotated[str, Field(min_length=1)]
 Device = Annotated[
-    Annotated[int, Field(ge=-1)] | Annotated[str, Field(min_length=1)],
-    BeforeValidator(_one_device),
-    Expected("one device, such as cpu, 0 or mps (training on several is not built yet)"),
+    _OneDevice | Annotated[list[_OneDevice], Field(min_length=2)],
+    BeforeValidator(_devices),
+    Expected("a device, such as cpu, 0 or mps, or several for a process each, such as 0,1"),
 ]
 Optimizer = Annotated[
     Literal[OPTIMIZERS], BeforeValidator(_spelled), Expected(f"one of {', '.join(OPTIMIZERS)}")

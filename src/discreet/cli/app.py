@@ -11,10 +11,12 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import time
 import traceback
 from collections.abc import Sequence
 
 from discreet.cli.grammar import to_pairs
+from discreet.cli.launching import devices_asked, start_processes
 from discreet.cli.mode import Call, Facts
 from discreet.cli.modes import HELP, find_mode
 from discreet.cli.output import (
@@ -30,9 +32,13 @@ from discreet.cli.output import (
     say_error,
     write_json,
 )
-from discreet.errors import DiscreetError
+from discreet.errors import ConfigurationError, DiscreetError
+from discreet.launched import place_of_process
 from discreet.terminal import RichReporter, printable
 
+# Seconds that a silent process ends after the one that speaks for it: a launcher ends all processes
+# as soon as one has failed.
+_FIRST_SPEAKS = 2.0
 ALIASES = {"--help": "help", "-h": "help", "--version": "version", "-V": "version"}
 
 
@@ -46,6 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit status.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    if (processes := devices_asked(words)) > 1:
+        return start_processes(words, count=processes)
     words, as_json = _take_switch(words, "json")
     words, debug = _take_switch(words, "debug")
     debug = debug or os.environ.get("DISCREET_DEBUG", "") not in ("", "0")
@@ -53,7 +61,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if as_json:
             with reserved_stdout() as stdout:
                 status, facts = _guarded(words, as_json=True, debug=debug)
-                write_json(facts, stdout)
+                if place_of_process().rank == 0:
+                    write_json(facts, stdout)
         else:
             status, _ = _guarded(words, as_json=False, debug=debug)
             sys.stdout.flush()
@@ -86,16 +95,21 @@ def _take_switch(words: Sequence[str], name: str) -> tuple[list[str], bool]:
 
 def _guarded(words: Sequence[str], *, as_json: bool, debug: bool) -> tuple[int, Facts]:
     """Run, and turn exceptions into an exit status and facts."""
+    speaks = place_of_process().local_rank == 0  # for all processes of its host: they fail together
     try:
         return OK, _run(words, as_json=as_json)
     except DiscreetError as error:
+        if not speaks:
+            time.sleep(_FIRST_SPEAKS)
         if debug:
             say_error("".join(traceback.format_exception(error)))
-        say_error(f"error: {error}")
+        if speaks:
+            say_error(f"error: {error}")
         return MENDABLE, error_facts(error)
     except KeyboardInterrupt as error:
         hint = " ".join(filter(None, [str(error), hint_of(error)]))
-        say_error(f"interrupted{f': {hint}' if hint else ''}")
+        if speaks:
+            say_error(f"interrupted{f': {hint}' if hint else ''}")
         return INTERRUPTED, error_facts(error)
     except BrokenPipeError:
         raise
@@ -111,6 +125,12 @@ def _guarded(words: Sequence[str], *, as_json: bool, debug: bool) -> tuple[int, 
 def _run(words: Sequence[str], *, as_json: bool) -> Facts:
     first, *rest = words or ["help"]
     mode = find_mode(ALIASES.get(first, first))
+    if place_of_process().size > 1 and not mode.takes_team:
+        raise ConfigurationError(
+            "runs in one process",
+            where=mode.name,
+            do="Start it without torchrun: only train is shared among processes.",
+        )
     if "--help" in rest or "-h" in rest:
         mode, rest = HELP, [mode.name]
     word = rest.pop(0) if mode.takes_word and rest and _is_bare(rest[0]) else None

@@ -70,6 +70,7 @@ class Mode:
         rows: Its arguments; asked for late, since tables take time to import.
         lists: Further names by title of the help page and key of its JSON, with reasons.
         is_flag: Whether an argument may stand without a value, meaning True.
+        takes_team: Whether several processes may run it together, under torchrun.
         takes_word: Whether a word may come before the arguments, such as an action or a folder.
     """
 
@@ -82,4 +83,5 @@ class Mode:
     rows: Callable[[], Rows] = _no_rows
     lists: Callable[[], Mapping[tuple[str, str], Mapping[str, str]]] = dict
     is_flag: Callable[[str], bool] = _never
+    takes_team: bool = False
     takes_word: bool = False

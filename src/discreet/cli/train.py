@@ -73,4 +73,5 @@ MODE = Mode(
     rows=rows,
     lists=_lists,
     is_flag=is_flag,
+    takes_team=True,
 )

@@ -61,7 +61,7 @@ def _told(found: Verification) -> str:
     epsilon = float("inf") if record.claim.epsilon is None else record.claim.epsilon
     relation = record.unit.neighboring_relation.value.replace("_", " ")
     lines = [
-        "valid: every byte is as stated, and every figure follows from the events",
+        _headline(found),
         f"ε = {format_epsilon(epsilon)} at δ = {format_delta(record.claim.delta)}, "
         f"per {record.unit.kind.value}, {relation}",
     ]
@@ -69,6 +69,20 @@ def _told(found: Verification) -> str:
         share = percent(record.figures.attack.balanced_accuracy)
         lines.append(f"an attacker is right at most {share} of the time; a coin, 50 %")
     return "\n".join([*lines, *found.notices])
+
+
+def _headline(found: Verification) -> str:
+    """What was checked, and no more than that."""
+    from discreet.statement.files import PAGES, RECORD, REPORT
+
+    if found.pages == "redrawn":
+        return "valid: every byte is as stated, and every figure follows from the events"
+    return (
+        f"valid, pages NOT CHECKED: every byte is as stated, and every figure of {RECORD} follows "
+        f"from the events; but another version of discreet drew {', '.join(PAGES.values())} and "
+        f"{REPORT}, and nothing tells that they say the same: believe {RECORD}, or verify with "
+        "the version that it names"
+    )
 
 
 def _rows() -> dict[str, list[Row]]:
@@ -82,7 +96,9 @@ MODE = Mode(
     about=(
         "Compare every byte of a release with its statement, work out all its figures again from "
         "the events on record, and look for what must not be in it. Nothing in the folder is run, "
-        "and nothing but the folder is needed. The exit status is 0 if all is as it says, else 2."
+        "and nothing but the folder is needed. The exit status is 0 if all is as it says, else 2. "
+        "Pages that another version drew cannot be compared with the record: that is said, and "
+        '`pages` in the JSON is then "not checked" instead of "redrawn".'
     ),
     example="  discreet verify runs/private/train/release key=hospital.pem",
     run=run,

@@ -5,7 +5,20 @@ Imports neither torch nor Ultralytics, and never writes: no label cache, no repa
 
 from __future__ import annotations
 
+from discreet.data.grouping import group_by_file, group_by_pattern, grouped, shared_groups
 from discreet.data.loading import load_dataset
 from discreet.data.records import DetectionDataset, ImageRecord, KeyPoints, TaskName
+from discreet.data.subjects import suspected_subjects
 
-__all__ = ["DetectionDataset", "ImageRecord", "KeyPoints", "TaskName", "load_dataset"]
+__all__ = [
+    "DetectionDataset",
+    "ImageRecord",
+    "KeyPoints",
+    "TaskName",
+    "group_by_file",
+    "group_by_pattern",
+    "grouped",
+    "load_dataset",
+    "shared_groups",
+    "suspected_subjects",
+]

@@ -58,6 +58,7 @@ class CheckedImage:
             outlines=labels.outlines,
             keypoints=labels.keypoints,
             digest=self.facts.digest,
+            look=self.facts.look,
         )
 
 

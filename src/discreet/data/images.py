@@ -15,6 +15,7 @@ from pathlib import Path
 from PIL import Image, ImageFile
 
 from discreet.data._reading import UnreadableError, read_bytes
+from discreet.data.looks import look_of
 
 DIGEST_SIZE = 16
 
@@ -64,12 +65,14 @@ class ImageFacts:
         digest: BLAKE2b of the pixels as stored, 16 bytes: a copy with other metadata, or in another
             lossless format, is the same image.
         frames: Number of frames or pages; only the first is used, as OpenCV does.
+        look: What it looks like, roughly; see `discreet.data.subjects.look_of`.
     """
 
     width: int
     height: int
     digest: bytes
     frames: int
+    look: bytes = b""
 
 
 def suffix_of(path: str | Path) -> str:
@@ -154,7 +157,13 @@ def inspect_image(path: Path) -> ImageFacts:
         width, height = height, width
     if min(width, height) < MIN_SIDE:
         raise UnusableImageError(f"{width}x{height} is smaller than {MIN_SIDE} pixels a side")
-    return ImageFacts(width=width, height=height, digest=_digest(image), frames=frames)
+    return ImageFacts(
+        width=width,
+        height=height,
+        digest=_digest(image),
+        frames=frames,
+        look=look_of(image),
+    )
 
 
 def _digest(image: Image.Image) -> bytes:

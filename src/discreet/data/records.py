@@ -12,12 +12,15 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from discreet.privacy import GroupingName
+from discreet.units import PrivacyUnits
+
 TaskName = Literal["detect", "segment", "pose", "obb", "classify"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ImageRecord:
-    """One image with its labels: one privacy unit, unless units are groups of images.
+    """One image with its labels: one privacy unit, unless it has a group.
 
     Attributes:
         image: Absolute path of the image; symbolic links are kept as they were listed.
@@ -35,6 +38,8 @@ class ImageRecord:
             poses; else None.
         digest: BLAKE2b of the pixels, 16 bytes. Private: it identifies the image, so it
             must never reach a release.
+        look: What it looks like, roughly, to find near duplicates; empty where it is not known.
+        group: Key of the unit that it belongs to; None where it is a unit of its own. Private.
     """
 
     image: Path
@@ -46,6 +51,8 @@ class ImageRecord:
     outlines: tuple[NDArray[np.float32], ...] = ()
     keypoints: NDArray[np.float32] | None = None
     digest: bytes = field(repr=False)
+    look: bytes = field(default=b"", repr=False)
+    group: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +84,8 @@ class DetectionDataset:
             and count images.
         task: What the labels are for.
         keypoints: What the key points are, for poses.
+        grouping: How images came to groups: by a "file" or by a "pattern"; None where they have
+            none.
     """
 
     yaml: Path
@@ -87,11 +96,20 @@ class DetectionDataset:
     notices: tuple[str, ...] = ()
     task: TaskName = "detect"
     keypoints: KeyPoints | None = None
+    grouping: GroupingName | None = None
 
     @property
     def n(self) -> int:
         """Number of training images."""
         return len(self.train)
+
+    def units(self, *, max_images: int = 1) -> PrivacyUnits:
+        """The privacy units of the training images; see `PrivacyUnits`."""
+        return PrivacyUnits.of(
+            (record.group for record in self.train),
+            [record.digest for record in self.train],
+            max_images=max_images,
+        )
 
     @property
     def nc(self) -> int:

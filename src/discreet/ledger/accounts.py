@@ -53,6 +53,7 @@ class RunAccounts:
         label: str,
         name: str,
         digests: Sequence[bytes],
+        units: Sequence[int] | None = None,
         mechanism: MechanismConfig,
         private: bool,
     ) -> RunAccounts:
@@ -65,6 +66,7 @@ class RunAccounts:
             label: What people call the run.
             name: What people call the data set.
             digests: Content digest of each training image.
+            units: Number of the privacy unit of each; without it, every image is one.
             mechanism: What is planned.
             private: Whether the run's noise protects at all.
 
@@ -77,6 +79,7 @@ class RunAccounts:
             label=label,
             name=name,
             digests=digests,
+            units=units,
             planned=mechanism.planned_events(),
             accountant=mechanism.make_accountant(),
             delta=mechanism.delta,
@@ -97,6 +100,7 @@ class RunAccounts:
         ledger: BudgetLedger,
         run_id: str,
         digests: Sequence[bytes],
+        units: Sequence[int] | None = None,
         mechanism: MechanismConfig,
         private: bool,
     ) -> RunAccounts:
@@ -107,6 +111,7 @@ class RunAccounts:
             ledger: See `begin`.
             run_id: See `begin`.
             digests: See `begin`; must be those that the run was begun with.
+            units: See `digests`.
             mechanism: See `begin`; must be the one that was planned.
             private: See `begin`; what was begun without a guarantee has none.
 
@@ -124,7 +129,7 @@ class RunAccounts:
                 where=ledger.location,
                 do="resume the run with the arguments and images that it began with",
             )
-        charged = ledger.find_images(digests)
+        charged = ledger.find_images(digests, units)
         if charged is None or charged.number != reservation.dataset:
             raise LedgerError(
                 "the run was charged to other images than these",
@@ -160,15 +165,22 @@ class RunAccounts:
         self._reservation.charge(event)
         self._own.charge(event)
 
-    def total(self, digests: Sequence[bytes], *, mechanism: MechanismConfig) -> Spent:
-        """What all runs together have spent of the most charged image of the data set.
+    def total(
+        self,
+        digests: Sequence[bytes],
+        *,
+        units: Sequence[int] | None = None,
+        mechanism: MechanismConfig,
+    ) -> Spent:
+        """What all runs together have spent of the most charged image, or unit, of the data set.
 
         Args:
             digests: Content digest of each training image.
+            units: Number of the privacy unit of each; without it, every image is one.
             mechanism: Says at which δ, and by which accountant.
         """
         return self._ledger.total(
-            digests, delta=mechanism.delta, accountant=mechanism.make_accountant()
+            digests, units=units, delta=mechanism.delta, accountant=mechanism.make_accountant()
         )
 
     def seal(self, digest: bytes) -> bytes:

@@ -24,6 +24,7 @@ from discreet.ledger.reservation import Reservation
 from discreet.ledger.rows import Budget, Dataset, Rows, Run
 from discreet.ledger.spending import Spent, most_spent
 from discreet.ledger.tables import ENDED, RESERVED
+from discreet.ledger.units import classes_of, members_of
 from discreet.privacy import NeighboringRelation
 
 
@@ -87,6 +88,7 @@ class BudgetLedger:
         run_id: str,
         name: str,
         digests: Sequence[bytes],
+        units: Sequence[int] | None = None,
         planned: Sequence[Event],
         accountant: Accountant,
         delta: float,
@@ -99,6 +101,7 @@ class BudgetLedger:
             run_id: The run's own id, never used before.
             name: The data set, as the user calls it.
             digests: Content digest of each of its images (`ImageRecord.digest`).
+            units: Number of the privacy unit of each; without it, every image is one.
             planned: What the run will do.
             accountant: Composes it with all that was charged and reserved.
             delta: δ of the run, as information: a budget is checked at its own.
@@ -117,7 +120,7 @@ class BudgetLedger:
         plan = merge(planned)
         steps = sum(event.steps for event in plan)
         _validate.positive_int(steps=steps)
-        images = membership.fingerprints_of(self.database.key, digests)
+        wanted = members_of(self.database.key, digests, units)
         draft = Run(
             number=0,
             id=run_id,
@@ -140,7 +143,7 @@ class BudgetLedger:
         def book() -> Run:
             with self._writing() as rows:
                 known = rows.datasets()
-                dataset = register(rows, known, key=self.database.key, name=name, images=images)
+                dataset = register(rows, known, key=self.database.key, name=name, wanted=wanted)
                 if rows.run(run_id) is not None:
                     raise LedgerError(
                         f"run {run_id} is on record already",
@@ -148,7 +151,8 @@ class BudgetLedger:
                         do="resume it, or start a new run",
                     )
                 run = draft.changed(number=rows.next_run_number(), dataset=dataset.number)
-                overlap = overlap_of(rows, {**known, dataset.number: dataset}, dataset)
+                known = {**known, dataset.number: dataset}
+                overlap = overlap_of(rows, known, dataset, charging=True)
                 refuse_crossing(overlap, run, judge)
                 rows.add_run(run, dataset)
             return run
@@ -220,7 +224,9 @@ class BudgetLedger:
 
     # ---- data sets ----
 
-    def register(self, *, name: str, digests: Sequence[bytes]) -> Dataset:
+    def register(
+        self, *, name: str, digests: Sequence[bytes], units: Sequence[int] | None = None
+    ) -> Dataset:
         """Put a data set on record, or find it there.
 
         Raises:
@@ -229,10 +235,10 @@ class BudgetLedger:
         """
         if not digests:
             raise ConfigurationError("a data set without images cannot be charged", where="data")
-        images = membership.fingerprints_of(self.database.key, digests)
+        wanted = members_of(self.database.key, digests, units)
         with self._writing() as rows:
             known = rows.datasets()
-            return register(rows, known, key=self.database.key, name=name, images=images)
+            return register(rows, known, key=self.database.key, name=name, wanted=wanted)
 
     def set_budget(
         self,
@@ -288,6 +294,7 @@ class BudgetLedger:
         self,
         dataset: str | Sequence[bytes],
         *,
+        units: Sequence[int] | None = None,
         delta: float,
         accountant: Accountant,
         reserved: bool = False,
@@ -297,6 +304,7 @@ class BudgetLedger:
         Args:
             dataset: Id of the data set, or the content digests of its images. A set of images
                 that is not on record counts what was spent on them in others.
+            units: Number of the privacy unit of each of these images, as in `reserve`.
             delta: δ at which ε is wanted.
             accountant: Composes.
             reserved: Whether to count what open runs have reserved as well.
@@ -310,7 +318,7 @@ class BudgetLedger:
             if isinstance(dataset, str):
                 overlap = overlap_of(rows, known, find(known, dataset, location=self.location))
             else:
-                overlap = self._overlap_of_images(rows, known, dataset)
+                overlap = self._overlap_of_images(rows, known, dataset, units)
         steps = allowed if reserved else charged
         return most_spent(overlap, steps, delta=delta, judge=Judge(accountant))
 
@@ -332,14 +340,16 @@ class BudgetLedger:
         with self._reading() as rows:
             return find(rows.datasets(), text, location=self.location)
 
-    def find_images(self, digests: Iterable[bytes]) -> Dataset | None:
-        """The data set of exactly these images, if it is on record.
+    def find_images(
+        self, digests: Iterable[bytes], units: Sequence[int] | None = None
+    ) -> Dataset | None:
+        """The data set of exactly these images, in these units, if it is on record.
 
         Raises:
             LedgerError: If the ledger cannot be read.
         """
-        images = membership.fingerprints_of(self.database.key, digests)
-        identity = membership.dataset_id(self.database.key, images)
+        key = self.database.key
+        identity = members_of(key, digests, units).identity(key)
         return next((d for d in self.datasets() if d.id == identity), None)
 
     def runs(self, dataset: Dataset | None = None) -> tuple[Run, ...]:
@@ -378,18 +388,23 @@ class BudgetLedger:
         return run
 
     def _overlap_of_images(
-        self, rows: Rows, known: dict[int, Dataset], digests: Sequence[bytes]
+        self,
+        rows: Rows,
+        known: dict[int, Dataset],
+        digests: Sequence[bytes],
+        units: Sequence[int] | None,
     ) -> Overlap:
-        images = membership.fingerprints_of(self.database.key, digests)
-        identity = membership.dataset_id(self.database.key, images)
+        wanted = members_of(self.database.key, digests, units)
+        identity = wanted.identity(self.database.key)
         for dataset in known.values():
             if dataset.id == identity:
                 return overlap_of(rows, known, dataset)
-        others = {number: rows.fingerprints(other) for number, other in known.items()}
-        classes = membership.image_classes(0, images, others)
-        touched = frozenset[int]().union(*classes) - {0}
+        everything = {0: wanted, **{n: rows.members(other) for n, other in known.items()}}
+        drawn = {number for number, other in known.items() if other.runs}
+        classes = classes_of(0, everything, charged=drawn)
+        touched = frozenset[int]().union(*classes.all) - {0}
         runs = rows.runs_of([known[number] for number in touched])
-        return Overlap(classes=classes, datasets=known, runs=tuple(runs))
+        return Overlap(classes=classes.all, mixed=classes.mixed, datasets=known, runs=tuple(runs))
 
     def _explained(self, judge: Judge, book: Callable[[], Run]) -> Run:
         """Book; if a budget is in the way, work out what would fit, with nothing held."""

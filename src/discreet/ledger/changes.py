@@ -92,8 +92,9 @@ def _cut(overlap: Overlap, judge: Judge) -> list[Run]:
 
 def _keeps(overlap: Overlap, image_class: ImageClass, judge: Judge) -> bool:
     runs = overlap.of(image_class)
+    mixed = image_class in overlap.mixed
     budgets = [overlap.datasets[number].budget for number in image_class]
-    return all(judge.is_within(budget, runs, allowed) for budget in budgets if budget)
+    return all(judge.is_within(budget, runs, allowed, mixed=mixed) for budget in budgets if budget)
 
 
 def _largest_that_keeps(overlap: Overlap, image_class: ImageClass, run: Run, judge: Judge) -> Run:

@@ -22,7 +22,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from discreet.errors import ConfigurationError, LedgerError
 from discreet.ledger.faults import damaged, translate
-from discreet.ledger.tables import SCHEMA, meta, metadata
+from discreet.ledger.tables import READABLE, SCHEMA, meta, metadata
 
 VARIABLE = "DISCREET_LEDGER"
 BUSY_SECONDS = 30
@@ -175,7 +175,7 @@ class Database:
             values = dict(connection.execute(select(meta.c.key, meta.c.value)).tuples().all())
             if not self.is_sqlite:
                 self._refuse_forgetful_server(connection)
-        if values.get("schema") != str(SCHEMA):
+        if values.get("schema") not in READABLE:
             raise LedgerError(
                 f"ledger of schema {values.get('schema')}, this version reads {SCHEMA}",
                 where=self.location,

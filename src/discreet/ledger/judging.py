@@ -117,6 +117,7 @@ class Judge:
         *,
         delta: float,
         relation: NeighboringRelation | None = None,
+        mixed: bool = False,
     ) -> float:
         """ε of what some runs did to one image; ∞ if one of them has no guarantee.
 
@@ -126,24 +127,31 @@ class Judge:
             delta: δ.
             relation: The neighbouring relation; that of the accountant if not given. For another
                 one than that, the default accountant composes.
+            mixed: Whether the runs' units differ, so that they compose under replace-one: see
+                `discreet.ledger.units`.
         """
         if is_unbounded(runs, steps):
             return math.inf
         accountant = self._accountant
+        if mixed:
+            relation = NeighboringRelation.REPLACE_ONE
         if relation is not None and accountant.relation is not relation:
             accountant = make_accountant("pld", relation=relation)
         return self._epsilon(compose(runs, steps), delta, accountant)
 
-    def is_within(self, budget: Budget, runs: Sequence[Run], steps: Steps) -> bool:
-        """Whether what some runs did to one image keeps a budget."""
+    def is_within(
+        self, budget: Budget, runs: Sequence[Run], steps: Steps, *, mixed: bool = False
+    ) -> bool:
+        """Whether what some runs did to one image, or one unit, keeps a budget."""
         if is_unbounded(runs, steps):
             return False
         if (
             budget.relation is NeighboringRelation.ADD_OR_REMOVE_ONE
+            and not mixed
             and quick_bound(runs, steps, delta=budget.delta) <= budget.epsilon
         ):
             return True
-        spent = self.epsilon(runs, steps, delta=budget.delta, relation=budget.relation)
+        spent = self.epsilon(runs, steps, delta=budget.delta, relation=budget.relation, mixed=mixed)
         return spent <= budget.epsilon
 
     def _epsilon(self, events: tuple[Event, ...], delta: float, accountant: Accountant) -> float:

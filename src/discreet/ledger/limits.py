@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -19,11 +20,13 @@ class Crossing:
         dataset: The data set whose budget it is.
         budget: The budget.
         runs: The runs that charge the image in question.
+        mixed: Whether their units differ: see `discreet.ledger.units`.
     """
 
     dataset: Dataset
     budget: Budget
     runs: tuple[Run, ...]
+    mixed: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,17 +37,19 @@ class Overlap:
         classes: Sets of data sets (numbers) that some of its images are in.
         datasets: Those data sets by number.
         runs: All runs on them, oldest first.
+        mixed: Those of the classes that are of one image, in runs of different units.
     """
 
     classes: tuple[ImageClass, ...]
     datasets: Mapping[int, Dataset]
     runs: tuple[Run, ...]
+    mixed: frozenset[ImageClass] = frozenset()
 
     def with_run(self, run: Run) -> Overlap:
         """The same with a run added, or put in place of the one of its number."""
         others = [other for other in self.runs if other.number != run.number]
         ordered = sorted([*others, run], key=lambda r: r.number)
-        return Overlap(classes=self.classes, datasets=self.datasets, runs=tuple(ordered))
+        return dataclasses.replace(self, runs=tuple(ordered))
 
     def of(self, image_class: ImageClass) -> tuple[Run, ...]:
         """Runs that charge the images of a class."""
@@ -64,11 +69,13 @@ def first_crossing(
     for image_class in overlap.classes:
         if concerning is not None and concerning not in image_class:
             continue
-        runs = overlap.of(image_class)
+        runs, mixed = overlap.of(image_class), image_class in overlap.mixed
         for number in sorted(image_class):
             dataset = overlap.datasets[number]
-            if dataset.budget is not None and not judge.is_within(dataset.budget, runs, allowed):
-                return Crossing(dataset=dataset, budget=dataset.budget, runs=runs)
+            if dataset.budget is not None and not judge.is_within(
+                dataset.budget, runs, allowed, mixed=mixed
+            ):
+                return Crossing(dataset=dataset, budget=dataset.budget, runs=runs, mixed=mixed)
     return None
 
 

@@ -9,7 +9,7 @@ Shape legend: n is the number of images, r the number of other data sets that sh
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 
 import numpy as np
@@ -29,17 +29,9 @@ def fingerprint(key: bytes, digest: bytes) -> bytes:
     ).digest()
 
 
-def fingerprints_of(key: bytes, digests: Iterable[bytes]) -> Fingerprints:
-    """Fingerprints of images, sorted, each once; (n,)."""
-    joined = b"".join(sorted({fingerprint(key, digest) for digest in digests}))
-    return unpack(joined)
-
-
-def dataset_id(key: bytes, fingerprints: Fingerprints) -> str:
+def dataset_id(key: bytes, joined: bytes) -> str:
     """What a data set is known by: a keyed digest of its sorted fingerprints, 32 hex digits."""
-    return blake2b(
-        fingerprints.tobytes(), key=key, digest_size=16, person=b"discreet set"
-    ).hexdigest()
+    return blake2b(joined, key=key, digest_size=16, person=b"discreet set").hexdigest()
 
 
 def unpack(joined: bytes) -> Fingerprints:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from discreet.errors import LedgerError
+from discreet.ledger import membership
 from discreet.ledger.database import now
 from discreet.ledger.limits import Overlap
-from discreet.ledger.membership import Fingerprints, dataset_id, image_classes, members
 from discreet.ledger.rows import Dataset, Rows
+from discreet.ledger.units import Classes, Members, classes_of
 
 
 def find(datasets: Mapping[int, Dataset], text: str, *, location: str) -> Dataset:
@@ -32,15 +33,15 @@ def find(datasets: Mapping[int, Dataset], text: str, *, location: str) -> Datase
 
 
 def register(
-    rows: Rows, known: Mapping[int, Dataset], *, key: bytes, name: str, images: Fingerprints
+    rows: Rows, known: Mapping[int, Dataset], *, key: bytes, name: str, wanted: Members
 ) -> Dataset:
-    """The data set of these images, put on record if it is new; (n,) fingerprints."""
-    identity = dataset_id(key, images)
+    """The data set of these images in these units, put on record if it is new."""
+    identity, images = wanted.identity(key), wanted.images
     for dataset in known.values():
         if dataset.id == identity:
             return dataset
     shared = {
-        other.number: int(members(images, rows.fingerprints(other)).sum())
+        other.number: int(membership.members(images, rows.members(other).images).sum())
         for other in known.values()
     }
     dataset = Dataset(
@@ -52,7 +53,7 @@ def register(
         runs=0,
         created=now(),
     )
-    rows.add_dataset(dataset, images)
+    rows.add_dataset(dataset, wanted)
     return dataset
 
 
@@ -67,7 +68,12 @@ def shared_with(dataset: Dataset, known: Mapping[int, Dataset]) -> dict[int, int
 
 
 def overlap_of(
-    rows: Rows, known: Mapping[int, Dataset], dataset: Dataset, *, lock: bool = False
+    rows: Rows,
+    known: Mapping[int, Dataset],
+    dataset: Dataset,
+    *,
+    lock: bool = False,
+    charging: bool = False,
 ) -> Overlap:
     """What the images of a data set have to do with: classes, data sets, runs.
 
@@ -76,21 +82,36 @@ def overlap_of(
         known: All data sets, `dataset` among them or not.
         dataset: The data set.
         lock: Whether to keep the runs from being charged until the transaction ends.
+        charging: Whether a run on it is about to be put on record.
     """
     shared = shared_with(dataset, known)
-    # Without a run and a budget, another data set changes nothing.
-    telling = {
-        number: known[number] for number in shared if known[number].runs or known[number].budget
-    }
-    related = {dataset.number: dataset, **telling}
-    if all(shared[number] == dataset.images for number in telling):
+    related = {dataset.number: dataset} | _telling(shared, known)
+    drawn = {number for number in related if related[number].runs}
+    if charging:
+        drawn.add(dataset.number)
+    if len(drawn) < 2 and all(shared.get(n, dataset.images) == dataset.images for n in related):
         # Every image is in all of them: one class, and no image needs to be looked at.
-        classes = (frozenset(related),)
+        classes = Classes(all=(frozenset(related),))
     else:
-        classes = image_classes(
-            dataset.number,
-            rows.fingerprints(dataset),
-            {number: rows.fingerprints(other) for number, other in telling.items()},
-        )
+        members = {number: rows.members(other) for number, other in related.items()}
+        while any(m.units is not None for m in members.values()) and (
+            further := _further(related, known)
+        ):
+            # A unit of one data set may hang together with images that only others have.
+            related |= further
+            drawn |= {number for number, other in further.items() if other.runs}
+            members |= {number: rows.members(other) for number, other in further.items()}
+        classes = classes_of(dataset.number, members, charged=drawn)
     runs = rows.runs_of(related.values(), lock=lock)
-    return Overlap(classes=classes, datasets=related, runs=tuple(runs))
+    return Overlap(classes=classes.all, mixed=classes.mixed, datasets=related, runs=tuple(runs))
+
+
+def _telling(numbers: Iterable[int], known: Mapping[int, Dataset]) -> dict[int, Dataset]:
+    """Without a run and a budget, another data set changes nothing."""
+    return {n: known[n] for n in numbers if known[n].runs or known[n].budget}
+
+
+def _further(related: Mapping[int, Dataset], known: Mapping[int, Dataset]) -> dict[int, Dataset]:
+    """Data sets that share images with these, and are not among them."""
+    around = {n for dataset in related.values() for n in shared_with(dataset, known)}
+    return _telling(around - related.keys(), known)

@@ -49,7 +49,13 @@ def refusal(crossed: Crossed, judge: Judge, *, location: str) -> BudgetError:
     )
     budget, dataset = crossing.budget, crossing.dataset
     others = [other for other in crossing.runs if other.number != run.number]
-    spent = judge.epsilon(crossing.runs, charged, delta=budget.delta, relation=budget.relation)
+    spent = judge.epsilon(
+        crossing.runs,
+        charged,
+        delta=budget.delta,
+        relation=budget.relation,
+        mixed=crossing.mixed,
+    )
     open_runs = [other for other in others if other.allowed > other.position]
     parts = [
         f"the run would cross the budget of data set {dataset.name} ({dataset.id[:8]}), "
@@ -63,6 +69,11 @@ def refusal(crossed: Crossed, judge: Judge, *, location: str) -> BudgetError:
         )
         more = f" and {len(open_runs) - 5} runs more" if len(open_runs) > 5 else ""
         parts.append(f"reserved: {reserved}{more}")
+    if crossing.mixed:
+        parts.append(
+            "its privacy units are not those of earlier runs on the same images, so that each "
+            "image counts as replaced, at about twice the ε"
+        )
     if not run.private:
         parts.append("the run has no guarantee, so that its ε is ∞")
         do = "Give it noise from the secure generator, or try it on public images."

@@ -14,14 +14,14 @@ from sqlalchemy import Connection, RowMapping, Table, func, insert, select, upda
 from discreet.accounting import Event, event_from_json
 from discreet.errors import AccountingError, LedgerError
 from discreet.ledger.faults import damaged
-from discreet.ledger.membership import Fingerprints, unpack
-from discreet.ledger.tables import charges, datasets, membership, meta, runs, seal
+from discreet.ledger.tables import SCHEMA, charges, datasets, membership, meta, runs, seal
+from discreet.ledger.units import Members
 from discreet.privacy import NeighboringRelation
 
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """What may be spent on any one image of a data set, over all runs.
+    """What may be spent on any one unit of a data set, over all runs: see `ledger.units`.
 
     Attributes:
         epsilon: Bound on ε.
@@ -165,10 +165,12 @@ class Rows:
             raise damaged(self._location, f"{len(found)} of {counted} data sets are there")
         return found
 
-    def add_dataset(self, dataset: Dataset, fingerprints: Fingerprints) -> None:
+    def add_dataset(self, dataset: Dataset, members: Members) -> None:
         """Put a data set on record."""
-        joined = fingerprints.tobytes()
-        values = {"number": dataset.number, "fingerprints": joined}
+        values = {"number": dataset.number, "fingerprints": members.joined}
+        if members.units is not None:  # from now on, versions that know no units have to keep off
+            newest = update(meta).where(meta.c.key == "schema").values(value=str(SCHEMA))
+            self.connection.execute(newest)
         self._insert(datasets, _dataset_values(dataset))
         self._insert(membership, values)
         self.connection.execute(
@@ -179,8 +181,8 @@ class Rows:
         """Write a data set's row anew."""
         self._update(datasets, _dataset_values(dataset))
 
-    def fingerprints(self, dataset: Dataset) -> Fingerprints:
-        """Images of a data set; (n,)."""
+    def members(self, dataset: Dataset) -> Members:
+        """Images of a data set, and its units."""
         row = (
             self.connection.execute(select(membership).where(membership.c.number == dataset.number))
             .mappings()
@@ -189,7 +191,10 @@ class Rows:
         if row is None:
             raise damaged(self._location, f"the images of data set {dataset.id[:8]} are gone")
         self._verify(membership, row)
-        return unpack(row["fingerprints"])
+        try:
+            return Members.split(row["fingerprints"], count=dataset.images)
+        except ValueError as error:
+            raise damaged(self._location, f"{dataset.id[:8]}: {error}") from None
 
     def _dataset(self, row: RowMapping) -> Dataset:
         self._verify(datasets, row)

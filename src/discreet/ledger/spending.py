@@ -1,4 +1,4 @@
-"""What was spent: the ε of the most charged image of a data set, over all runs."""
+"""What was spent: the ε of the most charged image or unit of a data set, over all runs."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ class Spent:
         runs: Runs that charged the image.
         unprotected_runs: Those of them without a guarantee.
         events: All that ran on it, equal mechanisms together; without the unprotected runs.
+        mixed: Whether the runs had different privacy units, so that this is of one image, composed
+            under replace-one: see `discreet.ledger.units`.
     """
 
     epsilon: float
@@ -28,25 +30,29 @@ class Spent:
     runs: int
     unprotected_runs: int
     events: tuple[Event, ...]
+    mixed: bool = False
 
 
 def most_spent(overlap: Overlap, steps: Steps, *, delta: float, judge: Judge) -> Spent:
     """What was spent on the most charged image."""
-    most: tuple[float, tuple[Run, ...]] = (-1.0, ())
+    most: tuple[float, tuple[Run, ...], bool] = (-1.0, (), False)
     quick = judge.relation is NeighboringRelation.ADD_OR_REMOVE_ONE
     for image_class in overlap.classes:
         runs = tuple(run for run in overlap.of(image_class) if steps(run) > 0)
         # A bound that does not reach the largest so far needs no closer look.
-        if quick and most[1] and quick_bound(runs, steps, delta=delta) <= most[0]:
+        mixed = image_class in overlap.mixed
+        quickly = quick and not mixed and most[1]
+        if quickly and quick_bound(runs, steps, delta=delta) <= most[0]:
             continue
-        epsilon = judge.epsilon(runs, steps, delta=delta)
+        epsilon = judge.epsilon(runs, steps, delta=delta, mixed=mixed)
         if epsilon > most[0]:
-            most = (epsilon, runs)
-    epsilon, runs = most
+            most = (epsilon, runs, mixed)
+    epsilon, runs, mixed = most
     return Spent(
         epsilon=max(epsilon, 0.0),
         delta=delta,
         runs=len(runs),
         unprotected_runs=sum(not run.private for run in runs),
         events=compose((run for run in runs if run.private), steps),
+        mixed=mixed,
     )

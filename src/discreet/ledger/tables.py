@@ -22,7 +22,8 @@ from sqlalchemy import (
     Text,
 )
 
-SCHEMA = 1
+SCHEMA = 2  # privacy units of several images
+READABLE = ("1", "2")  # 1 becomes 2 with the first such unit: see `Rows.add_dataset`
 CHECKSUM_BYTES = 16
 
 RESERVED, ENDED = "reserved", "ended"  # states of a run
@@ -56,7 +57,7 @@ membership = Table(
     "discreet_membership",
     metadata,
     Column("number", Integer, primary_key=True, autoincrement=False),
-    Column("fingerprints", LargeBinary, nullable=False),  # sorted, joined
+    Column("fingerprints", LargeBinary, nullable=False),  # sorted, joined; then units
     Column("checksum", LargeBinary, nullable=False),
 )
 

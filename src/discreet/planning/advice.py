@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from discreet.accounting import default_delta
 from discreet.planning.table import Cell, best_noise
 from discreet.planning.training import TrainingPlan
+from discreet.privacy import PrivacyUnit
 from discreet.recipes import AUTO_FINAL_FACTOR, AUTO_OPTIMIZER, automatic_rate
 
+_FEW_UNITS = 1000
 _NOTICEABLE = 0.97  # a change of less than 3 % is not worth advice
 
 
@@ -51,6 +53,7 @@ def advice_for(
             f"{AUTO_OPTIMIZER} divides both out again, so C hardly matters. Never set it from "
             "gradients of private images: that look is not paid for."
         ),
+        **_units(plan),
         "delta": _delta(plan),
         "steps": _steps(plan, requested, cells),
         "lr0": (
@@ -68,10 +71,10 @@ def advice_for(
 
 
 def _batch(plan: TrainingPlan, requested: Cell, cells: Sequence[Cell]) -> str:
-    batch = requested.expected_batch_size
+    batch, noun = requested.expected_batch_size, plan.mechanism.unit.noun
     if batch == plan.mechanism.population:
         return (
-            f"{batch:,} is every image in every step: the least noise for each image read, "
+            f"{batch:,} is every {noun} in every step: the least noise for each image read, "
             "and no help from sampling."
         )
     best = best_noise(cells, epochs=requested.epochs)
@@ -113,7 +116,7 @@ def _noise(plan: TrainingPlan, needed_noise: float | None) -> str:
     if needed_noise is not None:
         return (
             f"Give epsilon=8 in its place: σ then is {needed_noise:.4g}, computed, not guessed. "
-            f"At σ = {sigma:g} the noise is too small to hide any image."
+            f"At σ = {sigma:g} the noise is too small to hide any {plan.mechanism.unit.noun}."
         )
     return (
         "Give epsilon= in its place: the noise is then the least that keeps the ε you want, "
@@ -121,16 +124,38 @@ def _noise(plan: TrainingPlan, needed_noise: float | None) -> str:
     )
 
 
+def _units(plan: TrainingPlan) -> dict[str, str]:
+    """What to think of where units are groups."""
+    mechanism = plan.mechanism
+    if mechanism.unit is PrivacyUnit.IMAGE:
+        return {}
+    told = {
+        "max_images_per_unit": (
+            f"{mechanism.max_images_per_unit} images of a unit are averaged before its gradient is "
+            "clipped. More of them steady it and cost their time; they spend nothing. Frames of "
+            "one video that look alike add little."
+        )
+    }
+    if mechanism.population < _FEW_UNITS:
+        told["groups"] = (
+            f"{mechanism.population:,} units are few: noise is divided by units, however many "
+            "images each has. More patients, cameras or segments help, more images of the same "
+            "do not. Split units only where the parts share no person."
+        )
+    return told
+
+
 def _delta(plan: TrainingPlan) -> str:
     n, delta = plan.mechanism.population, plan.mechanism.delta
+    noun = plan.mechanism.unit.noun
     usual = default_delta(n)
     if delta > usual:
         return (
-            f"Use {usual:g}: with δ = {delta:g} and n = {n:,} images, the guarantee may fail "
-            f"for {delta * n:.2g} images on average; well below one is the least to ask."
+            f"Use {usual:g}: with δ = {delta:g} and n = {n:,} {noun}s, the guarantee may fail "
+            f"for {delta * n:.2g} {noun}s on average; well below one is the least to ask."
         )
     return (
-        f"Keep {delta:g}, below 1/n = {1 / n:.2g}: at 1/n or above, publishing one image in "
+        f"Keep {delta:g}, below 1/n = {1 / n:.2g}: at 1/n or above, publishing one {noun} in "
         "the open would count as private."
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -31,6 +32,9 @@ _PARTS = {
 class StepTime:
     """What a step takes on this machine: seconds_per_step + images · seconds_per_image.
 
+    Layers in front of what trains are run once for each state of an image, where there are few
+    states: that is seconds_per_new_image more.
+
     Attributes:
         model: What was measured.
         imgsz: Side of the images in pixels.
@@ -38,6 +42,7 @@ class StepTime:
         seconds_per_image: Gradient of one image, clipped and summed.
         seconds_per_step: Noise and update, however many images a step has.
         parameters: Number of trained parameters.
+        seconds_per_new_image: What an image takes more in a state that is not known yet.
     """
 
     model: str
@@ -46,10 +51,20 @@ class StepTime:
     seconds_per_image: float
     seconds_per_step: float
     parameters: int
+    seconds_per_new_image: float = 0.0
 
-    def seconds(self, *, steps: int, expected_batch_size: int) -> float:
-        """Expected seconds of that many steps, without validation or slow disks."""
-        return steps * (self.seconds_per_step + expected_batch_size * self.seconds_per_image)
+    def seconds(self, *, steps: int, expected_images: float, states: float = math.inf) -> float:
+        """Expected seconds of that many steps, without validation or slow disks.
+
+        Args:
+            steps: Number of steps.
+            expected_images: Images in each.
+            states: States of all images, each image and its mirror image being two; infinite
+                where augmentation makes a new one each time.
+        """
+        images = steps * expected_images
+        new = min(images, states) * self.seconds_per_new_image
+        return steps * self.seconds_per_step + images * self.seconds_per_image + new
 
 
 # Measures a model (None for the usual one) with images of a side, training some parts.

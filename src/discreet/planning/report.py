@@ -15,8 +15,11 @@ from discreet.planning.table import Cell, table_of
 from discreet.planning.text import as_text
 from discreet.planning.training import TrainingPlan, complete, plan_training
 from discreet.planning.verdict import noise_for_usual_epsilon, verdict_of
-from discreet.recipes import DEFAULT_IMGSZ, Chosen, PublicFacts
+from discreet.recipes import BEYOND_FLIPS, DEFAULT_IMGSZ, Chosen, PublicFacts
 from discreet.terminal import Reporter, SilentReporter
+from discreet.units import PrivacyUnits
+
+_FLIPS = 2  # an image and its mirror image: Ultralytics' default
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +36,8 @@ class Plan:
         time: What a step takes on this machine, if it was measured.
         verdict: What it amounts to.
         advice: What to change, and why.
+        images: Number of training images; None where units are images, or it is not known.
+        images_per_unit: Images that a drawn unit costs on average, where units are groups.
     """
 
     training: TrainingPlan
@@ -44,6 +49,8 @@ class Plan:
     time: StepTime | None
     verdict: str
     advice: tuple[Advice, ...]
+    images: int | None = None
+    images_per_unit: float | None = None
 
     @property
     def epsilon(self) -> Mapping[str, float | None]:
@@ -70,6 +77,12 @@ class Plan:
         mechanism, figures = self.training.mechanism, self.figures
         facts: dict[str, Any] = {
             "population": mechanism.population,
+            "unit": str(mechanism.unit),
+            "max_images_per_unit": mechanism.max_images_per_unit,
+            "images": self.images,
+            "expected_images": None
+            if self.images_per_unit is None
+            else mechanism.expected_batch_size * self.images_per_unit,
             "expected_batch_size": mechanism.expected_batch_size,
             "sample_rate": mechanism.sample_rate,
             "epochs": self.epochs,
@@ -113,6 +126,7 @@ def make_plan(
     asked: PrivacyArguments,
     *,
     population: int,
+    units: PrivacyUnits | None = None,
     model: str | None = None,
     imgsz: int = DEFAULT_IMGSZ,
     measure: Measure | None = None,
@@ -122,7 +136,8 @@ def make_plan(
 
     Args:
         asked: The requested run.
-        population: Number of training images, n.
+        population: Number of privacy units, n: training images, unless they are grouped.
+        units: The units, where they are groups.
         model: Weights or architecture to measure; None for the usual one.
         imgsz: Side of the images in pixels.
         measure: Finds out what a step takes; without it the plan has no times.
@@ -157,7 +172,16 @@ def make_plan(
     epochs = asked.epochs or mechanism.steps * mechanism.sample_rate
     figures = figures_of(training, epochs=epochs, tell=reporter.stage_progress)
     reporter.stage("comparing batch sizes and epochs")
-    table = table_of(training, figures, epochs=epochs, time=time, tell=reporter.stage_progress)
+    images = 1.0 if units is None else units.images_per_unit
+    table = table_of(
+        training,
+        figures,
+        epochs=epochs,
+        time=time,
+        states=_states(asked, chosen, population if units is None else len(units.digests)),
+        images_per_unit=images,
+        tell=reporter.stage_progress,
+    )
     needed = noise_for_usual_epsilon(training)
     parameters = usual_parameters(trainable) if time is None else time.parameters
     return Plan(
@@ -170,7 +194,16 @@ def make_plan(
         time=time,
         verdict=verdict_of(training, parameters=parameters, needed_noise=needed),
         advice=advice_for(training, table, trainable=trainable, needed_noise=needed),
+        images=None if units is None else len(units.digests),
+        images_per_unit=None if units is None else images,
     )
+
+
+def _states(asked: PrivacyArguments, chosen: Chosen, population: int) -> float:
+    """States that augmentation shows images in, where what is known of each is kept."""
+    values = chosen.values()
+    only_flips = all(values.get(name) == 0 for name in BEYOND_FLIPS)
+    return _FLIPS * population if only_flips and asked.feature_cache != 0 else math.inf
 
 
 def _cell(cell: Cell) -> dict[str, Any]:
@@ -194,6 +227,7 @@ def _time(time: StepTime) -> dict[str, Any]:
         "device": time.device,
         "seconds_per_image": time.seconds_per_image,
         "seconds_per_step": time.seconds_per_step,
+        "seconds_per_new_image": time.seconds_per_new_image,
         "parameters": time.parameters,
     }
 

@@ -55,6 +55,8 @@ def table_of(
     *,
     epochs: float,
     time: StepTime | None,
+    states: float = math.inf,
+    images_per_unit: float = 1.0,
     tell: Callable[[int, int], None] | None = None,
 ) -> tuple[Cell, ...]:
     """The request among its neighbours, by batch size, then epochs.
@@ -66,6 +68,8 @@ def table_of(
         figures: Its ε.
         epochs: Its expected passes over the images, as asked.
         time: What a step takes, if it was measured.
+        states: As in `StepTime.seconds`.
+        images_per_unit: Images that a drawn unit costs on average.
         tell: Called with (cells done, cells in all).
     """
     own = plan.mechanism
@@ -91,7 +95,10 @@ def table_of(
                     noise_multiplier=noise,
                     noise_per_coordinate=None if noise is None else noise / batch,
                     epsilon=epsilon,
-                    seconds=time and time.seconds(steps=run.steps, expected_batch_size=batch),
+                    seconds=time
+                    and time.seconds(
+                        steps=run.steps, expected_images=batch * images_per_unit, states=states
+                    ),
                     requested=epsilon is figures.epsilon,
                 )
             )

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from discreet.planning.table import Cell
-from discreet.planning.training import noise_of, recipe_rows, sampling_of
+from discreet.planning.training import noise_of, population_row, recipe_rows, sampling_of
 from discreet.planning.verdict import one_decimal, two_decimals
 from discreet.terminal import format_delta
 
@@ -53,16 +53,20 @@ def as_text(plan: Plan, *, width: int) -> str:
 def _run(plan: Plan) -> list[tuple[str, str]]:
     mechanism = plan.training.mechanism
     sigma, batch = mechanism.noise_multiplier, mechanism.expected_batch_size
+    noun = mechanism.unit.noun
     rows = [
-        ("training images n", f"{mechanism.population:,}"),
+        population_row(mechanism),
         ("expected batch B", f"{batch:,}"),
         ("sample rate q = B/n", f"{mechanism.sample_rate:.4g}, {sampling_of(mechanism)}"),
         ("steps", f"{mechanism.steps:,} ({plan.epochs:g} epochs)"),
         ("noise multiplier σ", noise_of(mechanism)),
-        ("noise σ/B", f"{sigma / batch:.3g} per coordinate, beside a clipped image's 1"),
+        ("noise σ/B", f"{sigma / batch:.3g} per coordinate, beside a clipped {noun}'s 1"),
         ("max grad norm C", f"{mechanism.max_grad_norm:g}, {mechanism.clipping}"),
         ("trained", plan.trainable),
     ]
+    if plan.images_per_unit is not None:
+        images = f"{batch * plan.images_per_unit:,.1f} expected in a step"
+        rows.insert(2, ("images", f"{plan.images:,}, {images}"))
     if plan.time is not None:
         time = plan.time
         rows.append(
@@ -76,15 +80,15 @@ def _run(plan: Plan) -> list[tuple[str, str]]:
 
 
 def _spent(plan: Plan) -> list[tuple[str, str]]:
-    figures = plan.figures
+    figures, noun = plan.figures, plan.training.mechanism.unit.noun
     named = zip(("PLD", "RDP", "PRV"), ("pld", "rdp", "prv"), strict=True)
     accountants = ", ".join(f"{_epsilon(figures.epsilon[key])} ({name})" for name, key in named)
     groups = ", ".join(
-        f"{_epsilon(value)} ({size} images)" for size, value in figures.groups.items()
+        f"{_epsilon(value)} ({size} {noun}s)" for size, value in figures.groups.items()
     )
     epochs = ", ".join(f"{_epsilon(value)} ({epoch})" for epoch, value in figures.per_epoch.items())
     return [
-        ("ε", f"{accountants}: add or remove one image"),
+        ("ε", f"{accountants}: add or remove one {noun}"),
         ("ε, replace one", f"{_epsilon(figures.replace_one)} (PLD)"),
         ("ε, groups", groups),
         (

@@ -15,7 +15,7 @@ from discreet.accounting import (
 from discreet.arguments import PrivacyArguments
 from discreet.config import MechanismConfig, SamplingName, steps_for
 from discreet.errors import ConfigurationError
-from discreet.privacy import NeighboringRelation, PrivacySpent
+from discreet.privacy import NeighboringRelation, PrivacySpent, PrivacyUnit
 from discreet.recipes import DEFAULT_IMGSZ, Chosen, PublicFacts, choose
 from discreet.terminal import format_delta, format_epsilon
 
@@ -113,6 +113,7 @@ def plan_training(arguments: PrivacyArguments, *, population: int) -> TrainingPl
     arguments, _ = complete(arguments, facts=facts)
     batch = arguments.batch
     assert batch is not None and arguments.clipping is not None
+    noun = "training images" if arguments.unit is PrivacyUnit.IMAGE else "privacy units"
     if arguments.largest_batch is not None and arguments.largest_batch < batch:
         raise ConfigurationError(
             f"the cap {arguments.largest_batch} is below the expected batch size {batch}",
@@ -121,7 +122,7 @@ def plan_training(arguments: PrivacyArguments, *, population: int) -> TrainingPl
         )
     if batch > population:
         raise ConfigurationError(
-            f"the expected batch size {batch} is more than the {population} training images",
+            f"the expected batch size {batch} is more than the {population} {noun}",
             where="batch",
             do=f"use batch={population} or less",
         )
@@ -143,6 +144,8 @@ def plan_training(arguments: PrivacyArguments, *, population: int) -> TrainingPl
             delta=delta,
             clipping=clipping,
             accountant=arguments.accountant,
+            unit=arguments.unit,
+            max_images_per_unit=arguments.images_of_a_unit,
             relation=NeighboringRelation(arguments.relation),
             sampling=arguments.sampling,
             largest_batch=arguments.largest_batch,
@@ -178,7 +181,7 @@ def plan_rows(plan: TrainingPlan, *, trainable: str, parameters: int) -> list[tu
     asked = "" if plan.target_epsilon is None else f" (asked: {plan.target_epsilon:g})"
     change = "replace" if mechanism.relation is NeighboringRelation.REPLACE_ONE else "add or remove"
     return [
-        ("training images n", f"{mechanism.population:,}"),
+        population_row(mechanism),
         ("expected batch size B", f"{mechanism.expected_batch_size:,}"),
         ("sample rate q = B/n", f"{mechanism.sample_rate:.4g}, {sampling_of(mechanism)}"),
         ("steps", f"{mechanism.steps:,} ({plan.epochs} epochs)"),
@@ -186,14 +189,29 @@ def plan_rows(plan: TrainingPlan, *, trainable: str, parameters: int) -> list[tu
         ("max grad norm C", f"{mechanism.max_grad_norm:g}, {mechanism.clipping}"),
         ("trained", f"{trainable}: {parameters:,} parameters"),
         ("will end at ε", f"{epsilon}{asked} at δ = {format_delta(mechanism.delta)}"),
-        ("neighbours", f"{change} one image, {mechanism.accountant.upper()} accountant"),
+        (
+            "neighbours",
+            f"{change} one {mechanism.unit.noun}, {mechanism.accountant.upper()} accountant",
+        ),
     ]
+
+
+def population_row(mechanism: MechanismConfig) -> tuple[str, str]:
+    """How many units there are, and what a unit is, for people."""
+    n = f"{mechanism.population:,}"
+    if mechanism.unit is PrivacyUnit.IMAGE:
+        return "training images n", n
+    return (
+        "privacy units n",
+        f"{n} groups of images; of a drawn one at most {mechanism.max_images_per_unit} images, "
+        "chosen at random, count as one",
+    )
 
 
 def sampling_of(mechanism: MechanismConfig) -> str:
     """How units are drawn, for people."""
     if mechanism.sample_rate == 1:
-        return "every image in every step"
+        return f"every {mechanism.unit.noun} in every step"
     cap = "" if mechanism.largest_batch is None else f" at {mechanism.largest_batch:,}"
     return _SAMPLING[mechanism.sampling] + cap
 
@@ -231,6 +249,7 @@ def plan_warnings(plan: TrainingPlan, *, parameters: int, secure: bool) -> list[
         secure: Whether the random source is.
     """
     mechanism, epsilon = plan.mechanism, plan.promised.epsilon
+    noun = mechanism.unit.noun
     warnings: list[str] = []
     if not secure:
         warnings.append("insecure_seed is set: anyone can subtract the noise. NOT PRIVATE.")
@@ -238,21 +257,21 @@ def plan_warnings(plan: TrainingPlan, *, parameters: int, secure: bool) -> list[
         warnings.append("noise_multiplier=0 adds no noise. NOT PRIVATE.")
     elif epsilon > MEANINGLESS_EPSILON:
         warnings.append(
-            f"ε = {epsilon:.1f} is no privacy to speak of: {mechanism.population:,} images, "
+            f"ε = {epsilon:.1f} is no privacy to speak of: {mechanism.population:,} {noun}s, "
             f"σ = {mechanism.noise_multiplier:g}, {mechanism.steps:,} steps at q = "
-            f"{mechanism.sample_rate:.3g}. Use more images, fewer steps, or ask for epsilon=8."
+            f"{mechanism.sample_rate:.3g}. Use more {noun}s, fewer steps, or ask for epsilon=8."
         )
     if mechanism.delta >= 1 / mechanism.population:
         warnings.append(
-            f"δ = {mechanism.delta:g} is not below 1/n: publishing one image in the open would "
-            "satisfy it."
+            f"δ = {mechanism.delta:g} is not below 1/n: publishing one {noun} in the open "
+            "would satisfy it."
         )
     ratio = noise_to_signal(mechanism, parameters=parameters)
     if ratio > 1:
         warnings.append(
-            f"{mechanism.population:,} images are too few for this request: over the whole run "
+            f"{mechanism.population:,} {noun}s are too few for this request: over the whole run "
             f"the noise is {ratio:.1f} times larger than anything the images can say. "
-            "Expect a detector worse than the one you start from. Use more images, a larger "
+            f"Expect a detector worse than the one you start from. Use more {noun}s, a larger "
             "batch, or train fewer parameters."
         )
     return warnings

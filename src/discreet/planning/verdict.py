@@ -32,8 +32,8 @@ def verdict_of(plan: TrainingPlan, *, parameters: int, needed_noise: float | Non
         )
     if plan.mechanism.delta >= 1 / plan.mechanism.population:
         told.append(
-            f"δ = {plan.mechanism.delta:g} is not below 1/n: publishing one image in the open "
-            "would satisfy it."
+            f"δ = {plan.mechanism.delta:g} is not below 1/n: publishing one "
+            f"{plan.mechanism.unit.noun} in the open would satisfy it."
         )
     return " ".join(told)
 
@@ -56,12 +56,13 @@ def noise_for_usual_epsilon(plan: TrainingPlan) -> float | None:
 
 def _privacy(plan: TrainingPlan, needed_noise: float | None) -> str:
     mechanism, epsilon = plan.mechanism, plan.promised.epsilon
-    run = f"{_count(mechanism.population, 'image')}, σ = {mechanism.noise_multiplier:.4g}"
+    noun = mechanism.unit.noun
+    run = f"{_count(mechanism.population, noun)}, σ = {mechanism.noise_multiplier:.4g}"
     if mechanism.noise_multiplier == 0:
         return f"{run}: no noise, no privacy at all."
     full = mechanism.sample_rate == 1
     kind = "full-batch step" if full else "step"
-    of = "" if full else f" of {_count(mechanism.expected_batch_size, 'image')}"
+    of = "" if full else f" of {_count(mechanism.expected_batch_size, noun)}"
     verb = "spends" if mechanism.steps == 1 else "spend"
     run = f"{run}, {_count(mechanism.steps, kind)}{of} {verb} ε = {one_decimal(epsilon)}"
     if epsilon > MEANINGLESS_EPSILON:
@@ -74,9 +75,9 @@ def _privacy(plan: TrainingPlan, needed_noise: float | None) -> str:
     if factor >= 100:
         odds = odds.replace(f"{factor:,.1f}", f"{factor:,.0f}")
     if epsilon <= _STRONG:
-        return f"{run}: strong privacy for each image; {odds}."
+        return f"{run}: strong privacy for each {noun}; {odds}."
     if epsilon <= _MODERATE:
-        return f"{run}: moderate privacy for each image; {odds}."
+        return f"{run}: moderate privacy for each {noun}; {odds}."
     return f"{run}: weak privacy, though a proven bound; {odds}."
 
 

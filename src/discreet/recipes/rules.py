@@ -111,6 +111,8 @@ _OPTIMIZER = _always(
     why="divides each coordinate by its own noise, so that no rate depends on n, ε or C",
 )
 
+# What Ultralytics' defaults do to an image beside flipping it.
+BEYOND_FLIPS = ("hsv_h", "hsv_s", "hsv_v", "translate", "scale")
 _AUGMENTATION = (
     *(
         _always(
@@ -119,7 +121,7 @@ _AUGMENTATION = (
             why="a few noisy steps cannot use the variety, and cannot overfit without it; flips "
             "stay",
         )
-        for setting in ("hsv_h", "hsv_s", "hsv_v", "translate", "scale", "erasing")
+        for setting in (*BEYOND_FLIPS, "erasing")
     ),
     _always("auto_augment", None, why="see hsv_h"),
 )

@@ -1,82 +1,33 @@
 """What is inside a file of weights, read without running any of it.
 
-`torch.save` writes a zip archive: a pickle, which is a program, and raw tensors. Here the pickle
-is read twice. Its instructions are compared with those that stock weights need, and each class
-or function that it names with a list of stock ones. Only then is it carried out with stand-ins
-that hold what they are given and do nothing; nothing is imported, so none of it can run.
+`torch.save` writes a zip archive: a pickle, which is a program, and raw tensors. The archive has
+to be as torch writes it, before any of it is unpacked; the pickle is followed by
+`discreet.statement.pickles`, which imports and runs nothing.
 """
 
 from __future__ import annotations
 
 import io
-import pickle
-import pickletools
 import re
 import zipfile
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
-# All that torch.save writes for tensors, containers and modules (pickle protocol 2).
-_OPCODES = frozenset(
-    """
-    PROTO STOP MARK GLOBAL REDUCE NEWOBJ BUILD BINPERSID BINPUT LONG_BINPUT BINGET LONG_BINGET
-    NONE NEWTRUE NEWFALSE BININT BININT1 BININT2 LONG1 BINFLOAT BINUNICODE
-    EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_LIST APPEND APPENDS EMPTY_DICT SETITEM SETITEMS
-    """.split()  # noqa: SIM905 - four lines instead of thirty
-)
-_GLOBALS = frozenset(
-    {
-        "collections OrderedDict",
-        "__builtin__ set",
-        "__builtin__ getattr",  # a bound method; only of the names below
-        "torch Size",
-        "torch._utils _rebuild_tensor_v2",
-        "torch._utils _rebuild_parameter",
-    }
-)
-_METHODS = frozenset({"forward_fuse", "forward_split"})
-_MODULE_CLASS = re.compile(
-    r"(torch\.nn\.modules\.\w+|ultralytics\.nn\.modules\.\w+|ultralytics\.nn\.tasks)"
-    r" ([A-Z]\w*|v10Detect)"
-)
-_STORAGE = re.compile(r"torch (Half|Float|Double|BFloat16|Long|Int|Short|Char|Byte|Bool)Storage")
-_BYTES = {
-    "Char": 1, "Byte": 1, "Bool": 1, "Half": 2, "BFloat16": 2, "Short": 2,
-    "Float": 4, "Int": 4, "Double": 8, "Long": 8,
-}  # fmt: skip
+from discreet.statement import pickles
+from discreet.statement.pickles import follow
+
 _MEMBER = re.compile(
     r"archive/(data\.pkl|byteorder|version|\.format_version|\.storage_alignment"
     r"|\.data/serialization_id|data/\d+)"
 )
+_MOST_DIRECTORY = 2_000_000
+_END = 22  # bytes of the end of a directory
+_END_64 = _END + 20 + 56  # the same behind its form for large files, and what leads to that
 _TORCH_DATE = (1980, 0, 0, 0, 0, 0)
 _LOCAL_HEADER = 30
 _DESCRIPTORS = (0, 12, 16, 20, 24)  # bytes that may follow a member: its sizes and checksum
-
-
-class Inert:
-    """Stands for an object of a class or function that is named, never imported."""
-
-    name = ""
-
-    def __new__(cls, *args: Any) -> Inert:
-        """Hold the arguments."""
-        self = super().__new__(cls)
-        self.args, self.state, self.items = args, None, []
-        return self
-
-    def __init__(self, *args: Any) -> None:
-        pass
-
-    args: tuple[Any, ...]
-    state: Any
-    items: list[tuple[Any, Any]]
-
-    def __setstate__(self, state: Any) -> None:
-        self.state = state
-
-    def __setitem__(self, key: Any, value: Any) -> None:
-        self.items.append((key, value))
 
 
 @dataclass(kw_only=True)
@@ -99,91 +50,63 @@ def read_weights(path: Path) -> WeightsFile:
     """Read a file of weights. Never raises for what is in it: that is a fault."""
     found = WeightsFile()
     try:
+        with path.open("rb") as stream:
+            found.faults += _directory_faults(stream)
+        if found.faults:
+            return found
         with path.open("rb") as stream, zipfile.ZipFile(stream) as archive:
             found.texts += archive.namelist()
             found.faults += _archive_faults(archive, stream)
-            program = archive.read("archive/data.pkl")
+            # Of a member that is compressed, a few bytes can become gigabytes.
+            if found.faults:
+                return found
+            program = _read(archive, "archive/data.pkl")
             sizes = {
                 info.filename.removeprefix("archive/data/"): info.file_size
                 for info in archive.infolist()
                 if info.filename.startswith("archive/data/")
             }
-    except (OSError, zipfile.BadZipFile, KeyError, ValueError, EOFError) as error:
+    except (
+        OSError,
+        zipfile.BadZipFile,
+        zlib.error,
+        KeyError,
+        ValueError,
+        EOFError,
+        OverflowError,
+        NotImplementedError,  # of a version or a kind of compression that nobody reads
+        RuntimeError,  # encrypted
+    ) as error:
         found.faults.append(f"not an archive of weights ({type(error).__name__})")
         return found
-    texts, faults = _scan(program)
-    found.texts += texts
-    found.faults += faults
-    if faults:
-        return found  # not even with stand-ins
-    reader = _Reader(program)
-    try:
-        found.content = reader.load()
-    except Exception as error:  # a program that is no program
-        found.faults.append(f"its pickle cannot be followed ({type(error).__name__})")
+    followed = follow(program)
+    found.texts += followed.texts
+    found.faults += followed.faults
+    if followed.faults:
         return found
-    found.faults += reader.faults
-    if reader.storages != sizes:
+    found.content = followed.content
+    if followed.storages != sizes:
         found.faults.append("it holds tensors that the model does not use, or not all of them")
     return found
 
 
-def _scan(program: bytes) -> tuple[list[str], list[str]]:
-    """Texts and faults of a pickle, by its instructions alone."""
-    texts: list[str] = []
-    faults: list[str] = []
-    end = -1
-    try:
-        for opcode, argument, position in pickletools.genops(program):
-            if opcode.name not in _OPCODES:
-                faults.append(f"its pickle has the instruction {opcode.name}")
-            elif opcode.name == "GLOBAL" and not _is_stock(str(argument)):
-                faults.append(f"its pickle names {argument}, which is not in stock weights")
-            if isinstance(argument, str):
-                texts.append(argument)
-            end = position
-    except Exception as error:  # pickletools raises what its decoders raise
-        faults.append(f"its pickle cannot be read ({type(error).__name__})")
-    if not faults and end != len(program) - 1:
-        faults.append("bytes follow its pickle")
-    return texts, list(dict.fromkeys(faults))
+def _directory_faults(stream: BinaryIO) -> list[str]:
+    """What is wrong with the directory, before `zipfile` reads it whole into memory."""
+    length = stream.seek(0, io.SEEK_END)
+    stream.seek(max(0, length - _END_64))
+    end = stream.read()
+    if end[-_END:][:4] != b"PK\x05\x06":
+        return ["it does not end as an archive of weights does, or with comments"]
+    size = end[40:48] if end.startswith(b"PK\x06\x06") else end[-_END:][12:16]
+    if int.from_bytes(size, "little") > _MOST_DIRECTORY:
+        return ["the directory of its archive is longer than that of any model"]
+    return []
 
 
-def _is_stock(name: str) -> bool:
-    return bool(name in _GLOBALS or _MODULE_CLASS.fullmatch(name) or _STORAGE.fullmatch(name))
-
-
-class _Reader(pickle.Unpickler):
-    """Carries a pickle out with stand-ins."""
-
-    def __init__(self, program: bytes) -> None:
-        super().__init__(io.BytesIO(program), fix_imports=False)
-        self.storages: dict[str, int] = {}
-        self.faults: list[str] = []
-
-    def find_class(self, module_name: str, global_name: str, /) -> Any:
-        name = f"{module_name} {global_name}"
-        if not _is_stock(name):  # the scan has refused it before
-            raise pickle.UnpicklingError(name)
-        if name == "__builtin__ getattr":
-            return self._method
-        return type("Stand", (Inert,), {"name": name})
-
-    def _method(self, owner: object, method: object) -> Inert:
-        if not isinstance(owner, Inert) or method not in _METHODS:
-            self.faults.append(f"its pickle asks for the attribute {method!r}")
-        return Inert(owner, method)
-
-    def persistent_load(self, pid: Any, /) -> Any:
-        try:
-            kind, storage, key, location, count = pid
-            size = _BYTES[storage.name.removeprefix("torch ").removesuffix("Storage")] * count
-            if kind != "storage" or location != "cpu":
-                raise ValueError(location)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise pickle.UnpicklingError("not a tensor of torch's") from error
-        self.storages[str(key)] = size
-        return Inert(key)
+def _read(archive: zipfile.ZipFile, name: str) -> bytes:
+    if archive.getinfo(name).file_size > pickles.MOST_BYTES:
+        raise ValueError("too long")
+    return archive.read(name)
 
 
 def _archive_faults(archive: zipfile.ZipFile, stream: BinaryIO) -> list[str]:
@@ -225,3 +148,11 @@ def _directory_start(archive: zipfile.ZipFile) -> int:
 def summary_inside(file: WeightsFile, key: str) -> object:
     """What the checkpoint has under a key; None where it has nothing."""
     return file.content.get(key) if isinstance(file.content, dict) else None
+
+
+def architecture_name(file: WeightsFile) -> object:
+    """The name of the model's architecture, which carries the claim; None where it has none."""
+    model = summary_inside(file, "model")
+    state = model.state if isinstance(model, pickles.Inert) else None
+    description = state.get("yaml") if isinstance(state, dict) else None
+    return description.get("yaml_file") if isinstance(description, dict) else None

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 from discreet.accounting import Event, epsilon_of_runs, event_from_json, make_accountant
 from discreet.config import MechanismConfig
+from discreet.privacy import NeighboringRelation, PrivacyUnit
 from discreet.statement.figures import assumed_sampling, figures_of
 from discreet.statement.record import ADVERSARY, FLOATING_POINT, OUTPUTS, mechanism_of
 from discreet.statement.schema import PrivacyRecord
@@ -103,6 +104,8 @@ def _plain_faults(
         yield "metrics: they are of validation images that are not public"
     if record.data.validation.metrics_are_released != (record.metrics is not None):
         yield "data.validation.metrics_are_released: it does not say whether there are metrics"
+    if (record.unit.grouping_key is None) == (record.unit.kind is PrivacyUnit.GROUP):
+        yield "unit: its kind and its grouping do not agree"
     if (record.data.pretraining.access == "none") and record.data.pretraining.sha256 is not None:
         yield "data.pretraining: it names weights where there were none"
     constants = (record.adversary, record.outputs, record.floating_point)
@@ -119,7 +122,14 @@ def _spending_faults(record: PrivacyRecord, tolerance: float) -> Iterator[str]:
         yield "spent.run: it is another than the claim's"
     if spent.delta != record.claim.delta:
         yield "spent.delta: it is another than the claim's"
-    accountant = make_accountant(record.accountant.name, relation=record.unit.neighboring_relation)
+    usual = (record.unit.kind, record.unit.neighboring_relation)
+    mixed = (PrivacyUnit.IMAGE, NeighboringRelation.REPLACE_ONE)
+    if (spent.unit, spent.neighboring_relation) not in (usual, mixed):
+        yield "spent.unit, spent.neighboring_relation: they are neither this run's nor an image's"
+    same = spent.neighboring_relation is record.unit.neighboring_relation
+    accountant = make_accountant(
+        record.accountant.name if same else "pld", relation=spent.neighboring_relation
+    )
     events = [event_from_json(event) for event in spent.events]
     if record.claim_valid and not _are_among(record.events, events):
         yield "spent.events: this run's are not among them"

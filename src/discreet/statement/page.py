@@ -11,6 +11,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from discreet.privacy import PrivacyUnit
 from discreet.statement.files import ENVELOPE, PAGES
 from discreet.statement.schema import PrivacyRecord
 from discreet.terminal import format_delta, format_epsilon
@@ -61,6 +62,7 @@ def vocabulary(record: PrivacyRecord, language: str) -> dict[str, Any]:
     reasons = record.claim.reasons_against
     return {
         "r": record,
+        "grouped": record.unit.kind is PrivacyUnit.GROUP,
         "reasons": [_REASONS_ZH.get(why, why) for why in reasons]
         if language == "zh-CN"
         else reasons,

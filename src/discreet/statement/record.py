@@ -11,6 +11,7 @@ from typing import Any
 from discreet.accounting import Event
 from discreet.config import MechanismConfig
 from discreet.ledger import Spent
+from discreet.privacy import GroupingName, NeighboringRelation, PrivacyUnit
 from discreet.randomness import RandomSource
 from discreet.statement import schema
 from discreet.statement.figures import assumed_sampling, figures_of, finite
@@ -42,7 +43,7 @@ ADVERSARY = Adversary(
     sees=(
         "the weights after every step, not only those released",
         "all other images and labels of the training set",
-        "the code, all settings, the starting weights and the number of training images",
+        "the code, all settings, the starting weights and the number of privacy units",
     ),
     does_not_see=(
         "the random numbers of the noise and of the sampling, and the memory of the machine "
@@ -53,7 +54,7 @@ ADVERSARY = Adversary(
 OUTPUTS = Outputs(
     covered=("the weights of every step, if all were published",),
     not_covered=(
-        "the number of training images n, which is disclosed: it sets the sample rate",
+        "the number of privacy units n, which is disclosed: it sets the sample rate",
         "class names, image size and all settings listed in `configuration`",
         "everything in the run's `internal` folder",
         "`spent.total`, which tells whether earlier runs used some of the same images",
@@ -85,6 +86,7 @@ def make_record(
     check: Mapping[str, Any] | None = None,
     audit: Mapping[str, Any] | None = None,
     canaries: bool = False,
+    grouping: GroupingName | None = None,
 ) -> PrivacyRecord:
     """Put a run on record. The release adds the weights' digest and the signer.
 
@@ -104,6 +106,7 @@ def make_record(
         accelerator: Model of the GPU, if one was used.
         check: Result of the check of the wiring, as JSON.
         audit: Result of an audit, as JSON.
+        grouping: How images came to groups; None where each is its own unit.
         canaries: Whether planted canaries are among the training images.
     """
     accountant = mechanism.make_accountant()
@@ -120,8 +123,8 @@ def make_record(
         claim=Claim(epsilon=finite(epsilon), delta=mechanism.delta, reasons_against=tuple(against)),
         unit=Unit(
             kind=mechanism.unit,
-            grouping_key=None,
-            max_images_per_unit=None,
+            grouping_key=grouping,
+            max_images_per_unit=mechanism.max_images_per_unit,
             neighboring_relation=mechanism.relation,
         ),
         adversary=ADVERSARY,
@@ -154,6 +157,10 @@ def make_record(
         spent=Spending(
             run=finite(epsilon),
             total=finite(max(total.epsilon, epsilon)),
+            unit=PrivacyUnit.IMAGE if total.mixed else mechanism.unit,
+            neighboring_relation=NeighboringRelation.REPLACE_ONE
+            if total.mixed
+            else mechanism.relation,
             delta=total.delta,
             runs=total.runs,
             unprotected_runs=total.unprotected_runs,
@@ -194,6 +201,7 @@ def mechanism_of(record: PrivacyRecord) -> MechanismConfig:
         clipping=record.mechanism.clipping,
         accountant=record.accountant.name,
         unit=record.unit.kind,
+        max_images_per_unit=record.unit.max_images_per_unit,
         relation=record.unit.neighboring_relation,
         sampling=record.sampling.used,
         largest_batch=record.sampling.largest_batch,
@@ -237,6 +245,12 @@ def _warnings(
             f"{total.unprotected_runs} earlier or present runs on these images had no protection "
             "at all: what became public of them is not bounded by any ε"
         )
+    if total.mixed:
+        warnings.append(
+            "earlier runs on these images had other privacy units: spent.total is of one image, "
+            "taken as replaced by another"
+            + ("" if mechanism.unit is PrivacyUnit.IMAGE else "; for a whole group it is no bound")
+        )
     charged = sum(event.steps for event in events)
     if executed < charged:
         warnings.append(
@@ -244,7 +258,7 @@ def _warnings(
             "lost in a crash and stay charged"
         )
     if mechanism.delta >= 1 / mechanism.population:
-        warnings.append("δ is not below 1/n: publishing one image in the open would satisfy it")
+        warnings.append("δ is not below 1/n: publishing one unit in the open would satisfy it")
     return warnings
 
 

@@ -9,27 +9,22 @@ from __future__ import annotations
 import base64
 import binascii
 import getpass
-import json
 import re
 import socket
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
-from discreet.statement.archive import Inert, WeightsFile, read_weights
+from discreet.statement import strict_json
+from discreet.statement.archive import read_weights
+from discreet.statement.checkpoint import checkpoint_faults
 from discreet.statement.files import ENVELOPE, RECORD, RELEASED, REPORT, WEIGHTS
+from discreet.statement.passive import page_activity, report_activity
+from discreet.statement.pickles import shown
 from discreet.statement.pictures import picture_faults
-from discreet.statement.summary import KEY
-
-_CHECKPOINT_KEYS = frozenset(
-    {"model", "ema", "optimizer", "epoch", "train_args", "date", "version", "license", KEY}
-)
-_EMPTY_KEYS = ("ema", "optimizer")
-TRAVELLING_SETTINGS = ("imgsz", "task", "single_cls")
-"""The only settings inside the weights: what stock predict, val and export read."""
 
 _PATH = re.compile(
     r"(?<![\w.:/<-])/(?:home|root|Users|tmp|var|mnt|data|work|workspace|media|opt|srv|private"
@@ -37,7 +32,7 @@ _PATH = re.compile(
     r"|\b[A-Za-z]:[\\/]{1,2}[^\s\"'<>|/\\]+|\\\\[\w.-]+\\|\bfile://"
 )
 _FILE = re.compile(
-    r"[^\s\"'<>|/\\()]+\.(?:jpe?g|png|bmp|tiff?|webp|dng|heic|heif|avif|jp2|mpo|pfm|gif|nii|dcm"
+    r"[^\s\"'<>|/\\()]\.(?:jpe?g|png|bmp|tiff?|webp|dng|heic|heif|avif|jp2|mpo|pfm|gif|nii|dcm"
     r"|cache|npy|csv)\b",
     re.IGNORECASE,
 )
@@ -49,6 +44,7 @@ _PUBLIC_KEYS = frozenset({"expected_batch_size", "max_grad_norm"})
 _TOKEN = re.compile(r"[\w.-]+")
 _SHORTEST_WORD = 3
 _SHORTEST_STEM = 6
+_SHORTEST_NUMBER = 7
 _IN_HTML = re.compile(r"data:([\w/+.-]+);base64,([A-Za-z0-9+/=\s]+)")
 
 
@@ -67,7 +63,12 @@ class PrivateWords:
 
     @classmethod
     def of(
-        cls, *, files: Iterable[Path], folders: Iterable[Path], public: Iterable[str] = ()
+        cls,
+        *,
+        files: Iterable[Path],
+        folders: Iterable[Path],
+        public: Iterable[str] = (),
+        keys: Iterable[str] = (),
     ) -> Self:
         """Words of a run on this machine.
 
@@ -76,6 +77,8 @@ class PrivateWords:
             folders: Folders of the run and of the data set.
             public: What is published anyway, such as class names and settings. A word of these
                 is not private: a run may be called `adamw`.
+            keys: What the groups of images are called. Short numbers are left out: a statement
+                may hold them by chance.
         """
         found = {path.name for path in files}
         found |= {
@@ -85,6 +88,7 @@ class PrivateWords:
         }
         places = {str(folder) for folder in folders} | {str(f.resolve()) for f in folders}
         found |= {Path(place).name for place in places} | set(_of_this_machine())
+        found |= {key for key in keys if not key.isdecimal() or len(key) >= _SHORTEST_NUMBER}
         known = _own_words() | _tokens("\n".join(public))
         return cls(
             paths=frozenset(place for place in places if place.count("/") > 1),
@@ -132,7 +136,8 @@ def _read(path: Path) -> tuple[list[str], list[str]]:
     """Faults of a file's form, and all text in it."""
     if path.name == WEIGHTS:
         weights = read_weights(path)
-        return [*weights.faults, *_checkpoint_faults(weights)], weights.texts
+        private = [f"it holds {shown(key)}" for key in weights.texts if _is_private_key(key)]
+        return [*weights.faults, *checkpoint_faults(weights), *private], weights.texts
     try:
         text = path.read_bytes().decode()
     except UnicodeDecodeError:
@@ -142,8 +147,9 @@ def _read(path: Path) -> tuple[list[str], list[str]]:
     if path.name == ENVELOPE:
         return _envelope_texts(text)
     if path.name == REPORT:
-        return _report_texts(text)
-    return [], [text]
+        faults, texts = _report_texts(text)
+        return [*report_activity(text), *faults], texts
+    return page_activity(text), [text]
 
 
 def _look(texts: Iterable[str]) -> list[str]:
@@ -156,35 +162,9 @@ def _look(texts: Iterable[str]) -> list[str]:
     return faults
 
 
-def _checkpoint_faults(weights: WeightsFile) -> list[str]:
-    """What a checkpoint has beyond a model for use."""
-    content = weights.content
-    if content is None:
-        return []  # told already: it could not be read
-    if not isinstance(content, dict):
-        return ["it is not a checkpoint"]
-    faults = [f"it holds {key!r}" for key in content if key not in _CHECKPOINT_KEYS]
-    faults += [f"{key!r} is not empty" for key in _EMPTY_KEYS if content.get(key) is not None]
-    model = content.get("model")
-    state: Any = getattr(model, "state", None)
-    if not isinstance(model, Inert) or not isinstance(state, dict):
-        return [*faults, "it holds no model"]
-    for settings in (content.get("train_args"), state.get("args")):
-        known = isinstance(settings, dict) and set(settings) <= set(TRAVELLING_SETTINGS)
-        if not known:
-            faults.append("it holds settings that inference does not need")
-    parts: Any = state.get("_modules")  # an ordered dict in older versions of torch
-    named = dict(parts.items if isinstance(parts, Inert) else parts or {})
-    if state.get("criterion") is not None or "criterion" in named:
-        faults.append("it holds a training loss")
-    strings = [*weights.texts]
-    faults += [f"it holds {key!r}" for key in strings if _is_private_key(key)]
-    return faults
-
-
 def _json_faults(text: str) -> list[str]:
     try:
-        content = json.loads(text)
+        content = strict_json.loads(text.encode())
     except ValueError:
         return ["it is not JSON"]
     return [f"it holds {key!r}" for key in _keys(content) if _is_private_key(key)]
@@ -195,18 +175,22 @@ def _is_private_key(key: str) -> bool:
 
 
 def _keys(value: Any) -> Iterator[str]:
-    if isinstance(value, Mapping):
-        for key, inner in value.items():
-            yield str(key)
-            yield from _keys(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _keys(inner)
+    left = [value]
+    while left:
+        match left.pop():
+            case dict(inner):
+                pairs = cast("dict[str, Any]", inner)
+                yield from pairs
+                left += pairs.values()
+            case list(inner):
+                left += cast("list[Any]", inner)
+            case _:
+                pass
 
 
 def _envelope_texts(text: str) -> tuple[list[str], list[str]]:
     try:
-        payload = base64.b64decode(json.loads(text)["payload"]).decode()
+        payload = base64.b64decode(strict_json.loads(text.encode())["payload"]).decode()
     except (ValueError, KeyError, TypeError, binascii.Error):
         return ["it is not an envelope"], [text]
     return [], [payload]

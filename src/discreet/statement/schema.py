@@ -17,7 +17,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
 from discreet.accounting import AccountantName, event_from_json
 from discreet.config import ClippingName, NoiseSchedule, SamplingName
 from discreet.errors import AccountingError
-from discreet.privacy import NeighboringRelation, PrivacyUnit
+from discreet.privacy import GroupingName, NeighboringRelation, PrivacyUnit
 
 SCHEMA_VERSION = "2.0"
 SCHEMA_FILE = "privacy.schema.json"
@@ -70,10 +70,12 @@ class Unit(_Part):
 
     kind: PrivacyUnit
     """What one record is."""
-    grouping_key: str | None
-    """What the images of one unit have in common; null where each image is its own unit."""
+    grouping_key: GroupingName | None
+    """How the images of one unit were found, by a file that names the group of each image, or by a
+    pattern on their names, neither of which is published; null where each image is its own unit."""
     max_images_per_unit: CountFromOne | None
-    """Images of one unit that a step looks at, at most; null where a unit is one image."""
+    """Images of one unit that a step looks at, at most, chosen at random and averaged before their
+    gradient is clipped; null where a unit is one image."""
     neighboring_relation: NeighboringRelation
     """Which two data sets are hard to tell apart."""
 
@@ -263,15 +265,21 @@ class Figures(_Part):
 
 
 class Spending(_Part):
-    """What was spent of the most charged image, by the ledger of its data set."""
+    """What was spent of the most charged unit, by the ledger of its data set."""
 
     run: NonNegative | None
     """ε of this run alone."""
     total: NonNegative | None
     """ε of all runs on it, composed at once; null where there is no bound."""
+    unit: PrivacyUnit
+    """Whose total it is: that of this run's unit, or of one image where runs on the same images had
+    different units."""
+    neighboring_relation: NeighboringRelation
+    """Under which it is composed: that of this run, or replace_one where units differed, since an
+    image that is taken out of a group changes the group and does not remove it."""
     delta: Delta
     runs: Count
-    """Runs that charged that image, this one among them: tuning runs count like any other."""
+    """Runs that charged that unit, this one among them: tuning runs count like any other."""
     unprotected_runs: Count
     """Those of them that had no guarantee."""
     events: tuple[EventRecord, ...]

@@ -35,6 +35,7 @@ from securesystemslib.exceptions import VerificationError
 from securesystemslib.signer import CryptoSigner, SSlibKey  # pyright: ignore[reportPrivateImportUsage]
 
 from discreet.errors import ConfigurationError, StorageError
+from discreet.statement import strict_json
 from discreet.statement.schema import PrivacyRecord, Signer
 from discreet.statement.summary import summarise
 from discreet.storage import make_folder
@@ -42,6 +43,10 @@ from discreet.storage import make_folder
 VARIABLE = "DISCREET_KEY"
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "urn:x-discreet:privacy-claim:2.0"
+_NO_KEY = (OSError, ValueError, TypeError, UnsupportedAlgorithm)
+_OTHER_KIND = "it is of another kind"
+_MAKE_KEY = "make one with `openssl genpkey -algorithm ed25519 -out key.pem`"
+_GIVE_KEY = "give the public key that whoever made the release handed out"
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 
 
@@ -105,12 +110,13 @@ def read_public_key(path: Path) -> Signer:
     try:
         data = path.read_bytes()
         if b"PRIVATE KEY" in data:
-            return ReleaseKey(private=_read_private(path)).signer
-        key = load_pem_public_key(data)
-    except (OSError, ValueError, UnsupportedAlgorithm) as error:
-        raise _unreadable(path, error, where="key") from error
+            key = load_pem_private_key(data, password=None).public_key()
+        else:
+            key = load_pem_public_key(data)
+    except _NO_KEY as error:
+        raise _unreadable(path, error, where="key", do=_GIVE_KEY) from error
     if not isinstance(key, Ed25519PublicKey):
-        raise _unreadable(path, "it is of another kind", where="key")
+        raise _unreadable(path, _OTHER_KIND, where="key", do=_GIVE_KEY)
     return signer_of(key)
 
 
@@ -166,15 +172,15 @@ def envelope_faults(
         signer: The public key that has to have signed it; None where it has to be unsigned.
     """
     try:
-        envelope = Envelope.from_dict(json.loads(data))
+        envelope = Envelope.from_dict(strict_json.loads(data))
         written = _file(envelope)
     except Exception as error:  # the library raises what its decoders raise
         return [f"not an envelope ({type(error).__name__})"]
     if written != data:
         return ["not written as this program writes an envelope: it was changed"]
+    if envelope.payload_type != PAYLOAD_TYPE:  # perhaps not even text: nothing can be verified
+        return ["its content is said to be something else than an in-toto statement"]
     faults: list[str] = []
-    if envelope.payload_type != PAYLOAD_TYPE:
-        faults.append("its content is said to be something else than an in-toto statement")
     if envelope.payload != _payload(statement):
         faults.append("its statement is not that of the files in this folder")
     if signer is None:
@@ -211,10 +217,10 @@ def _file(envelope: Envelope) -> bytes:
 def _read_private(path: Path) -> Ed25519PrivateKey:
     try:
         key = load_pem_private_key(path.read_bytes(), password=None)
-    except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise _unreadable(path, error, where="sign") from error
+    except _NO_KEY as error:
+        raise _unreadable(path, error, where="sign", do=_MAKE_KEY) from error
     if not isinstance(key, Ed25519PrivateKey):
-        raise _unreadable(path, "it is of another kind", where="sign")
+        raise _unreadable(path, _OTHER_KIND, where="sign", do=_MAKE_KEY)
     return key
 
 
@@ -245,9 +251,11 @@ def _make_key(path: Path) -> None:
         ) from error
 
 
-def _unreadable(path: Path, why: object, *, where: str) -> ConfigurationError:
+def _unreadable(path: Path, why: object, *, where: str, do: str) -> ConfigurationError:
+    if isinstance(why, TypeError):
+        why = "it has a password"
     return ConfigurationError(
         f"not an Ed25519 key in PEM without a password ({getattr(why, 'strerror', None) or why})",
         where=f"{where}={path}",
-        do="make one with `openssl genpkey -algorithm ed25519 -out key.pem`",
+        do=do,
     )

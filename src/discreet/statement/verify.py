@@ -7,20 +7,19 @@ agree is there a point in working out ε again.
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
 from discreet import __version__
 from discreet.errors import StorageError
 from discreet.statement import strict_json
-from discreet.statement.archive import read_weights, summary_inside
+from discreet.statement.archive import architecture_name, read_weights, summary_inside
 from discreet.statement.consistency import examine
-from discreet.statement.files import ENVELOPE, RECORD, RELEASED, REPORT, WEIGHTS
+from discreet.statement.files import ENVELOPE, LARGEST, RECORD, RELEASED, REPORT, WEIGHTS
 from discreet.statement.page import render
 from discreet.statement.record import mechanism_of
 from discreet.statement.report.repeating import report_faults
@@ -28,7 +27,9 @@ from discreet.statement.scan import scan_release
 from discreet.statement.schema import PrivacyRecord, Signer
 from discreet.statement.sealing import sha256
 from discreet.statement.signing import envelope_faults, make_statement, read_public_key
-from discreet.statement.summary import KEY, summarise
+from discreet.statement.summary import KEY, as_model_name, summarise
+
+Pages = Literal["redrawn", "not checked"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +38,11 @@ class Verification:
 
     Attributes:
         valid: Whether all of it is as its statement says, and ε as the events give it. It does
-            not say that the run was private: that is `claim_valid`.
+            not say that the run was private: that is `claim_valid`; nor that the pages say what
+            the record says: that is `pages`.
+        pages: "redrawn" if report and pages were drawn again from the record, and are the same
+            byte for byte. "not checked" if another version of this program is said to have drawn
+            them: they run and load nothing, but what they say was compared with nothing.
         faults: What is not, as `file: what`.
         notices: What the reader should know.
         record: The content of `privacy.json`; None where it cannot be read.
@@ -45,6 +50,7 @@ class Verification:
     """
 
     valid: bool
+    pages: Pages = "not checked"
     faults: tuple[str, ...] = ()
     notices: tuple[str, ...] = ()
     record: PrivacyRecord | None = field(default=None, repr=False)
@@ -56,6 +62,7 @@ class Verification:
         signer = None if record is None else record.signer
         return {
             "valid": self.valid,
+            "pages": self.pages,
             "claim_valid": None if record is None else record.claim_valid,
             "epsilon": None if record is None else record.claim.epsilon,
             "delta": None if record is None else record.claim.delta,
@@ -106,6 +113,8 @@ def _read_folder(folder: Path) -> tuple[dict[str, str], list[str]]:
             faults.append(f"{path.name}: it does not belong into a release")
         elif path.is_symlink() or not path.is_file():
             faults.append(f"{path.name}: it is not a file")
+        elif path.stat().st_size > LARGEST[path.name]:
+            faults.append(f"{path.name}: it is larger than that of any release")
     if faults:
         return {}, faults
     return {path.name: sha256(path) for path in paths if path.name != ENVELOPE}, []
@@ -147,9 +156,10 @@ def _integrity_faults(
 def _stated_digests(envelope: bytes) -> dict[str, str]:
     """What the statement says, whoever signed it; nothing where it cannot be read."""
     try:
-        payload = base64.b64decode(json.loads(envelope)["payload"])
+        payload = base64.b64decode(strict_json.loads(envelope)["payload"])
         return {
-            entry["name"]: entry["digest"]["sha256"] for entry in json.loads(payload)["subject"]
+            entry["name"]: entry["digest"]["sha256"]
+            for entry in strict_json.loads(payload)["subject"]
         }
     except (ValueError, KeyError, TypeError):
         return {}
@@ -160,25 +170,19 @@ def _verify_content(folder: Path, record: PrivacyRecord, wanted: Signer | None) 
     found = examine(record)
     faults = [f"{RECORD}: {what}" for what in found.faults]
     faults += scan_release(folder)
-    if summary_inside(read_weights(folder / WEIGHTS), KEY) != summarise(record):
-        faults.append(f"{WEIGHTS}: the claim inside it is not that of {RECORD}")
-    notices = list(found.notices)
-    if record.software.packages.get("discreet") == __version__:
-        faults += [
-            f"{name}: it is not the page of this record"
-            for name, text in render(record).items()
-            if (folder / name).read_bytes() != text.encode()
-        ]
-        if not found.faults:  # of figures that are wrong there is no right report
-            faults += _report_faults(folder, record)
-    else:
-        notices.append("another version of discreet wrote the pages: only their digest was checked")
+    faults += _weights_faults(folder, record)
+    redrawn = [] if found.faults else _redrawing_faults(folder, record)
+    own = record.software.packages.get("discreet") == __version__
+    if own:
+        faults += redrawn
     known = None if wanted is None else record.signer == wanted
     if known is False:
         faults.append(f"{ENVELOPE}: it is not signed with the key that was given")
-    notices += _what_to_know(record, known=known)
+    notices = [*found.notices, *_what_to_know(record, known=known)]
+    same = not redrawn and not found.faults  # of figures that are wrong there is no right page
     return Verification(
         valid=not faults,
+        pages="redrawn" if same else "not checked",
         faults=tuple(faults),
         notices=tuple(notices),
         record=record,
@@ -186,11 +190,26 @@ def _verify_content(folder: Path, record: PrivacyRecord, wanted: Signer | None) 
     )
 
 
-def _report_faults(folder: Path, record: PrivacyRecord) -> list[str]:
+def _weights_faults(folder: Path, record: PrivacyRecord) -> list[str]:
+    """Whether the claim inside the weights is the record's, in both places."""
+    weights = read_weights(folder / WEIGHTS)
+    found = summary_inside(weights, KEY), architecture_name(weights)  # exports carry the latter
+    if found == (summarise(record), as_model_name(record)):
+        return []
+    return [f"{WEIGHTS}: the claim inside it is not that of {RECORD}"]
+
+
+def _redrawing_faults(folder: Path, record: PrivacyRecord) -> list[str]:
+    """Which pages this version of the program would draw another way."""
+    faults = [
+        f"{name}: it is not the page of this record"
+        for name, text in render(record).items()
+        if (folder / name).read_bytes() != text.encode()
+    ]
     installed = mechanism_of(record).make_accountant().version
     same = installed == record.accountant.version
     found = report_faults((folder / REPORT).read_bytes(), record, same_accountant=same)
-    return [f"{REPORT}: {what}" for what in found]
+    return [*faults, *(f"{REPORT}: {what}" for what in found)]
 
 
 def _what_to_know(record: PrivacyRecord, *, known: bool | None) -> list[str]:

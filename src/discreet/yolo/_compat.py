@@ -12,7 +12,7 @@ import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from unittest import mock
 
 os.environ.setdefault("YOLO_OFFLINE", "true")
@@ -21,18 +21,25 @@ os.environ.setdefault("YOLO_VERBOSE", "false")  # our own terminal output replac
 
 import ultralytics
 from torch import nn
+from ultralytics.engine import model as _engine_model
 from ultralytics.nn.tasks import torch_safe_load
 from ultralytics.utils import callbacks
 
 from discreet.errors import ConfigurationError, ModelError
+from discreet.launched import place_of_process
 
 SUPPORTED_SERIES = "8.4"
 
-# Whoever imported Ultralytics before left its switches on, in every module that copied them.
+# Whoever imported Ultralytics before left its switches on, in every module that copied them. And
+# one process of several that train together is the only one to Ultralytics, which would spawn
+# processes, wrap the model and wait for others of its own accord.
+_SWITCHES = {"ONLINE": False, "AUTOINSTALL": False, "RANK": -1, "LOCAL_RANK": -1}
 for _module in [m for name, m in sys.modules.items() if name.split(".")[0] == "ultralytics"]:
-    for _switch in ("ONLINE", "AUTOINSTALL"):
+    for _switch, _value in _SWITCHES.items():
         if _switch in vars(_module):
-            setattr(_module, _switch, False)
+            setattr(_module, _switch, _value)
+# But `YOLO.train` opens the released weights afterwards: only where they are.
+cast(Any, _engine_model).RANK = place_of_process().rank or -1
 
 if not ultralytics.__version__.startswith(f"{SUPPORTED_SERIES}."):
     raise ConfigurationError(

@@ -32,8 +32,8 @@ from discreet.result import TrainingResult
 from discreet.statement.record import PrivacyRecord
 from discreet.storage import write_json
 from discreet.terminal import Reporter
-from discreet.yolo.dataset import StepParts
 from discreet.yolo.image_canaries import make_image_canaries
+from discreet.yolo.loading import StepParts
 from discreet.yolo.membership import image_losses
 from discreet.yolo.preparation import PreparedRun, prepare
 from discreet.yolo.train import PrivateDetectionTrainer, default_callbacks
@@ -136,15 +136,22 @@ class AuditedTrainer(PrivateDetectionTrainer):
                 where="resume",
                 do="run the audit anew",
             )
+        if self.team.place.size > 1:
+            raise ConfigurationError(
+                "an audit runs in one process: its attack reads every step's gradient, and the "
+                "coins of its canaries are no other process's to know",
+                where="torchrun",
+                do="run the audit alone; a run of several processes takes the same steps",
+            )
         prepared = prepare(given, reporter=self.reporter, extra_units=self._count)
-        self._images = prepared.dataset.n
+        self._units = len(prepared.dataset.units())
         if not math.isfinite(prepared.plan.promised.epsilon):
             raise ConfigurationError(
                 "this run claims no ε that an audit could refute",
                 where="noise_multiplier",
                 do="audit a run with noise",
             )
-        mechanism = prepared.plan.mechanism
+        mechanism, noun = prepared.plan.mechanism, prepared.plan.mechanism.unit.noun
         if mechanism.sampling != "poisson" or mechanism.noise_schedule != "constant":
             raise ConfigurationError(
                 "an audit knows Poisson samples and constant noise only",
@@ -152,7 +159,7 @@ class AuditedTrainer(PrivateDetectionTrainer):
                 do="leave them out for the audit",
             )
         self.reporter.notice(
-            f"{self._count:,} canaries join the {self._images:,} training images: a fair coin each "
+            f"{self._count:,} canaries join the {self._units:,} training {noun}s: a fair coin each "
             "says whether it is really there, and all count in n. The weights are for the audit "
             "only."
         )
@@ -218,11 +225,11 @@ class AuditedTrainer(PrivateDetectionTrainer):
     def _draws(self, *, first_step: int) -> Iterator[Sequence[int]]:
         for draw in super()._draws(first_step=first_step):
             units = np.asarray(draw, dtype=np.int64)
-            canaries = units[units >= self._images] - self._images
+            canaries = units[units >= self._units] - self._units
             there = canaries[self._included[canaries]]
-            units = units[units < self._images]
+            units = units[units < self._units]
             if self._attack == "image":
-                units = np.concatenate([units, there + self._images])
+                units = np.concatenate([units, there + self._units])
             else:
                 self._drawn.append(there)
             yield cast(Sequence[int], units)

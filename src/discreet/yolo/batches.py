@@ -38,9 +38,14 @@ def with_image(batch: Mapping[str, Any], place: int, image: Mapping[str, Any]) -
     return joined([part for part in parts if len(part["img"])])
 
 
-def joined(parts: Sequence[Mapping[str, Any]]) -> Batch:
-    """Several batches as one."""
-    counts = [len(part["img"]) for part in parts]
+def joined(parts: Sequence[Mapping[str, Any]], counts: Sequence[int] | None = None) -> Batch:
+    """Several batches as one.
+
+    Args:
+        parts: The batches.
+        counts: How many images each has; that of their pixels if not given.
+    """
+    counts = [len(part["img"]) for part in parts] if counts is None else counts
     starts = [sum(counts[:i]) for i in range(len(parts))]
     found: Batch = {
         key: torch.cat([part[key] for part in parts])

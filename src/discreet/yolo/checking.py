@@ -23,8 +23,9 @@ from discreet.gradients import ENGINES, make_engine
 from discreet.noise import DrawnAhead, Mechanism
 from discreet.randomness import RandomSource
 from discreet.terminal import Reporter
-from discreet.yolo import checking_data, checking_plan, train
+from discreet.yolo import checking_data, checking_features, checking_plan, train
 from discreet.yolo.batches import images_of, joined, with_image
+from discreet.yolo.microbatch import units_of
 from discreet.yolo.model import fast_layout
 from discreet.yolo.stand_ins import StandIns
 from discreet.yolo.train import PrivateDetectionTrainer
@@ -32,6 +33,7 @@ from discreet.yolo.train import PrivateDetectionTrainer
 Batch = dict[str, Any]
 
 _STAND_INS, _REAL = 4, 6
+_MOST_IMAGES = 2  # of a unit: enough to see that they are averaged, and little to wait for
 _OBJECTS = (3, 1, 0, 7)  # of the stand-ins, in turn
 
 
@@ -50,12 +52,17 @@ def check_trainer(
         real: Use the user's images for the step; stand-ins otherwise.
         without: Names of probes to leave out.
     """
-    with _without_memory(trainer):
+    maker = stand_ins_of(trainer)
+    with _unlogged(trainer):
         return run_checks(
             subject_of(trainer, real=real),
             full=full,
             without=without,
-            more={**checking_data.probes(trainer, full=full), **checking_plan.probes(trainer)},
+            more={
+                **checking_data.probes(trainer, full=full),
+                **checking_features.probes(trainer, stand_ins(maker, range(4)), full=full),
+                **checking_plan.probes(trainer),
+            },
         )
 
 
@@ -75,20 +82,25 @@ def subject_of(trainer: PrivateDetectionTrainer, *, real: bool) -> Subject:
     """The trainer's step, as the probes want it."""
     mechanism = trainer.plan.mechanism
     entries = {name: parameter.numel() for name, parameter in trainer.parameters.items()}
-    units = range(min(_REAL, len(trainer.dataset.train)) if real else _STAND_INS)
-    if len(units) < 2:  # one image has no neighbours: stand-ins can have some
+    units = range(min(_REAL, len(trainer.units)) if real else _STAND_INS)
+    if len(units) < 2:  # one unit has no neighbours: stand-ins can have some
         real, units = False, range(_STAND_INS)
-    batches = checking_data.RealBatches(trainer, list(units)) if real else None
+    images = _images_of_units(trainer, units, real=real)
+    everyone = [image for unit in units for image in images[unit]]
+    batches = checking_data.RealBatches(trainer, everyone) if real else None
     name = trainer.prepared.performance.engine
     maker = stand_ins_of(trainer)
 
     def batch_of(wanted: Sequence[Unit]) -> Batch:
-        numbers = [unit.number for unit in wanted]
+        numbers = [image for unit in wanted for image in images[unit.number]]
         batch = stand_ins(maker, numbers) if batches is None else batches(numbers)
-        for place, unit in enumerate(wanted):
-            if unit.alteration is not None:
-                batch = altered(maker, batch, place, unit.alteration)
-        return batch
+        sizes = [len(images[unit.number]) for unit in wanted]
+        place = 0
+        for unit, size in zip(wanted, sizes, strict=True):
+            for image in range(place, place + size) if unit.alteration is not None else ():
+                batch = altered(maker, batch, image, cast(str, unit.alteration))
+            place += size
+        return {**batch, "unit_sizes": sizes} if max(sizes, default=1) > 1 else batch
 
     def gradients_from(name: str) -> Callable[[Batch], PerExampleGradients]:
         engine = make_engine(name, cast(Any, trainer.model), trainer.parameters)
@@ -132,9 +144,19 @@ def subject_of(trainer: PrivateDetectionTrainer, *, real: bool) -> Subject:
 
 def _losses_of(trainer: PrivateDetectionTrainer, batch: Batch) -> Tensor:
     batch = trainer.preprocess_batch(dict(batch))
-    with torch.autocast(trainer.device.type, torch.bfloat16, enabled=trainer.amp):
-        predictions = cast(Any, trainer.model)(batch["img"])
-    return trainer.per_image_loss(predictions, batch)
+    terms = trainer.per_image_loss(trainer.predictions(batch), batch)
+    units, weights = units_of(batch, trainer.device)
+    return terms if units is None else units.sum(terms * cast(Tensor, weights)[:, None])
+
+
+def _images_of_units(
+    trainer: PrivateDetectionTrainer, units: Sequence[int], *, real: bool
+) -> dict[int, Sequence[int]]:
+    """Numbers of the images of each unit of the probes: one, or a few where units are groups."""
+    most = min(_MOST_IMAGES, trainer.plan.mechanism.max_images_per_unit or 1)
+    if real:
+        return {unit: trainer.units.members[unit][:most] for unit in units}
+    return {unit: [unit + i * _STAND_INS for i in range(1 + unit % most)] for unit in units}
 
 
 @contextmanager
@@ -164,14 +186,13 @@ class _NoJournal:
 
 
 @contextmanager
-def _without_memory(trainer: PrivateDetectionTrainer) -> Generator[None]:
-    journal, front = trainer.journal, trainer.front
+def _unlogged(trainer: PrivateDetectionTrainer) -> Generator[None]:
+    journal = trainer.journal
     trainer.journal = cast(Any, _NoJournal())
-    trainer.front = None  # remembered features would hide that frozen layers mix images
     try:
         yield
     finally:
-        trainer.journal, trainer.front = journal, front
+        trainer.journal = journal
 
 
 # ---- batches ----

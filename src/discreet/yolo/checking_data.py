@@ -17,7 +17,7 @@ import torch
 from discreet.checking import Finding
 from discreet.data import ImageRecord
 from discreet.randomness import RandomSource, make_source
-from discreet.yolo import train
+from discreet.yolo import checking_units, train
 from discreet.yolo.batches import OF_IMAGES, OF_OBJECTS
 from discreet.yolo.images import TaskImages
 
@@ -39,6 +39,8 @@ def probes(trainer: PrivateDetectionTrainer, *, full: bool) -> Mapping[str, Call
         "access": lambda: access(trainer, full=full),
         "loader": lambda: loader(trainer),
     }
+    if trainer.units.has_groups:
+        found |= {"units": lambda: checking_units.units(trainer)}
     return found | ({"sampler": lambda: sampler(trainer)} if full else {})
 
 
@@ -65,11 +67,13 @@ class RealBatches:
     """
 
     def __init__(self, trainer: PrivateDetectionTrainer, numbers: Sequence[int]) -> None:
+        self._place = {number: place for place, number in enumerate(numbers)}
         self._dataset = dataset_of(trainer, [trainer.dataset.train[i] for i in numbers])
 
     def __call__(self, numbers: Sequence[int]) -> dict[str, Any]:
         """The batch of these images, in this order, augmented as in the first step."""
-        loaded = _load(self._dataset, [numbers], size=len(numbers))
+        places = [self._place[number] for number in numbers]
+        loaded = _load(self._dataset, [places], size=len(numbers))
         return next(loaded.next_step())
 
 
@@ -82,7 +86,7 @@ def augmentation(trainer: PrivateDetectionTrainer, *, full: bool) -> Finding:
     whole, rest = dataset_of(trainer, records), dataset_of(trainer, records[1:])
     for step in range(1, 6) if full else _STEPS:
         for place in range(len(records) - 1):
-            if not _same(whole[(step, place + 1)], rest[(step, place)]):
+            if not same_item(whole[(step, place + 1)], rest[(step, place)]):
                 return Finding(
                     probe="augmentation",
                     compared=compared,
@@ -105,7 +109,7 @@ def access(trainer: PrivateDetectionTrainer, *, full: bool) -> Finding:
         alone = dataset_of(trainer, [record])
         for step in range(1, 6) if full else _STEPS:
             try:
-                same = _same(whole[(step, place)], alone[(step, 0)])
+                same = same_item(whole[(step, place)], alone[(step, 0)])
             except (IndexError, ValueError):  # it looks for others, and there are none
                 same = False
             if not same:
@@ -231,7 +235,8 @@ def _load(dataset: TaskImages, draws: Sequence[Sequence[int]], *, size: int) -> 
     )
 
 
-def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+def same_item(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two images with their labels are the same, bit for bit."""
     keys = [key for key in (*OF_IMAGES, *OF_OBJECTS) if key in one]
     return all(torch.equal(torch.as_tensor(one[key]), torch.as_tensor(other[key])) for key in keys)
 

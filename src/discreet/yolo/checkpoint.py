@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ from discreet.arguments.split import default_of, usable_names
 from discreet.arguments.suggestions import unknown_argument
 from discreet.arguments.values import check_value
 from discreet.config import MechanismConfig
-from discreet.data import ImageRecord
+from discreet.data import DetectionDataset
 from discreet.errors import ConfigurationError, StorageError
 from discreet.ledger import without_secrets
 from discreet.recipes import CHOSEN
@@ -31,15 +31,25 @@ SCHEMA = 3
 RUN = "run.json"
 CHECKPOINT = "checkpoint.pt"
 # What may differ when a run goes on: nothing that the guarantee or the model depends on.
-_MAY_CHANGE = frozenset({"device", "workers", "micro_batch", "verbose", "resume", "ledger", "sign"})
-_PATHS = frozenset({"data", "model", "pretrained", "project", "cfg"})
+_MAY_CHANGE = frozenset(
+    {"device", "workers", "micro_batch", "feature_cache", "team_timeout"}
+    | {"verbose", "resume", "ledger", "sign"}
+)
+_PATHS = frozenset({"data", "groups", "model", "pretrained", "project", "cfg"})
 
 
-def dataset_digest(records: Sequence[ImageRecord], names: Sequence[str]) -> str:
-    """Digest of the training images, labels and class names, whatever the files' names. Private."""
-    total = hashlib.blake2b(json.dumps(list(names)).encode(), digest_size=16)
+def dataset_digest(dataset: DetectionDataset) -> str:
+    """Digest of the training images, labels, class names and units. Private.
+
+    Whatever the names of files and groups are: a unit is known by its images.
+    """
+    total = hashlib.blake2b(json.dumps(list(dataset.names)).encode(), digest_size=16)
+    unit_of: dict[int, bytes] = {}
+    for unit in dataset.units().members if dataset.grouping else ():
+        unit_of |= dict.fromkeys(unit, min(dataset.train[image].digest for image in unit))
     parts = sorted(
-        record.digest + record.classes.tobytes() + record.boxes.tobytes() for record in records
+        record.digest + record.classes.tobytes() + record.boxes.tobytes() + unit_of.get(number, b"")
+        for number, record in enumerate(dataset.train)
     )
     for part in parts:
         total.update(hashlib.blake2b(part, digest_size=16).digest())
@@ -131,9 +141,9 @@ class RunState:
     source: str
     run_id: str
 
-    def save(self, internal: Path) -> None:
-        """Write to the run's internal folder."""
-        content = {
+    def to_json(self) -> dict[str, Any]:
+        """The same as one JSON object."""
+        return {
             "schema": SCHEMA,
             "given": {key: _plain(key, value) for key, value in self.given.items()},
             "mechanism": self.mechanism.model_dump(mode="json"),
@@ -141,7 +151,40 @@ class RunState:
             "source": self.source,
             "run_id": self.run_id,
         }
-        write_json(internal / RUN, content)
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Self:
+        """Back from `to_json`."""
+        if content["schema"] != SCHEMA:
+            raise ValueError(f"schema {content['schema']}")
+        return cls(
+            given=content["given"],
+            mechanism=MechanismConfig.model_validate_json(json.dumps(content["mechanism"])),
+            dataset=content["dataset"],
+            source=content["source"],
+            run_id=content["run_id"],
+        )
+
+    def in_common(self) -> dict[str, str]:
+        """What all processes of a run must have alike, by what it is called.
+
+        Files may lie elsewhere on each host; their content may not differ. Nor are noise
+        multipliers compared: hosts may calibrate to different last digits, and only the leader
+        makes noise.
+        """
+        given = {k: v for k, v in self.given.items() if k not in _MAY_CHANGE | _PATHS}
+        arguments = json.dumps({key: str(_meaning(key, given[key])) for key in sorted(given)})
+        mechanism = self.mechanism.with_noise(1.0).model_dump_json()
+        return {
+            "training images, labels or class names": self.dataset,
+            "weights to start from": self.source,
+            "arguments": hashlib.sha256(arguments.encode()).hexdigest(),
+            "numbers in the mechanism": hashlib.sha256(mechanism.encode()).hexdigest(),
+        }
+
+    def save(self, internal: Path) -> None:
+        """Write to the run's internal folder."""
+        write_json(internal / RUN, self.to_json())
 
     @classmethod
     def load(cls, run: Path) -> Self:
@@ -159,16 +202,7 @@ class RunState:
                 do="give the folder of a run, such as runs/private/train",
             )
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            if content["schema"] != SCHEMA:
-                raise ValueError(f"schema {content['schema']}")
-            return cls(
-                given=content["given"],
-                mechanism=MechanismConfig.model_validate_json(json.dumps(content["mechanism"])),
-                dataset=content["dataset"],
-                source=content["source"],
-                run_id=content["run_id"],
-            )
+            return cls.from_json(json.loads(path.read_text(encoding="utf-8")))
         except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
             raise StorageError(
                 f"the run's record cannot be read ({error})",
@@ -183,9 +217,9 @@ class RunState:
             ConfigurationError: If anything is not as it was.
         """
         changed = {
-            "the training images, labels or class names are": other.dataset != self.dataset,
+            "the training images, labels, groups or class names are": other.dataset != self.dataset,
             "the weights that the run started from are": other.source != self.source,
-            "the number of images on record is": (
+            "the number of units on record is": (
                 other.mechanism.population != self.mechanism.population
             ),
         }

@@ -36,7 +36,8 @@ class Standardise(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Standardised features, of the shape of `x`, (B, C, H, W)."""
-        return (x - self.mean) / self.scale
+        factor = 1 / self.scale
+        return torch.addcmul(-self.mean * factor, x, factor)  # one pass over x
 
 
 def silu_moments(gamma: Tensor, beta: Tensor) -> tuple[Tensor, Tensor]:

@@ -26,11 +26,13 @@ from discreet.arguments import split_arguments
 from discreet.comparing import Comparison, Contestant, Measured
 from discreet.comparing.plot import write_plot
 from discreet.data import DetectionDataset, load_dataset
+from discreet.distributed import SOLO
 from discreet.errors import ConfigurationError
 from discreet.ledger import BudgetLedger
 from discreet.storage import make_folder, write_json, write_text
 from discreet.terminal import Reporter, RichReporter
 from discreet.yolo.checkpoint import claim_run_folder
+from discreet.yolo.preparation import device_of
 
 _STOCK_BATCH = 16
 # No clipping: a bound that no gradient reaches.
@@ -81,7 +83,8 @@ def compare_runs(
     """
     given = dict(arguments)
     project, name = given.pop("project", None), given.pop("name", None)
-    split_arguments({**given, "epsilon": epsilons[0]}, required=("data", "model"))
+    _, settings = split_arguments({**given, "epsilon": epsilons[0]}, required=("data", "model"))
+    device_of(settings.get("device"), SOLO.place)  # one, or none
     dataset = load_dataset(given["data"], splits=("train", "val"))
     if not dataset.val:
         raise ConfigurationError(

@@ -8,13 +8,11 @@ copy-paste.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import cv2
 import numpy as np
-from torch.utils.data import DataLoader
 from ultralytics.data.augment import (
     Albumentations,
     Compose,
@@ -32,8 +30,14 @@ from ultralytics.utils.patches import imread
 
 from discreet.data import DetectionDataset, ImageRecord
 from discreet.errors import StorageError
+from discreet.yolo.flips import Flips
 from discreet.yolo.mixing import MIXING, OwnViews, among_views
 from discreet.yolo.seeding import seeded
+
+# An image in one of its states: its digest, and which flips it gets.
+Key = tuple[bytes, int]
+# (step, image) for training, or (step, image, view) for another view of it.
+Index = tuple[int, int] | tuple[int, int, int]
 
 _SINGLE_IMAGE = (RandomPerspective, RandomHSV, RandomFlip, LetterBox, Format)
 _BETWEEN_IMAGES = (CutMix, CopyPaste)
@@ -78,7 +82,12 @@ class RecordDataset(YOLODataset):
         stride: Largest stride of the model.
         single_cls: Treat all classes as one.
         classes: Keep objects of these classes only; None keeps all.
+
+    Attributes:
+        flips: The augmentation, where it only flips.
     """
+
+    flips: Flips | None = None
 
     def __init__(
         self,
@@ -170,29 +179,36 @@ class RecordDataset(YOLODataset):
     def build_transforms(self, hyp: IterableSimpleNamespace) -> Compose:
         """Ultralytics' transforms, of which those that mix images mix views of one."""
         stock = super().build_transforms(hyp)
-        return Compose(
-            list(
-                _single_image_transforms(
-                    stock, OwnViews(self, vars(hyp), flip_idx=self.data.get("flip_idx"))
-                )
-            )
-        )
+        views = OwnViews(self, vars(hyp), flip_idx=self.data.get("flip_idx"))
+        transforms = list(_single_image_transforms(stock, views))
+        self.flips = Flips.of(transforms) if self.augment else None
+        return Compose(transforms)
 
-    def __getitem__(self, index: int | tuple[int, int] | tuple[int, int, int]) -> dict[str, Any]:
+    def __getitem__(self, index: int | Index) -> dict[str, Any]:
         """One image with its labels.
 
         Args:
-            index: The image, or (step, image) for training, or (step, image, view) for another
-                view of it. Augmentation depends on the step, the view and the image's content,
-                never on its place in the list: there, removing one image would move all that
-                follow, and with them their contributions.
+            index: The image, or an `Index` for training. Augmentation depends on the step, the
+                view and the image's content, never on its place in the list: there, removing one
+                image would move all that follow, and with them their contributions.
         """
         if not isinstance(index, tuple):
             return super().__getitem__(index)
+        self.current, key = index[1], self.key(index)
+        with seeded(*self._entropy(index)):
+            if key is None or self.flips is None:
+                return super().__getitem__(index[1])
+            return self.flips.transforms(key[1])(self.get_image_and_label(index[1]))
+
+    def key(self, index: Index) -> Key | None:
+        """What all that is asked for follows from; None if augmentation does more than flip."""
+        if self.flips is None:
+            return None
+        return self._records[index[1]].digest, self.flips.draw(self._entropy(index))
+
+    def _entropy(self, index: Index) -> tuple[int, ...]:
         step, image, *view = index
-        self.current = image
-        with seeded(self._seed, step, self._identity[self.im_files[image]], *filter(None, view)):
-            return super().__getitem__(image)
+        return self._seed, step, self._identity[self.im_files[image]], *filter(None, view)
 
 
 def _single_image_transforms(stock: Any, views: OwnViews) -> Iterator[Any]:
@@ -215,81 +231,3 @@ def _resize_long_side(image: np.ndarray, imgsz: int) -> np.ndarray:
         size = (min(int(np.ceil(width * ratio)), imgsz), min(int(np.ceil(height * ratio)), imgsz))
         image = cast(np.ndarray, cv2.resize(image, size, interpolation=cv2.INTER_LINEAR))
     return image[..., None] if image.ndim == 2 else image
-
-
-class TrainingImages(Protocol):
-    """What a run needs of its images, whatever the task."""
-
-    @staticmethod
-    def collate_fn(batch: list[dict[str, Any]]) -> dict[str, Any]:
-        """Several images with their labels as a batch."""
-        ...
-
-    def __getitem__(self, index: tuple[int, int, int]) -> dict[str, Any]:
-        """One view of one image in one step: (step, image, view)."""
-        ...
-
-
-class StepParts(Protocol):
-    """Gives the parts of one step after the other."""
-
-    def next_step(self) -> Iterator[dict[str, Any]]:
-        """The parts of the next step; none for an empty draw."""
-        ...
-
-
-class MicroBatches:
-    """Loads the drawn images of each step in parts; workers load ahead of the training.
-
-    Args:
-        dataset: The training images.
-        draws: The draw of each step to come, in order; consumed lazily, maybe ahead.
-        first_step: Number of the first of these steps.
-        micro_batch_size: Most images of a part.
-        workers: Loading processes; 0 loads in this one.
-        pin_memory: Whether to load into page-locked memory, for a GPU.
-        views: Augmented views of each drawn image. They stand one behind the other in a part,
-            which then has the key `views`; a part never breaks an image's views apart.
-    """
-
-    def __init__(
-        self,
-        dataset: TrainingImages,
-        draws: Iterator[Sequence[int]],
-        *,
-        first_step: int,
-        micro_batch_size: int,
-        workers: int = 0,
-        pin_memory: bool = False,
-        views: int = 1,
-    ) -> None:
-        self._parts_of_step: deque[int] = deque()
-        self._size = max(1, micro_batch_size // views) * views
-        self._views = views
-        loader = DataLoader(
-            cast(Any, dataset),
-            batch_sampler=cast(Any, self._parts(draws, first_step)),
-            collate_fn=dataset.collate_fn,
-            num_workers=workers,
-            pin_memory=pin_memory,
-        )
-        self._loaded = iter(loader)
-        self._pending: Any = None
-
-    def _parts(
-        self, draws: Iterator[Sequence[int]], first_step: int
-    ) -> Iterator[list[tuple[int, int, int]]]:
-        for step, draw in enumerate(draws, start=first_step):
-            drawn = [(step, int(image), view) for image in draw for view in range(self._views)]
-            parts = [drawn[i : i + self._size] for i in range(0, len(drawn), self._size)]
-            self._parts_of_step.append(len(parts))
-            yield from parts
-
-    def next_step(self) -> Iterator[dict[str, Any]]:
-        """The parts of the next step; none for an empty draw."""
-        if not self._parts_of_step:
-            self._pending = next(self._loaded, None)  # lets the sampler draw the step
-        for _ in range(self._parts_of_step.popleft()):
-            batch = self._pending if self._pending is not None else next(self._loaded)
-            self._pending = None
-            yield batch if self._views == 1 else {**batch, "views": self._views}

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from discreet.yolo.train import PrivateDetectionTrainer
 
 
-def finish(trainer: PrivateDetectionTrainer, *, started: float) -> None:
-    """Validate, publish and settle; `trainer.result` tells the outcome.
+def finish(trainer: PrivateDetectionTrainer, *, started: float) -> TrainingResult:
+    """Validate, publish and settle; `trainer.result` tells callbacks the outcome.
 
     Args:
         trainer: A trainer whose steps are over.
@@ -37,9 +37,7 @@ def finish(trainer: PrivateDetectionTrainer, *, started: float) -> None:
     """
     assert trainer.accounts is not None
     prepared, reporter = trainer.prepared, trainer.reporter
-    released = release.releasable(
-        cast(Any, trainer.model), args=vars(trainer.args), task=trainer.task.name
-    )
+    released = release.releasable(cast(Any, trainer.model), args=vars(trainer.args))
     metrics, figures = _validate(trainer, released) if trainer.args.val else ({}, None)
     record = release.publish(
         trainer.release,
@@ -50,18 +48,20 @@ def finish(trainer: PrivateDetectionTrainer, *, started: float) -> None:
         words=release.private_words(
             trainer.dataset,
             run=trainer.run_dir,
+            privacy=prepared.privacy,
             settings=vars(trainer.args),
             public=(
                 trainer.task.name,
                 prepared.trainable,
                 prepared.norm,
                 prepared.performance.engine,
+                *(f.probe for f in (trainer.check.findings if trainer.check else ())),
             ),
         ),
         validation=figures,
     )
     epsilon = float("inf") if record.claim.epsilon is None else record.claim.epsilon
-    trainer.result = TrainingResult(
+    result = trainer.result = TrainingResult(
         spent=PrivacySpent(epsilon=epsilon, delta=record.claim.delta),
         claim_valid=record.claim_valid,
         release=trainer.release,
@@ -81,6 +81,7 @@ def finish(trainer: PrivateDetectionTrainer, *, started: float) -> None:
     for warning in record.warnings:
         reporter.warning(warning)
     reporter.finish(epsilon=epsilon, delta=record.claim.delta, release=str(trainer.release))
+    return result
 
 
 def _track(trainer: PrivateDetectionTrainer, record: PrivacyRecord) -> None:
@@ -134,7 +135,9 @@ def record_of(trainer: PrivateDetectionTrainer, metrics: Mapping[str, float]) ->
     return make_record(
         mechanism=mechanism,
         events=trainer.accounts.events,
-        total=trainer.accounts.total(trainer.digests, mechanism=mechanism),
+        total=trainer.accounts.total(
+            trainer.digests, units=trainer.units.of_images, mechanism=mechanism
+        ),
         executed_steps=trainer.executed,
         resumes=trainer.folder.resumes,
         source=trainer.source,
@@ -166,4 +169,5 @@ def record_of(trainer: PrivateDetectionTrainer, metrics: Mapping[str, float]) ->
         accelerator=release.accelerator(trainer.device),
         check=None if trainer.check is None else trainer.check.summary(),
         canaries=trainer.has_canaries,
+        grouping=trainer.dataset.grouping,
     )

@@ -18,6 +18,7 @@ from ultralytics.utils.patches import imread
 
 from discreet.data import ImageRecord
 from discreet.errors import StorageError
+from discreet.yolo.dataset import Index, Key
 from discreet.yolo.seeding import seeded
 
 
@@ -31,6 +32,8 @@ class FolderDataset(Dataset[dict[str, Any]]):
         augment: Whether to augment.
         seed: Seeds augmentation, each (step, image) with a stream of its own.
     """
+
+    flips = None  # crops are never the same twice
 
     def __init__(
         self,
@@ -64,7 +67,7 @@ class FolderDataset(Dataset[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self._records)
 
-    def __getitem__(self, index: int | tuple[int, int] | tuple[int, int, int]) -> dict[str, Any]:
+    def __getitem__(self, index: int | Index) -> dict[str, Any]:
         """One image with its class; index as for `RecordDataset`."""
         if not isinstance(index, tuple):
             return self._load(index)
@@ -72,6 +75,10 @@ class FolderDataset(Dataset[dict[str, Any]]):
         identity = int.from_bytes(self._records[image].digest, "big")
         with seeded(self._seed, step, identity, *filter(None, view)):
             return self._load(image)
+
+    def key(self, index: Index) -> Key | None:  # noqa: ARG002 - as `RecordDataset`
+        """What an image's features could be known by: nothing, see `flips`."""
+        return None
 
     def _load(self, image: int) -> dict[str, Any]:
         record = self._records[image]

@@ -1,121 +1,114 @@
-"""What the layers before the first trained one make of an image, computed once.
+"""The frozen front of a detector: layers that run before anything that trains.
 
-Those layers are a function of one image that no step changes. Where augmentation shows an image in
-few states (the recipe only flips), each state's features are kept and looked up by the exact pixels
-that would have been the input: not by the image's place, number or name, so that what is looked up
-can only be what would have been computed. Features stay in this process's memory.
+What they give for an image does not change in a run, nor depend on the images beside it, since
+normalisations are frozen or of one image. So it may be computed once; see `feature_cache`.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from ultralytics.nn.tasks import DetectionModel, RTDETRDetectionModel
+from ultralytics.nn.tasks import DetectionModel, OBBModel, PoseModel, SegmentationModel
 
-# With any of these on, an image hardly ever looks the same twice.
-_ENDLESS = (
-    *("hsv_h", "hsv_s", "hsv_v", "degrees", "translate", "scale", "shear", "perspective"),
-    *("mosaic", "mixup"),
-)
+Features = tuple[Tensor, ...]  # outputs of the front that later layers use, (B, C, H, W) each
 
 
 class FrozenFront:
-    """The frozen layers of a model and a memory of their outputs.
+    """A detector in two halves, which in a row are the detector.
+
+    The front ends behind the last layer with parameters of its own before the first that trains:
+    what lies between, upsampling and joining, is cheap to do again and large to keep.
 
     Args:
-        model: A model that runs its layers in their order, on the CPU.
-        layers: How many of its first layers nothing trains in.
-        memory: Most bytes to keep; what no longer fits is computed each time.
+        model: A detection model with `requires_grad` set on what trains.
+
+    Attributes:
+        layers: Number of layers of the front; 0 if the first layer trains, or if the model is
+            not run layer by layer as Ultralytics' detectors are.
     """
 
-    def __init__(self, model: nn.Module, *, layers: int, memory: int) -> None:
-        self._model = cast(Any, model)
-        self._layers = layers
-        self._memory = memory
-        self._known: dict[bytes, dict[int, Tensor]] = {}
-        behind = [
-            index if index >= 0 else layer.i + index
-            for layer in self._model.model[layers:]
-            for index in ([layer.f] if isinstance(layer.f, int) else layer.f)
-        ]
-        self._read = sorted({index for index in behind if index < layers})
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+        self.layers = _frozen_layers(model)
+        whole = cast(Any, model).model
+        self._outputs = sorted(
+            {
+                source
+                for layer in range(self.layers, len(whole))
+                for source in _sources(whole, layer)
+                if source < self.layers
+            }
+        )
 
-    @classmethod
-    def of(
-        cls,
-        model: nn.Module,
-        parameters: Mapping[str, nn.Parameter],
-        *,
-        settings: Mapping[str, Any],
-        device: torch.device,
-        memory: int,
-    ) -> FrozenFront | None:
-        """The frozen front of a run's model; None where it would not pay.
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(self._model.parameters()).device
 
-        Args:
-            model: The model, as it trains.
-            parameters: What trains, by name.
-            settings: Augmentation settings.
-            device: Where it runs.
-            memory: Most bytes to keep.
-        """
-        layers = min(int(name.split(".")[1]) for name in parameters)
-        plain = isinstance(model, DetectionModel) and not isinstance(model, RTDETRDetectionModel)
-        few_states = not any(settings.get(name) for name in _ENDLESS)
-        if not (layers and memory and plain and few_states and device.type == "cpu"):
-            return None
-        return cls(model, layers=layers, memory=memory)
-
-    def predict(self, images: Tensor, *, pixels: Tensor) -> Any:
-        """What `model(images)` returns.
-
-        Args:
-            images: float (B, 3, H, W), as the model takes them.
-            pixels: The same as they were loaded, uint8: what they are known by.
-        """
-        keys = [_digest(image) for image in pixels]
-        rows = [self._known.get(key) for key in keys]
-        missing = [place for place, row in enumerate(rows) if row is None]
-        if missing:
-            computed = self._compute(images[missing])
-            for number, place in enumerate(missing):
-                rows[place] = {index: part[number] for index, part in computed.items()}
-                self._keep(keys[place], cast(Any, rows[place]))
-        known = cast("list[dict[int, Tensor]]", rows)
-        return self._finish({i: torch.stack([row[i] for row in known]) for i in self._read})
-
-    def _compute(self, images: Tensor) -> dict[int, Tensor]:
-        """Features (B, …) by the layer that made them, of the layers that are read behind."""
-        outputs: dict[int, Any] = {-1: images}
+    def __call__(self, images: Tensor) -> Features:
+        """What the rest needs of these images, (B, 3, H, W) in [0, 1]; the images, if all train."""
+        if not self.layers:
+            return (images,)
         with torch.no_grad():
-            for layer in self._model.model[: self._layers]:
-                outputs[layer.i] = layer(_inputs(layer, outputs))
-        return {index: outputs[index] for index in self._read}
+            outputs = self._run(images, {}, range(self.layers))
+        return tuple(outputs[layer] for layer in self._outputs)
 
-    def _finish(self, outputs: dict[int, Any]) -> Any:
-        # The layer just before the first trained one is its default input, and so among these.
-        result: Any = None
-        for layer in self._model.model[self._layers :]:
-            result = outputs[layer.i] = layer(_inputs(layer, outputs))
-        return result
+    def rest(self, features: Features) -> Any:
+        """What the model gives for the images that these features are of."""
+        if not self.layers:
+            return self._model(*features)
+        # Through the model's own call, so that its hooks see it.
+        with _predicting(self._model, self._resume):
+            return self._model(features)
 
-    def _keep(self, key: bytes, row: dict[int, Tensor]) -> None:
-        size = sum(part.numel() * part.element_size() for part in row.values())
-        if size <= self._memory:
-            self._memory -= size
-            self._known[key] = {index: part.clone() for index, part in row.items()}
+    def _resume(self, features: Features, *_: Any, **__: Any) -> Any:
+        layers = range(self.layers, len(cast(Any, self._model).model))
+        known = dict(zip(self._outputs, features, strict=True))
+        return self._run(known.get(self.layers - 1), known, layers)[layers[-1]]
+
+    def _run(self, x: Any, known: dict[int, Any], layers: Sequence[int]) -> dict[int, Any]:
+        """Outputs by layer; as `DetectionModel.predict` computes them."""
+        whole, outputs = cast(Any, self._model).model, dict(known)
+        for layer in layers:
+            module = whole[layer]
+            if module.f != -1:
+                inputs = [outputs[source] for source in _sources(whole, layer)]
+                x = inputs if isinstance(module.f, list) else inputs[0]
+            x = module(x)
+            outputs[layer] = x
+        return outputs
 
 
-def _inputs(layer: Any, outputs: Mapping[int, Any]) -> Any:
-    def output(index: int) -> Any:
-        return outputs[index if index >= 0 else layer.i + index]
+def _sources(whole: Any, layer: int) -> list[int]:
+    """The layers whose outputs a layer takes; -1 is the image."""
+    sources = whole[layer].f
+    sources = sources if isinstance(sources, list) else [sources]
+    return [layer + source if source < 0 else source for source in cast(list[int], sources)]
 
-    return output(layer.f) if isinstance(layer.f, int) else [output(index) for index in layer.f]
+
+_LAYER_BY_LAYER = (DetectionModel, SegmentationModel, PoseModel, OBBModel)
 
 
-def _digest(image: Tensor) -> bytes:
-    return hashlib.blake2b(image.contiguous().numpy().data, digest_size=16).digest()
+def _frozen_layers(model: nn.Module) -> int:
+    if type(model) not in _LAYER_BY_LAYER or "predict" in vars(model):
+        return 0
+    layers = list(cast(Any, model).model)
+    trains = [any(p.requires_grad for p in layer.parameters()) for layer in layers]
+    first = trains.index(True) if True in trains else 0
+    while first and not list(layers[first - 1].parameters()):
+        first -= 1
+    return first
+
+
+@contextmanager
+def _predicting(model: nn.Module, predict: Any) -> Generator[None]:
+    """What runs instead of the layers when the model is called."""
+    cast(Any, model).predict = predict
+    try:
+        yield
+    finally:
+        del cast(Any, model).predict

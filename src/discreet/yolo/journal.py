@@ -34,26 +34,39 @@ class StepJournal:
     """Appends one line per step to a CSV file of the run's internal folder.
 
     Args:
-        path: The file; continued if present.
+        path: The file; continued if present. None where another process writes.
         terms: What the T loss terms are called.
     """
 
-    def __init__(self, path: Path, *, terms: Sequence[str]) -> None:
+    def __init__(self, path: Path | None, *, terms: Sequence[str]) -> None:
         self._path = path
         self._terms = len(terms)
         self._losses: list[Tensor] = []
-        if not path.exists():
+        if path is not None and not path.exists():
             path.write_text(",".join((*_BEFORE, *terms, *_BEHIND)) + "\n", encoding="utf-8")
+
+    def take_losses(self) -> list[float]:
+        """The loss terms since they were last taken, summed over images."""
+        sums = [float(sum(terms[i] for terms in self._losses)) for i in range(self._terms)]
+        self._losses.clear()
+        return sums
 
     def add_losses(self, terms: Tensor) -> None:
         """Keep the loss terms (B, T) of a micro-batch for the step's line."""
         self._losses.append(terms.sum(0).cpu())
 
-    def write(self, *, step: int, report: StepReport, learning_rate: float, seconds: float) -> None:
-        """Write the step's line; losses are means over the drawn images."""
-        images = max(report.units, 1)
-        means = [float(sum(term[i] for term in self._losses)) / images for i in range(self._terms)]
-        self._losses.clear()
+    def write(
+        self,
+        *,
+        step: int,
+        report: StepReport,
+        losses: Sequence[float],
+        learning_rate: float,
+        seconds: float,
+    ) -> None:
+        """Write the step's line, with means over the drawn images of the summed `losses`."""
+        assert self._path is not None
+        means = [term / max(report.units, 1) for term in losses]
         with self._path.open("a", newline="", encoding="utf-8") as stream:
             csv.writer(stream).writerow(
                 [step, report.units, report.clipped, report.non_finite]

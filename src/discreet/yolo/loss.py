@@ -83,10 +83,11 @@ class PerImageDetectionLoss(v8DetectionLoss):
         labels, boxes = targets.split((1, 4), 2)  # padded to the fullest image
         mask = boxes.sum(2, keepdim=True).gt_(0.0)
 
-        predicted = self.bbox_decode(anchors, distances)  # (B, A, 4) xyxy in strides
+        with torch.no_grad():  # of most anchors no more is asked than this
+            everywhere = self.bbox_decode(anchors, distances)  # (B, A, 4) xyxy in strides
         _, target_boxes, target_scores, foreground, _ = self.assigner(
             scores.detach().sigmoid(),
-            (predicted.detach() * strides).type(boxes.dtype),
+            (everywhere * strides).type(boxes.dtype),
             anchors * strides,
             labels,
             boxes,
@@ -102,11 +103,11 @@ class PerImageDetectionLoss(v8DetectionLoss):
         image, anchor = foreground.nonzero(as_tuple=True)
         weight = target_scores[image, anchor].sum(-1)
         target = target_boxes[image, anchor] / strides[anchor]
-        overlap = bbox_iou(predicted[image, anchor], target, xywh=False, CIoU=True).squeeze(-1)
+        chosen = distances[image, anchor]  # (P, 4·reg_max) of the positives
+        predicted = self.bbox_decode(anchors[anchor], chosen[None])[0]
+        overlap = bbox_iou(predicted, target, xywh=False, CIoU=True).squeeze(-1)
         box_terms = _sum_by_image((1.0 - overlap) * weight, image, images)
-        distance = self._distance_loss(
-            distances[image, anchor], anchors[anchor], target, strides[anchor], size
-        )
+        distance = self._distance_loss(chosen, anchors[anchor], target, strides[anchor], size)
         distance_terms = _sum_by_image(distance * weight, image, images)
 
         terms = torch.stack((box_terms, class_terms, distance_terms), 1) / normaliser[:, None]

@@ -76,3 +76,10 @@ def learning_rate_factor(
     shape = (1 + math.cos(math.pi * progress)) / 2 if cosine else 1 - progress
     rise = min(1.0, step / warmup) if warmup else 1.0
     return rise * (final + (1 - final) * shape)
+
+
+def set_learning_rates(optimizer: torch.optim.Optimizer, factor: float) -> dict[str, float]:
+    """Set every group's rate to `factor` times its initial one; by the names of Ultralytics."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["initial_lr"] * factor
+    return {f"lr/pg{i}": group["lr"] for i, group in enumerate(optimizer.param_groups)}

@@ -50,6 +50,20 @@ def _head_layers(model: nn.Module) -> Iterator[nn.Module]:
     yield from _last_layers(model, _TRANSFORMER_BOXES)
 
 
+def _needed_class_layers(model: nn.Module, imgsz: int) -> Iterator[nn.Module]:
+    """Class layers of the levels that are needed, and of one more for large objects.
+
+    Those of still coarser levels, with no object of their own, would get noise and no gradient, and
+    make objects up.
+    """
+    head, levels = cast(Any, model).model[-1], needed_levels(model, imgsz) + 1
+    branches = [rows for branch in CLASS_BRANCHES if (rows := getattr(head, branch, None))]
+    rows = [row for branch in branches for row in list(branch)[:levels]]
+    yield from (_last_layer(row) for row in rows)
+    if not rows:
+        yield from class_layers(model)
+
+
 def _neck_norms(model: nn.Module) -> Iterator[nn.Module]:
     """Normalisations of neck and head: of the layers that the architecture lists as its head."""
     whole = cast(Any, model)
@@ -115,7 +129,7 @@ PARTS: Mapping[str, _Part] = {
     "film": lambda model, _imgsz: _norms(model),
     "neck_film": lambda model, _imgsz: _neck_norms(model),
     "class_film": _class_norms,
-    "classes": lambda model, _imgsz: class_layers(model),
+    "classes": _needed_class_layers,
     "head": lambda model, _imgsz: _head_layers(model),
     "whole_head": lambda model, _imgsz: [cast(Any, model).model[-1]],
 }
@@ -134,7 +148,8 @@ def select_trainable(
         model: A model of any task; `requires_grad` is set on all of its parameters.
         trainable: Parts joined by `+`: `all`; `film`, γ and β of every normalisation; `head`,
             the last layer of every branch of the head (of boxes, classes, mask coefficients, key
-            points, angles); `whole_head`; `classes`, the layers that give class scores;
+            points, angles); `whole_head`; `classes`, the layers that give class scores, of the
+            levels that are needed and one more;
             `neck_film`, γ and β behind the backbone; `class_film`, those on the way to the class
             scores of the levels that are needed.
         freeze: As in Ultralytics: the first N layers, or layer indices and name parts.

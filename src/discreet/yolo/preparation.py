@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,10 +17,16 @@ from torch import nn
 from ultralytics.utils.torch_utils import select_device
 
 from discreet.arguments import PrivacyArguments, split_arguments, with_file
-from discreet.data import DetectionDataset, load_dataset
+from discreet.arguments.privacy import kind_of
+from discreet.arguments.values import check_value
+from discreet.config import MechanismConfig
+from discreet.data import DetectionDataset, grouped, load_dataset, shared_groups, suspected_subjects
+from discreet.distributed import SOLO, Team, require_same
 from discreet.errors import ConfigurationError
+from discreet.launched import Place
 from discreet.performance import PerformanceConfig
 from discreet.planning import TrainingPlan, complete, plan_training
+from discreet.randomness import make_source
 from discreet.recipes import Chosen, PublicFacts
 from discreet.terminal import Reporter
 from discreet.yolo.checkpoint import RunState, dataset_digest, file_digest, find_run
@@ -91,41 +100,38 @@ class PreparedRun:
 
 
 def prepare(
-    arguments: Mapping[str, Any], *, reporter: Reporter, extra_units: int = 0
+    arguments: Mapping[str, Any],
+    *,
+    reporter: Reporter,
+    extra_units: int = 0,
+    team: Team = SOLO,
 ) -> PreparedRun:
     """Check arguments, data and model, and plan the run. Writes nothing.
 
     Args:
         arguments: All arguments by name; with `resume`, those of the interrupted run are taken.
         reporter: Who is told of the progress.
-        extra_units: Units beside the images: an audit's canaries.
+        extra_units: Units beside those of the data set: an audit's canaries.
+        team: The processes that run it together.
 
     Raises:
         DiscreetError: Anything that is wrong.
     """
     given: dict[str, Any] = with_file(arguments)  # the file may change before the run is resumed
-    resumed = find_run(given.pop("resume", None), project=given.get("project") or DEFAULT_PROJECT)
-    state = RunState.load(resumed) if resumed else None
+    resumed, state = _interrupted(given, team)
     if state is not None:
         given = state.continued_with(given)
     settings: dict[str, Any]
     privacy, settings = split_arguments(given, required=("data", "model"))
+    settings["device"] = device_of(settings.get("device"), team.place)
     source, from_scratch = _open_model(settings)
     task = known_task(source)
     _check_task(task, settings)
-    reporter.stage(f"reading {settings['data']}")
-    dataset = load_dataset(
-        settings["data"],
-        progress=reporter.stage_progress,
-        single_cls=bool(settings.get("single_cls")),
-        task=task.name,
-    )
-    for notice in dataset.notices:
-        reporter.notice(notice)
+    dataset = read_dataset(privacy, settings, task=task, reporter=reporter)
     _notice_new_key_points(source, dataset, reporter)
     _check_classes(settings.get("classes"), dataset)
     _check_device(settings.get("device"))
-    population = dataset.n + extra_units
+    population = len(dataset.units()) + extra_units
     # Whole cells of the coarsest feature map, as in Ultralytics.
     settings["imgsz"] = math.ceil(settings.get("imgsz", task.imgsz) / _CELL) * _CELL
     facts = PublicFacts(
@@ -143,12 +149,14 @@ def prepare(
     fresh = RunState(
         given=given,
         mechanism=plan.mechanism,
-        dataset=dataset_digest(dataset.train, dataset.names),
+        dataset=dataset_digest(dataset),
         source=_source_digest(settings),
         run_id=uuid.uuid4().hex,
     )
     if state is not None:
         state.check_unchanged(fresh)
+    if team.place.size > 1:
+        require_same(team, fresh.in_common() | _computing_alike(plan.mechanism))
     assert privacy.trainable is not None
     return PreparedRun(
         privacy=privacy,
@@ -165,6 +173,74 @@ def prepare(
         state=state or fresh,
         resumed=resumed,
     )
+
+
+def team_timeout(arguments: Mapping[str, Any]) -> float:
+    """Seconds of `team_timeout=`; its default where it is wrong, which `prepare` tells."""
+    given = with_file(arguments).get("team_timeout")
+    with suppress(ValueError):
+        return float(cast(float, check_value(kind_of("team_timeout"), given)))
+    return PerformanceConfig().team_timeout
+
+
+def _interrupted(given: dict[str, Any], team: Team) -> tuple[Path | None, RunState | None]:
+    """The run that goes on, if one does; `resume` is taken out of `given`.
+
+    Its folder is the leader's: the others hear of it.
+    """
+    resume, project = given.pop("resume", None), given.get("project") or DEFAULT_PROJECT
+    folder = find_run(resume, project=project) if team.leads else None
+    state = RunState.load(folder) if folder else None
+    found: Mapping[str, Any] | None = team.told(state and {"run": str(folder), **state.to_json()})
+    if found is None:
+        return None, None
+    return Path(found["run"]), state or RunState.from_json(found)
+
+
+def _computing_alike(mechanism: MechanismConfig) -> dict[str, str]:
+    """Versions, and what is drawn with keys that are no secret.
+
+    Processes that did not draw alike could take the same unit, and clip it once each.
+    """
+    source, sampler = make_source(), mechanism.make_sampler()
+    drawn = [sampler.draw(source.stream_of(key)).tobytes() for key in range(3)]
+    return {
+        **{f"version of {name}": version(name) for name in ("discreet", "torch", "ultralytics")},
+        "random draws": hashlib.sha256(b"".join(drawn)).hexdigest(),
+    }
+
+
+def read_dataset(
+    privacy: PrivacyArguments, settings: Mapping[str, Any], *, task: Task, reporter: Reporter
+) -> DetectionDataset:
+    """The validated images and their groups, with all that the user should know of them told.
+
+    Raises:
+        DatasetError: With all problems found.
+        ConfigurationError: A group is protected and said to be public.
+    """
+    reporter.stage(f"reading {settings['data']}")
+    dataset = load_dataset(
+        settings["data"],
+        progress=reporter.stage_progress,
+        single_cls=bool(settings.get("single_cls")),
+        task=task.name,
+    )
+    dataset = grouped(dataset, file=privacy.groups, pattern=privacy.group_regex)
+    for notice in dataset.notices:
+        reporter.notice(notice)
+    for warning in suspected_subjects(dataset):
+        reporter.warning(warning)
+    if shared := shared_groups(dataset):
+        what = f"{len(shared)} groups have training images and validation images, as {shared[0]!r}"
+        if privacy.val_data == "public":
+            raise ConfigurationError(
+                f"{what}: whom training has to hide, the release would show",
+                where="val_data=public",
+                do="Keep their images out of val, or leave val_data=private.",
+            )
+        reporter.warning(f"{what}: metrics are of subjects that training has seen, and flatter it")
+    return dataset
 
 
 def _plan(privacy: PrivacyArguments, population: int, *, resumed: RunState | None) -> TrainingPlan:
@@ -229,6 +305,42 @@ def _notice_new_key_points(
         )
 
 
+def device_of(devices: object, place: Place) -> object:
+    """The device of one process, from what all were given.
+
+    Args:
+        devices: One device, a list of one for each process of a host, or None.
+        place: Which process it is for.
+
+    Raises:
+        ConfigurationError: There are more or fewer devices than processes.
+    """
+    if isinstance(devices, list):
+        mine = cast("list[object]", devices)
+        if place.size == 1:
+            raise ConfigurationError(
+                "several devices take a process each, and this is one process",
+                where="device",
+                do="use `discreet train device=0,1 …`, or start your program with torchrun",
+            )
+        if len(mine) != place.local_size:
+            raise ConfigurationError(
+                f"{len(mine)} devices are given, and {place.local_size} processes run on this host",
+                where="device",
+                do="leave device out under torchrun: each process takes the GPU of its number",
+            )
+        return mine[place.local_rank]
+    if place.local_size == 1 or devices == "cpu":
+        return devices
+    if devices is not None:
+        raise ConfigurationError(
+            f"{place.local_size} processes on this host cannot share device {devices!r}",
+            where="device",
+            do="leave device out, or give one for each process, as device=0,1",
+        )
+    return place.local_rank if torch.cuda.is_available() else None
+
+
 def _check_device(device: object) -> None:
     try:
         select_device(cast(Any, device), verbose=False)
@@ -254,7 +366,9 @@ def _performance(privacy: PrivacyArguments, settings: Mapping[str, Any]) -> Perf
     return PerformanceConfig(
         micro_batch_size=privacy.micro_batch,
         engine=privacy.engine,
+        feature_cache=privacy.feature_cache,
         workers=int(settings.get("workers", 0 if on_cpu else 8)),
+        team_timeout=privacy.team_timeout,
     )
 
 

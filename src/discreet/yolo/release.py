@@ -13,17 +13,19 @@ import torch
 import ultralytics
 from torch import nn
 
-from discreet.arguments import PUBLIC_SETTINGS
+from discreet.arguments import PUBLIC_SETTINGS, PrivacyArguments
 from discreet.data import DetectionDataset
+from discreet.statement.checkpoint import TRAVELLING_SETTINGS
 from discreet.statement.files import WEIGHTS
 from discreet.statement.report import ValidationFigures
-from discreet.statement.scan import TRAVELLING_SETTINGS, PrivateWords
+from discreet.statement.scan import PrivateWords
 from discreet.statement.schema import PrivacyRecord
 from discreet.statement.sealing import seal
 from discreet.statement.signing import ReleaseKey
 from discreet.statement.summary import KEY, as_model_name, summarise
 from discreet.storage import make_folder, sync_folder, write_atomically
 from discreet.yolo.class_features import fold_classes
+from discreet.yolo.model import known_task
 
 __all__ = [
     "WEIGHTS",
@@ -36,7 +38,7 @@ __all__ = [
 ]
 
 
-def releasable(model: nn.Module, *, args: Mapping[str, Any], task: str) -> nn.Module:
+def releasable(model: nn.Module, *, args: Mapping[str, Any]) -> nn.Module:
     """A copy of the model in half precision, of stock classes, without a trace of the run.
 
     Standardised class features are folded into the convolution behind them. GroupNorm cannot stay
@@ -46,7 +48,6 @@ def releasable(model: nn.Module, *, args: Mapping[str, Any], task: str) -> nn.Mo
     Args:
         model: The trained model; left as it is.
         args: The run's settings; only those that inference reads are kept.
-        task: Ultralytics' name of what it does.
     """
     released = copy.deepcopy(model).cpu()
     fold_classes(released)
@@ -62,7 +63,7 @@ def releasable(model: nn.Module, *, args: Mapping[str, Any], task: str) -> nn.Mo
     kept = {key: args[key] for key in TRAVELLING_SETTINGS if key in args}
     anything = cast(Any, released)
     anything.args = kept
-    anything.task = task
+    anything.task = known_task(model).name
     anything.criterion = None
     anything.yaml = {k: v for k, v in dict(anything.yaml).items() if k != "yaml_file"}
     for stray in ("pt_path", "loss_names", "class_weights"):
@@ -79,14 +80,20 @@ def public_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def private_words(
-    dataset: DetectionDataset, *, run: Path, settings: Mapping[str, Any], public: Iterable[str]
+    dataset: DetectionDataset,
+    *,
+    run: Path,
+    privacy: PrivacyArguments,
+    settings: Mapping[str, Any],
+    public: Iterable[str],
 ) -> PrivateWords:
     """Words that must not be in the release: of the data set, the run and this machine.
 
     Args:
         dataset: The data set.
         run: The run's folder.
-        settings: All settings of the run; those that are published tell nothing private.
+        privacy: Its privacy arguments, which say how images were grouped.
+        settings: All other settings; those that are published tell nothing private.
         public: Other words that are published.
     """
     records = (*dataset.train, *dataset.val, *dataset.test)
@@ -94,9 +101,11 @@ def private_words(
     source = Path(str(settings["model"])).resolve()
     published = map(str, public_settings(settings).values())
     return PrivateWords.of(
-        files=[*files, dataset.yaml],
+        files=[*files, dataset.yaml, *([Path(privacy.groups)] if privacy.groups else [])],
         folders={*(path.parent for path in files), dataset.yaml.parent, run, run.parent, source},
         public=[*dataset.names, *published, *public],
+        keys={record.group for record in records if record.group is not None}
+        | ({privacy.group_regex} if privacy.group_regex else set()),
     )
 
 

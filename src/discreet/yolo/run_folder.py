@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import mkdtemp
 
 from discreet.storage import lock_folder, make_folder, write_text
 from discreet.yolo.checkpoint import claim_run_folder
@@ -17,6 +18,10 @@ _NOT_PRIVATE = (
     "Nothing in this folder is covered by the privacy guarantee: logs, losses, checkpoints and\n"
     "paths tell about the private images. Only the folder `release` beside it may be shared.\n"
 )
+
+
+def _nothing() -> None:
+    pass
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +47,16 @@ class RunFolder:
     def release(self) -> Path:
         """Weights and statement, made whole at the end of the run."""
         return self.root / "release"
+
+    @classmethod
+    def of_follower(cls, prepared: PreparedRun) -> RunFolder:
+        """A temporary one, for what Ultralytics insists to write.
+
+        Who does not lead a team of processes writes nothing.
+        """
+        root = Path(mkdtemp(prefix="discreet-"))
+        make_folder(root / "internal")
+        return cls(root=root, resumes=int(prepared.resumed is not None), unlock=_nothing)
 
     @classmethod
     def begin(cls, prepared: PreparedRun) -> RunFolder:

@@ -53,7 +53,7 @@ class SingleImageLoss:
             predictions: The head's training output, images in dimension 0 of every tensor.
             batch: Labels as the loader gives them.
         """
-        count = len(batch["img"])
+        count = _count(predictions)
         rows = [
             self._stock.loss(_row(predictions, i), images_of(batch, i, i + 1)) for i in range(count)
         ]
@@ -69,6 +69,13 @@ class _Balanced:
     def __call__(self, scores: Tensor, targets: Tensor) -> Tensor:
         entropy = F.binary_cross_entropy_with_logits(scores, targets, reduction="none")
         return entropy * class_weights(targets, self._balance)
+
+
+def _count(tree: Any) -> int:
+    """How many images there are in tensors in lists, tuples and dictionaries."""
+    if isinstance(tree, Tensor):
+        return len(tree)
+    return _count(next(iter(tree.values() if isinstance(tree, dict) else tree)))
 
 
 def _row(tree: Any, image: int) -> Any:

@@ -20,6 +20,7 @@ from discreet.planning.cost import StepTime
 from discreet.randomness import make_source
 from discreet.recipes import AUTO_MOMENTUM, AUTO_OPTIMIZER, DEFAULT_TRAINABLE, automatic_rate
 from discreet.step import sum_clipped
+from discreet.yolo.frozen import FrozenFront
 from discreet.yolo.loss import PerImageLoss
 from discreet.yolo.microbatch import automatic_size
 from discreet.yolo.model import (
@@ -36,10 +37,11 @@ from discreet.yolo.parts import select_trainable
 USUAL_MODEL = "yolov8n.yaml"
 _CELL = 32
 _OBJECTS = 5  # in each blank image, so that the loss has its usual work
-_LARGEST_PART_CPU = 4  # what a CPU takes for one image hardly depends on how many it takes at once
+# What a CPU takes for one image hardly depends on how many it takes at once, once there are some.
+_PIXELS_CPU = 16 * 160**2
 _WARM_UP = 2  # passes in which the engine compiles and chooses its methods
 _MOST_PASSES = 12
-_SECONDS, _SECONDS_OF_UPDATE = 3.0, 0.5
+_SECONDS, _SECONDS_OF_FRONT, _SECONDS_OF_UPDATE = 3.0, 0.5, 0.5
 
 
 def measure_step(model: str | None, imgsz: int, trainable: str | None) -> StepTime:
@@ -64,26 +66,36 @@ def _measured(model: str | None, side: int, chosen: str, device: torch.device) -
     detector, parameters = _ready(model, side, chosen, device)
     images = automatic_size(detector, parameters, imgsz=side, device=device)
     if device.type == "cpu":
-        images = min(images, _LARGEST_PART_CPU)
-    loss = PerImageLoss(detector)
+        images = min(images, max(1, _PIXELS_CPU // side**2))
+    loss, front = PerImageLoss(detector), FrozenFront(detector)
     engine = make_engine("discreet", detector, parameters)
 
     def gradients_of(part: dict[str, Any]) -> Any:
-        return engine.per_example_gradients(lambda: loss(detector(part["img"]), part).sum(1))
+        features = part["features"]
+        return engine.per_example_gradients(lambda: loss(front.rest(features), part).sum(1))
 
-    def clip(images: int) -> ClippedSum:
+    def clip(part: dict[str, Any]) -> ClippedSum:
         return sum_clipped(
-            [_blank(images, side, device)],
+            [part],
             parameters=parameters,
             gradients_of=gradients_of,
             clipping=FlatClipping(max_grad_norm=1.0),
         )
 
+    def known(images: int) -> dict[str, Any]:
+        part = _blank(images, side, device)
+        return part | {"features": front(part["img"])}
+
     began = time.perf_counter()
-    clip(1)  # compiles
+    clip(known(1))  # compiles
     if time.perf_counter() - began > _SECONDS / 8:  # a slow machine: no time for larger parts
         images = 1
-    per_part, clipped = _fastest(partial(clip, images), device, seconds=_SECONDS)
+    part = known(images)
+    per_part, clipped = _fastest(partial(clip, part), device, seconds=_SECONDS)
+    per_new = 0.0
+    if front.layers:
+        run = partial(front, part["img"])
+        per_new, _ = _fastest(run, device, seconds=_SECONDS_OF_FRONT)
     update = partial(_update, clipped, parameters, chosen)
     update()  # imports what optimizers need
     per_step, _ = _fastest(update, device, seconds=_SECONDS_OF_UPDATE)
@@ -94,6 +106,7 @@ def _measured(model: str | None, side: int, chosen: str, device: torch.device) -
         seconds_per_image=per_part / images,
         seconds_per_step=per_step,
         parameters=sum(parameter.numel() for parameter in parameters.values()),
+        seconds_per_new_image=per_new / images,
     )
 
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
+from contextlib import suppress
+from functools import cached_property, partial
 from typing import Any, cast
 
-import psutil
 import torch
 from torch import Tensor, nn
 from ultralytics.models.yolo.detect import DetectionTrainer
@@ -21,9 +21,9 @@ from ultralytics.utils import DEFAULT_CFG, callbacks
 from discreet.accounting import Event
 from discreet.checking import CheckReport
 from discreet.clipping import Clipping
-from discreet.errors import BudgetError, LedgerError
+from discreet.distributed import join_team
+from discreet.errors import BudgetError, LedgerError, TeamError
 from discreet.gradients import GradientEngine, make_engine
-from discreet.gradients.records import Units
 from discreet.ledger import OWN_RECORD, BudgetLedger, RunAccounts
 from discreet.noise import DrawnAhead
 from discreet.planning import plan_rows, plan_warnings, recipe_rows
@@ -35,15 +35,18 @@ from discreet.step import StepReport, private_step
 from discreet.storage import check_space
 from discreet.terminal import Reporter, SilentReporter
 from discreet.tracking import open_trackers
+from discreet.units import PrivacyUnits
 from discreet.yolo import _compat, finishing, release
 from discreet.yolo.checkpoint import CHECKPOINT, Checkpoint
 from discreet.yolo.class_features import standardise_classes
-from discreet.yolo.dataset import MicroBatches, StepParts, describe
+from discreet.yolo.dataset import describe
+from discreet.yolo.feature_cache import FeatureCache, cache_for, features_of
 from discreet.yolo.frozen import FrozenFront
 from discreet.yolo.images import TaskImages, open_images
 from discreet.yolo.journal import StepJournal
+from discreet.yolo.loading import MicroBatches, StepParts
 from discreet.yolo.loss import PerImageLoss
-from discreet.yolo.microbatch import automatic_size, halves
+from discreet.yolo.microbatch import automatic_size, halves, units_of
 from discreet.yolo.model import (
     attach_settings,
     build_model,
@@ -52,9 +55,9 @@ from discreet.yolo.model import (
     set_norm,
     train_mode,
 )
-from discreet.yolo.optimizer import build_optimizer, learning_rate_factor
+from discreet.yolo.optimizer import build_optimizer, learning_rate_factor, set_learning_rates
 from discreet.yolo.parts import block_of, normalisation_parameters, select_trainable
-from discreet.yolo.preparation import PreparedRun, prepare
+from discreet.yolo.preparation import PreparedRun, prepare, team_timeout
 from discreet.yolo.run_folder import RunFolder
 from discreet.yolo.tasks import Task
 
@@ -94,16 +97,25 @@ class PrivateDetectionTrainer(DetectionTrainer):
         privacy: Mapping[str, Any] | None = None,
         reporter: Reporter | None = None,
     ) -> None:
-        self.reporter: Reporter = reporter or SilentReporter()
-        threads = torch.get_num_threads()
         given = {**(overrides or {}), **(privacy or {})}
+        self.team = join_team(timeout=team_timeout(given))
+        self.reporter: Reporter = (self.team.leads and reporter) or SilentReporter()
+        try:
+            self._begin(given, cfg, _callbacks)
+        except BaseException as error:
+            self.team.leave(error)
+            raise
+
+    def _begin(self, given: Mapping[str, Any], cfg: Any, _callbacks: dict[str, Any] | None) -> None:
+        threads = torch.get_num_threads()
         self.prepared = self._prepare(given)
         self.plan = self.prepared.plan
         self.dataset = self.prepared.dataset
         self._source = self.prepared.source
         self._data = describe(self.dataset)
-        self.key = open_key(self.prepared.privacy.sign)  # before anything is spent
-        self.trackers = open_trackers(self.prepared.privacy.track)
+        leads, arguments = self.team.leads, self.prepared.privacy
+        self.key = open_key(arguments.sign) if leads else None  # before anything is spent
+        self.trackers = open_trackers(arguments.track) if leads else {}
         self._begin_folder()
         known = {k: v for k, v in self.prepared.settings.items() if k not in {"project", "name"}}
         known |= {"save_dir": str(self.internal), "epochs": self.plan.epochs}
@@ -114,6 +126,8 @@ class PrivateDetectionTrainer(DetectionTrainer):
             # Choosing a CPU, Ultralytics leaves one core idle: on two cores, half of them.
             torch.set_num_threads(threads)
             self.wdir.rmdir()  # made by Ultralytics, never used
+            if not leads:
+                self.folder.discard()
         except BaseException:
             self._leave_folder()
             raise
@@ -123,14 +137,16 @@ class PrivateDetectionTrainer(DetectionTrainer):
         self.stop = False
 
     def _prepare(self, given: Mapping[str, Any]) -> PreparedRun:
-        return prepare(given, reporter=self.reporter)
+        return prepare(given, reporter=self.reporter, team=self.team)
 
     def _begin_folder(self) -> None:
-        self.folder = RunFolder.begin(self.prepared)
+        begin = RunFolder.begin if self.team.leads else RunFolder.of_follower
+        self.folder = begin(self.prepared)
         self.run_dir, self.internal = self.folder.root, self.folder.internal
         self.release = self.folder.release
         self.accounts: RunAccounts | None = None
         self.check: CheckReport | None = None
+        self.cache: FeatureCache | None = None
         self.executed = 0
 
     def _leave_folder(self) -> None:
@@ -141,6 +157,12 @@ class PrivateDetectionTrainer(DetectionTrainer):
         if self.accounts is not None:
             self.accounts.withdraw()
         self.folder.discard()
+
+    @cached_property
+    def units(self) -> PrivacyUnits:
+        """The privacy units that the sampler draws, and their images."""
+        maximum = self.plan.mechanism.max_images_per_unit or 1
+        return self.dataset.units(max_images=maximum)
 
     @property
     def digests(self) -> list[bytes]:
@@ -158,6 +180,11 @@ class PrivateDetectionTrainer(DetectionTrainer):
         return partial(cls, privacy=privacy, reporter=reporter)
 
     # ---- what Ultralytics asks of a trainer ----
+
+    def run_callbacks(self, event: str) -> None:
+        """Run the callbacks of an event, in the process that leads."""
+        if self.team.leads:
+            super().run_callbacks(event)
 
     def get_dataset(self) -> dict[str, Any]:
         """The validated data set; Ultralytics' own reader may download, execute and write."""
@@ -182,17 +209,37 @@ class PrivateDetectionTrainer(DetectionTrainer):
     def _do_train(self) -> None:
         started = time.monotonic()
         try:
+            self._train_and_publish(started)
+        except BaseException as error:
+            self.team.leave(error)
+            raise
+
+    def _train_and_publish(self, started: float) -> None:
+        try:
             self._setup_train()
             self.check = self._check_step()
             self._train_steps()
-            finishing.finish(self, started=started)
-        except KeyboardInterrupt as interrupt:
+            with self.team.patiently():
+                self.result = self._finish(started)
+        except (KeyboardInterrupt, TeamError) as end:
             if self.charged:
                 self._save_checkpoint()
-                interrupt.add_note(f"resume with: discreet train resume={self.run_dir}")
+                hint = f"resume with: discreet train resume={self.run_dir}"
+                if isinstance(end, TeamError):
+                    end.do = hint
+                else:
+                    end.add_note(hint)
             raise
         finally:
             self._leave_folder()
+
+    def _finish(self, started: float) -> TrainingResult:
+        if not self.team.leads:
+            return TrainingResult.from_json(self.team.told(None))
+        result = finishing.finish(self, started=started)
+        with suppress(TeamError):  # the run has ended well, whoever is gone by now
+            self.team.told(result.to_json())
+        return result
 
     def _check_step(self) -> CheckReport:
         from discreet.yolo.checking import require_passed  # it imports this module
@@ -217,6 +264,7 @@ class PrivateDetectionTrainer(DetectionTrainer):
         self.parameters = select_trainable(
             model, self.prepared.trainable, freeze=self.args.freeze, imgsz=self.args.imgsz
         )
+        self.front = FrozenFront(model)
         self.per_image_loss = PerImageLoss(model, balance=privacy.balance or 0.0)
         self.optimizer = build_optimizer(
             self.args.optimizer,
@@ -228,28 +276,18 @@ class PrivateDetectionTrainer(DetectionTrainer):
             norm_lr=privacy.norm_lr or 1.0,
         )
         self.clipping = self.make_clipping(self.plan.mechanism.max_grad_norm)
-        self.accounts = self._open_accounts()
-        self.journal = StepJournal(self.internal / "steps.csv", terms=self.per_image_loss.names)
+        self.accounts = self._open_accounts() if self.team.leads else None
+        self.journal = StepJournal(
+            self.internal / "steps.csv" if self.team.leads else None,
+            terms=self.per_image_loss.names,
+        )
         self._restore()
         self.source = make_source(self.prepared.privacy.insecure_seed)
         self.amp = self.args.amp == "bf16"
-        self.front = self._frozen_front()
         self.ema = None
         self.tloss, self.loss_items, self.metrics = {}, {}, {}
         self._announce()
         self.run_callbacks("on_pretrain_routine_end")
-
-    def _frozen_front(self) -> FrozenFront | None:
-        memory = min(
-            self.prepared.performance.feature_memory, psutil.virtual_memory().available // 4
-        )
-        return FrozenFront.of(
-            cast(Any, self.model),
-            self.parameters,
-            settings=vars(self.args),
-            device=self.device,
-            memory=0 if self.amp else memory,
-        )
 
     def make_clipping(self, max_grad_norm: float) -> Clipping:
         """The run's clipping rule at another max grad norm."""
@@ -269,6 +307,7 @@ class PrivateDetectionTrainer(DetectionTrainer):
                 ledger=ledger,
                 run_id=prepared.state.run_id,
                 digests=self.digests,
+                units=self.units.of_images,
                 mechanism=mechanism,
                 private=private,
             )
@@ -279,11 +318,20 @@ class PrivateDetectionTrainer(DetectionTrainer):
             label=str(self.run_dir),
             name=self.dataset.yaml.parent.name,
             digests=self.digests,
+            units=self.units.of_images,
             mechanism=mechanism,
             private=private,
         )
 
     def _restore(self) -> None:
+        """Begin where the leader's folder says, with the leader's weights."""
+        if self.team.leads:
+            self._restore_checkpoint()
+        fact = [self.executed, self.clipping.sensitivity]
+        self.executed, bound = self.team.publish(self.model.state_dict().values(), fact)
+        self.clipping.follow(bound)
+
+    def _restore_checkpoint(self) -> None:
         """Go on from the last checkpoint; prove that the disk takes one before the first step."""
         assert self.accounts is not None
         checkpoint = Checkpoint.load(self.internal, seal=self.accounts.seal)
@@ -303,24 +351,27 @@ class PrivateDetectionTrainer(DetectionTrainer):
 
     def _train_steps(self) -> None:
         entries = {name: parameter.numel() for name, parameter in self.parameters.items()}
+        entries = entries if self.team.leads else {}  # nobody else makes noise
         with DrawnAhead(self.source, entries) as noise:
             self._run_steps(noise)
+        self.cache = None
 
     def _run_steps(self, noise: DrawnAhead) -> None:
         mechanism, plan = self.plan.mechanism, self.plan
         self._charge_the_rest_of_a_shuffled_epoch()
-        micro_batches = self._load_ahead(first_step=self.charged + 1)
-        epsilons = plan.epsilon_by_epoch()
+        first_step = self.team.told(self.charged) + 1
+        micro_batches = self._load_ahead(first_step=first_step)
+        epsilons = plan.epsilon_by_epoch() if self.team.leads else {}
         self.reporter.start(mechanism.steps)
         self.run_callbacks("on_train_start")
         epoch = 0
         engine = make_engine(self.prepared.performance.engine, self.model, self.parameters)
-        for step in range(self.charged + 1, mechanism.steps + 1):
+        for step in range(first_step, mechanism.steps + 1):
             if plan.epoch_of(step) != epoch:
                 epoch = plan.epoch_of(step)
                 self.epoch = epoch - 1
                 self.run_callbacks("on_train_epoch_start")
-            self._set_learning_rate(step)
+            self.lr = set_learning_rates(self.optimizer, self.learning_rate_factor(step))
             self.run_callbacks("on_train_batch_start")
             began = time.monotonic()
             try:
@@ -335,18 +386,24 @@ class PrivateDetectionTrainer(DetectionTrainer):
                     charge=partial(self._charge, mechanism.step_event(step)),
                     optimizer=self.optimizer,
                     split=halves,
+                    team=self.team,
                 )
             except BudgetError as error:
+                self.team.tell(error)
                 self._end_at_the_budget(error)
                 break
-            self._require_charged(step)
-            self._write_journal(step, report, seconds=time.monotonic() - began)
-            self.run_callbacks("on_train_batch_end")
-            self.reporter.step(step)
-            self._save_checkpoint_where_cheap()
-            if step == plan.last_step_of(epoch) or self.stop:
-                self._end_epoch(epoch, epsilons[epoch])
-            if self.stop:
+            losses = self.team.share(self.journal.take_losses())
+            if self.team.leads:
+                self._require_charged(step)
+                self._write_journal(step, report, losses, seconds=time.monotonic() - began)
+                self.run_callbacks("on_train_batch_end")
+                self.reporter.step(step)
+                self._save_checkpoint_where_cheap()
+                if step == plan.last_step_of(epoch) or self.stop:
+                    self._end_epoch(epoch, epsilons[epoch])
+            else:
+                self.executed += 1
+            if self.team.told(self.stop):  # a callback's wish
                 break
 
     def _require_charged(self, step: int) -> None:
@@ -360,8 +417,7 @@ class PrivateDetectionTrainer(DetectionTrainer):
     def _charge_the_rest_of_a_shuffled_epoch(self) -> None:
         # An interrupted epoch is dealt anew, so what is left of the old one counts as run.
         mechanism = self.plan.mechanism
-        if mechanism.sampling == "shuffle":
-            assert self.accounts is not None
+        if mechanism.sampling == "shuffle" and self.accounts is not None:
             while self.charged % mechanism.steps_per_epoch and self.charged < mechanism.steps:
                 self.accounts.charge(mechanism.step_event(self.charged + 1))
 
@@ -376,22 +432,33 @@ class PrivateDetectionTrainer(DetectionTrainer):
 
     def _draws(self, *, first_step: int) -> Iterator[Sequence[int]]:
         sampler = self.plan.mechanism.make_sampler()
-        for _ in range(first_step, self.plan.mechanism.steps + 1):
-            yield cast(Sequence[int], sampler.draw(self.source.stream()))
+        steps = range(first_step, self.plan.mechanism.steps + 1)
+        # A fresh key for every draw, known to the whole team and kept in memory alone.
+        keys: list[int] = self.team.told([self.source.key() for _ in steps])
+        return (cast(Sequence[int], sampler.draw(self.source.stream_of(key))) for key in keys)
 
     def _load_ahead(self, *, first_step: int) -> StepParts:
-        dataset = self.build_dataset(mode="train")
-        size = self.prepared.performance.micro_batch_size or automatic_size(
-            self.model, self.parameters, imgsz=self.args.imgsz, device=self.device
+        dataset, performance = self.build_dataset(mode="train"), self.prepared.performance
+        place = self.team.place
+        size = performance.micro_batch_size or automatic_size(
+            self.model,
+            self.parameters,
+            imgsz=self.args.imgsz,
+            device=self.device,
+            sharing=place.local_size,
         )
+        draws = self._draws(first_step=first_step)
+        self.cache = cache_for(self.front, dataset, gib=performance.feature_cache)
         return MicroBatches(
             dataset,
-            self._draws(first_step=first_step),
+            # Units, dealt in turn, and some images of each.
+            self.units.chosen((draw[place.rank :: place.size] for draw in draws), self.source),
             first_step=first_step,
             micro_batch_size=size,
-            workers=self.prepared.performance.workers,
+            workers=performance.workers,
             pin_memory=self.device.type == "cuda",
             views=self.prepared.privacy.views or 1,
+            cache=self.cache,
         )
 
     @property
@@ -425,27 +492,24 @@ class PrivateDetectionTrainer(DetectionTrainer):
         return {k: v.to(self.device) if isinstance(v, Tensor) else v for k, v in batch.items()}
 
     def _gradients_of(self, engine: GradientEngine, batch: dict[str, Any]) -> Any:
-        pixels = batch["img"]
-        batch = self.preprocess_batch(dict(batch))  # it writes into what it is given
-        views = int(batch.get("views", 1))
-        units = _views_together(len(batch["img"]), views, self.device) if views > 1 else None
+        if "img" in batch:
+            batch = self.preprocess_batch(dict(batch))  # it writes into what it is given
+        units, weights = units_of(batch, self.device)
         terms = torch.zeros(0)
 
         def losses() -> Tensor:  # an engine may ask twice
             nonlocal terms
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.amp):
-                predictions = self._predict(batch["img"], pixels)
-            terms = self.per_image_loss(predictions, batch)
-            return terms.sum(1) / views  # an image's loss is the mean over its views
+            terms = self.per_image_loss(self.predictions(batch), batch)
+            return terms.sum(1) * weights  # a unit's loss is the mean over its images and views
 
         gradients = engine.per_example_gradients(losses, units)
         self.journal.add_losses(terms.detach())
         return gradients
 
-    def _predict(self, images: Tensor, pixels: Tensor) -> Any:
-        if self.front is not None:
-            return self.front.predict(images, pixels=pixels)
-        return self.model(images)
+    def predictions(self, batch: dict[str, Any]) -> Any:
+        """The model's output for images, or for their features where these are known."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.amp):
+            return self.front.rest(features_of(batch, self.front, self.cache))
 
     def _charge(self, event: Event) -> None:
         assert self.accounts is not None
@@ -466,15 +530,16 @@ class PrivateDetectionTrainer(DetectionTrainer):
             warmup=self.args.warmup_epochs * steps_per_epoch,
         )
 
-    def _set_learning_rate(self, step: int) -> None:
-        factor = self.learning_rate_factor(step)
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["initial_lr"] * factor
-        self.lr = {f"lr/pg{i}": g["lr"] for i, g in enumerate(self.optimizer.param_groups)}
-
-    def _write_journal(self, step: int, report: StepReport, *, seconds: float) -> None:
-        rate = self.optimizer.param_groups[0]["lr"]
-        self.journal.write(step=step, report=report, learning_rate=rate, seconds=seconds)
+    def _write_journal(
+        self, step: int, report: StepReport, losses: Sequence[Sequence[float]], *, seconds: float
+    ) -> None:
+        self.journal.write(
+            step=step,
+            report=report,
+            losses=[sum(of_all) for of_all in zip(*losses, strict=True)],
+            learning_rate=self.optimizer.param_groups[0]["lr"],
+            seconds=seconds,
+        )
 
     def _end_epoch(self, epoch: int, epsilon: float) -> None:
         self.run_callbacks("on_train_epoch_end")
@@ -522,12 +587,6 @@ class PrivateDetectionTrainer(DetectionTrainer):
     def make_record(self, metrics: Mapping[str, float]) -> PrivacyRecord:
         """What ran, on record, with metrics where these may be published."""
         return finishing.record_of(self, metrics)
-
-
-def _views_together(images: int, views: int, device: torch.device) -> Units:
-    """The views of an image, one behind the other, as one unit."""
-    index = torch.arange(images, device=device) // views
-    return Units(index=index, count=images // views)
 
 
 def default_callbacks() -> dict[str, list[Any]]:

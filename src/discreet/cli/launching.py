@@ -1,0 +1,78 @@
+"""Start a process for each device of `device=0,1`, by torch's own launcher.
+
+The same command line runs in each of them, as under `torchrun`; several hosts need torchrun.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Sequence
+
+from discreet.cli.output import INTERRUPTED, UNEXPECTED, say_error
+from discreet.launched import place_of_process
+
+_MODE = "train"
+
+
+def devices_asked(words: Sequence[str]) -> int:
+    """How many processes a command line asks for, in a process that is not one of them yet."""
+    if not words or words[0] != _MODE or place_of_process().size > 1:
+        return 1
+    asked = [word.removeprefix("--") for word in words if word.startswith(("device=", "--device="))]
+    devices = asked[-1].partition("=")[2].strip("[]()") if asked else ""
+    return max(1, len([device for device in devices.split(",") if device.strip()]))
+
+
+def start_processes(words: Sequence[str], *, count: int) -> int:
+    """Run the command line in so many processes, and wait for them.
+
+    Args:
+        words: After the program's name.
+        count: How many.
+
+    Returns:
+        The exit status of the first that failed; 0 if none did.
+    """
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # what we say ourselves
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
+    with tempfile.TemporaryDirectory(prefix="discreet-processes-") as folder:
+        config = LaunchConfig(
+            min_nodes=1,
+            max_nodes=1,
+            nproc_per_node=count,
+            run_id="discreet",
+            rdzv_backend="c10d",
+            rdzv_endpoint="localhost:0",
+            max_restarts=0,
+            logs_specs=DefaultLogsSpecs(log_dir=folder),
+        )
+        try:
+            elastic_launch(config, sys.executable)("-m", "discreet", *words)
+        except ChildFailedError as error:
+            return _status_of(error)
+        except SignalException as error:
+            return INTERRUPTED if error.sigval == signal.SIGINT else 128 + error.sigval
+        except KeyboardInterrupt:
+            return INTERRUPTED
+    return 0
+
+
+def _status_of(error: object) -> int:
+    rank, failure = error.get_first_failure()  # pyright: ignore
+    if failure.exitcode >= 0:
+        return failure.exitcode  # it has said why
+    name = signal.Signals(-failure.exitcode).name
+    say_error(
+        f"error: process {rank + 1} of the run was ended by {name}\n"
+        "  what was charged stays charged; go on with discreet train resume=FOLDER"
+    )
+    return UNEXPECTED
