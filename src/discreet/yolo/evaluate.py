@@ -19,7 +19,6 @@ from discreet.yolo._compat import load_weights
 from discreet.yolo.dataset import describe
 from discreet.yolo.images import TaskImages, open_images
 from discreet.yolo.model import known_task, open_source
-from discreet.yolo.tasks import Task
 
 _BATCH = 16
 
@@ -28,7 +27,6 @@ def evaluate(
     model: nn.Module,
     dataset: TaskImages,
     *,
-    task: Task,
     args: Any,
     data: dict[str, Any],
     folder: Path,
@@ -39,7 +37,6 @@ def evaluate(
     Args:
         model: The model, on the device to use.
         dataset: The validation images.
-        task: What the model does.
         args: Ultralytics settings.
         data: Names and number of classes, as Ultralytics wants them.
         folder: Where the validator may write.
@@ -48,7 +45,7 @@ def evaluate(
     Returns:
         The validator, and the task's metrics by name, each in [0, 1].
     """
-    args = copy(args)
+    args, task = copy(args), known_task(model)
     args.plots = False
     loader = build_dataloader(cast(Any, dataset), batch=_BATCH, workers=0, shuffle=False)
     with _compat.no_integrations():
@@ -99,4 +96,4 @@ def evaluate_weights(
     )
     with TemporaryDirectory() as name:
         folder = Path(name)
-        return evaluate(model, dataset, task=task, args=args, data=described, folder=folder)[1]
+        return evaluate(model, dataset, args=args, data=described, folder=folder)[1]

@@ -115,7 +115,6 @@ def _validate(
     trainer.validator, metrics = evaluate(
         model,
         dataset,
-        task=trainer.task,
         args=trainer.args,
         data=trainer.data,
         folder=trainer.internal,

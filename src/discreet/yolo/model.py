@@ -9,13 +9,13 @@ from typing import Any, Literal, cast
 
 import torch
 from torch import nn
-from ultralytics.nn.tasks import guess_model_task, yaml_model_load
+from ultralytics.nn.tasks import yaml_model_load
 from ultralytics.utils import IterableSimpleNamespace
 
 from discreet.errors import ModelError
 from discreet.yolo._compat import load_weights
 from discreet.yolo.parts import class_layers
-from discreet.yolo.tasks import RTDETR, TASKS, Task, task_of
+from discreet.yolo.tasks import Task, task_of, task_of_head
 
 Norm = Literal["frozen", "group"]
 
@@ -61,11 +61,10 @@ def known_task(model: nn.Module) -> Task:
 def _from_architecture(name: str) -> nn.Module:
     try:
         configuration: Any = yaml_model_load(name)
-        named = guess_model_task(configuration)
-        transformer = configuration["head"][-1][2] == RTDETR.head.__name__
-        rows = [RTDETR] if transformer else [task for task in TASKS if task.name == named]
-        if rows:
-            return cast(Any, rows[0].model)(configuration, verbose=False)
+        last = str(configuration["head"][-1][2])
+        task = task_of_head(last)
+        if task is not None:
+            return cast(Any, task.model)(configuration, verbose=False)
     except Exception as error:
         raise ModelError(
             f"no such architecture ({error})",
@@ -73,7 +72,7 @@ def _from_architecture(name: str) -> nn.Module:
             do="give an architecture that Ultralytics ships, such as yolov8n.yaml",
         ) from error
     raise ModelError(
-        f"no task that is trained privately ({named})",
+        f"no task that is trained privately ({last})",
         where=f"model={name}",
         do="give an architecture such as yolov8n.yaml, yolov8n-seg.yaml or rtdetr-l.yaml",
     )

@@ -14,7 +14,18 @@ from typing import Any, cast
 from torch import nn
 from ultralytics.models.rtdetr import RTDETRValidator
 from ultralytics.models.yolo.classify import ClassificationValidator
-from ultralytics.nn.modules import OBB, Classify, Detect, Pose, RTDETRDecoder, Segment
+from ultralytics.nn.modules import (
+    OBB,
+    OBB26,
+    Classify,
+    Detect,
+    Pose,
+    Pose26,
+    RTDETRDecoder,
+    Segment,
+    Segment26,
+    v10Detect,
+)
 from ultralytics.nn.tasks import (
     ClassificationModel,
     DetectionModel,
@@ -58,7 +69,8 @@ class Task:
     Attributes:
         name: Ultralytics' name of it.
         model: Ultralytics' class of models.
-        head: Class of their last layer.
+        heads: Classes that their last layer may have; those derived from them, whose classes are
+            texts, are others.
         validator: Ultralytics' validator, without what would hurt here.
         metrics: Published metrics by name, each in [0, 1], from the validator's.
         imgsz: Side of the images in pixels where none is asked for, as in Ultralytics.
@@ -68,7 +80,7 @@ class Task:
 
     name: TaskName
     model: type[nn.Module]
-    head: type[nn.Module]
+    heads: tuple[type[nn.Module], ...]
     validator: type[Any]
     metrics: Metrics
     imgsz: int = 640
@@ -89,12 +101,16 @@ class Task:
 
 
 DETECT = Task(
-    name="detect", model=DetectionModel, head=Detect, validator=PatientValidator, metrics=_BOXES
+    name="detect",
+    model=DetectionModel,
+    heads=(Detect, v10Detect),
+    validator=PatientValidator,
+    metrics=_BOXES,
 )
 RTDETR = Task(
     name="detect",
     model=RTDETRDetectionModel,
-    head=RTDETRDecoder,
+    heads=(RTDETRDecoder,),
     validator=RTDETRValidator,
     metrics=_BOXES,
     rectangular=False,  # its anchors are those of one size
@@ -102,21 +118,21 @@ RTDETR = Task(
 SEGMENT = Task(
     name="segment",
     model=SegmentationModel,
-    head=Segment,
+    heads=(Segment, Segment26),
     validator=PatientSegmentationValidator,
     metrics={**_BOXES, **_MASKS},
 )
 POSE = Task(
     name="pose",
     model=PoseModel,
-    head=Pose,
+    heads=(Pose, Pose26),
     validator=PatientPoseValidator,
     metrics={**_BOXES, **_POSES},
 )
 ORIENTED = Task(
     name="obb",
     model=OBBModel,
-    head=OBB,
+    heads=(OBB, OBB26),
     validator=PatientOBBValidator,
     metrics=_BOXES,
     pictures=False,  # the report draws upright boxes
@@ -124,7 +140,7 @@ ORIENTED = Task(
 CLASSIFY = Task(
     name="classify",
     model=ClassificationModel,
-    head=Classify,
+    heads=(Classify,),
     validator=ClassificationValidator,
     metrics=_CLASSES,
     imgsz=224,
@@ -134,12 +150,18 @@ CLASSIFY = Task(
 TASKS = (DETECT, RTDETR, SEGMENT, POSE, ORIENTED, CLASSIFY)
 
 
+def task_of_head(name: str) -> Task | None:
+    """The task of an architecture, by the name of its last layer; None if it has none of these."""
+    known = (task for task in TASKS if name in {head.__name__ for head in task.heads})
+    return next(known, None)
+
+
 def task_of(model: object) -> Task | None:
     """The task of a model, by its class and its last layer; None if it has none of these."""
     layers = getattr(model, "model", None)
     if not isinstance(layers, nn.Sequential) or not len(layers):
         return None
     for task in TASKS:
-        if type(model) is task.model and isinstance(layers[-1], task.head):
+        if type(model) is task.model and type(layers[-1]) in task.heads:
             return task
     return None
