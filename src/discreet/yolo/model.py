@@ -12,7 +12,7 @@ from torch import nn
 from ultralytics.nn.tasks import yaml_model_load
 from ultralytics.utils import IterableSimpleNamespace
 
-from discreet.errors import ModelError
+from discreet.errors import DiscreetError, ModelError
 from discreet.yolo._compat import load_weights
 from discreet.yolo.parts import class_layers
 from discreet.yolo.tasks import Task, task_of, task_of_head
@@ -23,6 +23,7 @@ Norm = Literal["frozen", "group"]
 # where the class scores start.
 _PRIOR_OBJECTS = 10
 _GROUPS = 32
+_FOREIGN = {"TorchVision"}
 
 
 def open_source(model: str | Path | nn.Module) -> nn.Module:
@@ -44,11 +45,26 @@ def open_source(model: str | Path | nn.Module) -> nn.Module:
     if task_of(source) is None:
         raise ModelError(
             f"no task that is trained privately ({type(source).__name__})",
-            where=f"model={model if not isinstance(model, nn.Module) else type(model).__name__}",
+            where=f"model={_name_of(model)}",
             do="give a YOLO or RT-DETR model that detects, segments, estimates poses, finds "
             "oriented boxes or classifies, such as yolov8n.pt",
         )
+    for module in source.modules():
+        if type(module).__name__ in _FOREIGN:
+            raise _foreign(type(module).__name__, where=f"model={_name_of(model)}")
     return source
+
+
+def _name_of(model: str | Path | nn.Module) -> str:
+    return type(model).__name__ if isinstance(model, nn.Module) else str(model)
+
+
+def _foreign(layer: str, *, where: str) -> ModelError:
+    return ModelError(
+        f"{layer} layers are another library's, which would download their weights",
+        where=where,
+        do="give a model whose layers are Ultralytics' own, such as yolov8n-cls.yaml",
+    )
 
 
 def known_task(model: nn.Module) -> Task:
@@ -61,10 +77,15 @@ def known_task(model: nn.Module) -> Task:
 def _from_architecture(name: str) -> nn.Module:
     try:
         configuration: Any = yaml_model_load(name)
-        last = str(configuration["head"][-1][2])
+        layers = [str(layer[2]) for layer in [*configuration["backbone"], *configuration["head"]]]
+        if foreign := _FOREIGN & {*layers}:
+            raise _foreign(foreign.pop(), where=f"model={name}")
+        last = layers[-1]
         task = task_of_head(last)
         if task is not None:
             return cast(Any, task.model)(configuration, verbose=False)
+    except DiscreetError:
+        raise
     except Exception as error:
         raise ModelError(
             f"no such architecture ({error})",
