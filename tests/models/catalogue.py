@@ -13,21 +13,22 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from .data import write_shapes
-from .matrix import COLUMNS, ROWS, Examination, Row
+from .matrix import COLUMNS, REFUSED, ROWS, Examination, Row
 
 PAGE = Path(__file__).parents[2] / "docs" / "models.md"
 
 _INTRODUCTION = f"""\
 # Models and tasks
 
-Every architecture below is trained privately from public weights; the task follows from the model,
-as in Ultralytics. Larger models of a family have the same layers and losses as the smallest, which
-is what is examined here.
+Every model below is trained privately from public weights, at every size; the task follows from the
+model, as in Ultralytics. One size is examined; the other sizes are made of layers that some
+examined model has, which a test holds.
 
 - **loss per image**: in a batch, the loss of each image is Ultralytics' own of a batch of that
   image alone.
-- **check**: `discreet check --full` passes on the user's images, and the three gradient engines
-  agree.
+- **all layers**: with everything trainable, the fast engine's gradients of single images are those
+  of autograd, image by image, to five digits.
+- **check**: `discreet check --full` passes on the user's images.
 - **trains**: two private steps of `recipe=auto`.
 - **releases**: `discreet verify` finds no fault in the release.
 - **reloads**: stock `YOLO(...)` or `RTDETR(...)` loads the weights and predicts.
@@ -35,35 +36,46 @@ is what is examined here.
 
 This page is made from the tests: `python -m tests.models.catalogue`.
 
-| family | task | architecture | {" | ".join(COLUMNS)} | note |
-|---|---|---|{":-:|" * len(COLUMNS)}---|
+| family | task | examined | other sizes | {" | ".join(COLUMNS)} | note |
+|---|---|---|---|{":-:|" * len(COLUMNS)}---|
 """
 _NOTES = """
 What trains by default is γ and β on the way to the class scores and the layer that gives them, in
 every task; for poses also the last layers of boxes and key points. `trainable=class_film+head`
 adds the last layers of boxes, masks, key points and angles elsewhere. See [recipes](recipes.md).
 
-Losses of masks, key points and angles are computed for one image after the other. Semantic
-segmentation, depth, open-vocabulary models (YOLO-World, YOLOE) and torchvision backbones are
-refused.
+Losses of masks, key points and angles are computed for one image after the other.
+
+## Refused
+
+Before anything is read or spent, with exit status 2:
+
+| what | for example | why |
+|---|---|---|
 """
+_REFUSALS = "\n".join(
+    f"| {what} | `{name.removesuffix('.yaml')}` | {why} |"
+    for name, (what, _, why) in REFUSED.items()
+)
 
 
 def line(row: Row, answers: Iterable[bool]) -> str:
     """A row of the table."""
     cells = ["✓" if answer else "–" for answer in answers]
-    architecture = f"`{row.architecture.removesuffix('.yaml')}`"
-    return f"| {' | '.join([row.family, row.task, architecture, *cells, row.note])} |"
+    examined, *others = (
+        f"`{name.removesuffix('.yaml')}`" for name in (row.architecture, *row.others)
+    )
+    return f"| {' | '.join([row.family, row.task, examined, ' '.join(others), *cells, row.note])} |"
 
 
 def page(lines: Iterable[str]) -> str:
     """The page for people."""
-    return _INTRODUCTION + "\n".join(lines) + "\n" + _NOTES
+    return _INTRODUCTION + "\n".join(lines) + "\n" + _NOTES + _REFUSALS + "\n"
 
 
 def lines_of(text: str) -> list[str]:
     """The table's rows on a page."""
-    return [entry for entry in text.splitlines() if " | `yolo" in entry]
+    return [entry for entry in text.splitlines() if entry.count("|") == len(COLUMNS) + 6][2:]
 
 
 def examine(row: Row, folder: Path) -> list[bool]:

@@ -22,12 +22,14 @@ from ultralytics.utils import DEFAULT_CFG_DICT
 
 from discreet.checking import CheckReport
 from discreet.data import TaskName
+from discreet.gradients import make_engine
 from discreet.result import TrainingResult
 from discreet.statement.verify import verify_release
 from discreet.yolo import checking
 from discreet.yolo.batches import images_of, joined
 from discreet.yolo.loss import PerImageLoss
 from discreet.yolo.model import attach_settings, known_task, open_source, train_mode
+from discreet.yolo.parts import select_trainable
 from discreet.yolo.stand_ins import StandIns
 from discreet.yolo.train import PrivateDetectionTrainer, default_callbacks
 
@@ -43,14 +45,16 @@ class Row:
 
     Attributes:
         family: What people call it.
-        architecture: The smallest that Ultralytics ships.
+        architecture: The one that is examined.
         task: What it does.
+        others: All names of its sizes, made of the layers that some examined architecture has.
         note: What differs from Ultralytics.
     """
 
     family: str
     architecture: str
     task: TaskName
+    others: tuple[str, ...] = ()
     note: str = ""
 
     @property
@@ -60,32 +64,55 @@ class Row:
 
 _FADE = "both branches keep their first weights; Ultralytics fades one over epochs"
 _FLOW = f"{_FADE}; the flow of the key point likelihood stays as it is"
+_QUERIES = "without denoising queries, whose number follows other images"
+_NOTES = {"YOLOv10": _FADE, "YOLO26": _FADE, "RT-DETR": _QUERIES}
+# Of each family the names with their size left open, and the sizes; the first is examined.
 _DETECTORS = {
-    "YOLOv5u": ("yolov5n", ""),
-    "YOLOv8": ("yolov8n", ""),
-    "YOLOv9": ("yolov9t", ""),
-    "YOLOv10": ("yolov10n", _FADE),
-    "YOLO11": ("yolo11n", ""),
-    "YOLO12": ("yolo12n", ""),
-    "YOLO26": ("yolo26n", _FADE),
-    "RT-DETR": ("yolov8n-rtdetr", "without denoising queries, whose number follows other images"),
+    "YOLOv5u": ("yolov5{}", "nsmlx"),
+    "YOLOv8": ("yolov8{}", "nsmlx"),
+    "YOLOv9": ("yolov9{}", "tsmce"),
+    "YOLOv10": ("yolov10{}", "nsmblx"),
+    "YOLO11": ("yolo11{}", "nsmlx"),
+    "YOLO12": ("yolo12{}", "nsmlx"),
+    "YOLO26": ("yolo26{}", "nsmlx"),
+    "RT-DETR": ("rtdetr-{}", "lx"),
 }
-_FAMILIES = {"YOLOv8": "yolov8n", "YOLO11": "yolo11n", "YOLO12": "yolo12n", "YOLO26": "yolo26n"}
+_OTHER_TASKS = ("YOLOv8", "YOLO11", "YOLO12", "YOLO26")
 _SUFFIX: dict[TaskName, str] = {"segment": "seg", "classify": "cls", "pose": "pose", "obb": "obb"}
 
 
+def _row(family: str, task: TaskName, name: str, sizes: str) -> Row:
+    files = tuple(f"{name.format(size)}.yaml" for size in sizes)
+    note = "" if task == "classify" else _NOTES.get(family, "")
+    if family == "YOLO26" and task == "pose":
+        note = _FLOW
+    return Row(family=family, architecture=files[0], task=task, others=files[1:], note=note)
+
+
 def _rows() -> Iterator[Row]:
-    for family, (name, note) in _DETECTORS.items():
-        yield Row(family=family, architecture=f"{name}.yaml", task="detect", note=note)
+    for family, (name, sizes) in _DETECTORS.items():
+        yield _row(family, "detect", name, sizes)
     for task, suffix in _SUFFIX.items():
-        for family, name in _FAMILIES.items():
-            note = ""
-            if family == "YOLO26" and task != "classify":
-                note = _FLOW if task == "pose" else _FADE
-            yield Row(family=family, architecture=f"{name}-{suffix}.yaml", task=task, note=note)
+        for family in _OTHER_TASKS:
+            name, sizes = _DETECTORS[family]
+            yield _row(family, task, f"{name}-{suffix}", sizes)
+        if task == "segment":
+            yield _row("YOLOv9", task, "yolov9{}-seg", "ec")
 
 
 ROWS = tuple(_rows())
+
+REFUSED = {
+    "yolov8s-world.yaml": ("YOLO-World", "WorldDetect", "its classes are texts"),
+    "yoloe-11s.yaml": ("YOLOE", "YOLOEDetect", "its classes are texts"),
+    "yoloe-11s-seg.yaml": ("YOLOE", "YOLOESegment", "its classes are texts"),
+    "yolo26n-sem.yaml": ("semantic segmentation", "SemanticSegment", "no loss per image yet"),
+    "yolo26n-depth.yaml": ("depth", "Depth", "no loss per image yet"),
+    "yolo11-cls-resnet18.yaml": (
+        "torchvision backbones", "TorchVision", "another library would download their weights",
+    ),
+}  # fmt: skip
+"""Architectures that are refused: what they are, the layer that tells, and why."""
 
 
 def settled(architecture: str, path: Path) -> Path:
@@ -166,6 +193,13 @@ class Examination:
         ours, theirs = losses(self.weights)
         torch.testing.assert_close(ours, theirs, rtol=2e-3, atol=1e-5)
 
+    def layers(self) -> None:
+        """With all layers training, the fast engine gives what autograd gives for single images."""
+        own, reference = (gradients(self.weights, engine) for engine in ("discreet", "reference"))
+        for name, (norms, total) in reference.items():
+            for mine, other in ((own[name][0], norms), (own[name][1], total)):
+                assert float((mine - other).norm()) <= 1e-5 * float(other.norm()) + 1e-12, name
+
     def check(self) -> None:
         """`discreet check --full` passes, with all three engines."""
         report = self.trainer.report
@@ -207,6 +241,7 @@ class Examination:
 
 COLUMNS: dict[str, Callable[[Examination], None]] = {
     "loss per image": Examination.loss,
+    "all layers": Examination.layers,
     "check": Examination.check,
     "trains": Examination.trains,
     "releases": Examination.releases,
@@ -254,3 +289,18 @@ def losses(weights: Path) -> tuple[Tensor, Tensor]:
             whole = model.loss(alone, preds=model.predict(alone["img"]))[0]
             stock.append(torch.as_tensor(whole).sum())
     return ours, torch.stack(stock)
+
+
+def gradients(weights: Path, engine: str) -> dict[str, tuple[Tensor, Tensor]]:
+    """Of every parameter: squared norms of the images' gradients, and the gradients' sum."""
+    model = ready(weights).double()  # deep networks of random weights amplify what is rounded
+    batch = batch_of(stand_ins_of(model))
+    batch |= {"img": batch["img"].double()}
+    loss = PerImageLoss(model)
+    parameters = select_trainable(model, "all", imgsz=SIDE)
+    found = make_engine(engine, model, parameters).per_example_gradients(
+        lambda: loss(model(batch["img"]), batch).sum(1)
+    )
+    ones = {name: torch.ones_like(norms) for name, norms in found.squared_norms.items()}
+    sums = found.weighted_sum(ones)
+    return {name: (found.squared_norms[name], sums[name]) for name in parameters}
