@@ -27,7 +27,7 @@ examined model has, which a test holds.
 - **loss per image**: in a batch, the loss of each image is Ultralytics' own of a batch of that
   image alone.
 - **all layers**: with everything trainable, the fast engine's gradients of single images are those
-  of autograd, image by image, to five digits.
+  of autograd, image by image, in double precision.
 - **check**: `discreet check --full` passes on the user's images.
 - **trains**: two private steps of `recipe=auto`.
 - **releases**: `discreet verify` finds no fault in the release.

@@ -70,7 +70,7 @@ _NOTES = {"YOLOv10": _FADE, "YOLO26": _FADE, "RT-DETR": _QUERIES}
 _DETECTORS = {
     "YOLOv5u": ("yolov5{}", "nsmlx"),
     "YOLOv8": ("yolov8{}", "nsmlx"),
-    "YOLOv9": ("yolov9{}", "tsmce"),
+    "YOLOv9": ("yolov9{}", "tsmc"),
     "YOLOv10": ("yolov10{}", "nsmblx"),
     "YOLO11": ("yolo11{}", "nsmlx"),
     "YOLO12": ("yolo12{}", "nsmlx"),
@@ -92,12 +92,14 @@ def _row(family: str, task: TaskName, name: str, sizes: str) -> Row:
 def _rows() -> Iterator[Row]:
     for family, (name, sizes) in _DETECTORS.items():
         yield _row(family, "detect", name, sizes)
+        if family == "YOLOv9":  # the largest has layers of its own
+            yield _row(family, "detect", name, "e")
     for task, suffix in _SUFFIX.items():
         for family in _OTHER_TASKS:
             name, sizes = _DETECTORS[family]
             yield _row(family, task, f"{name}-{suffix}", sizes)
         if task == "segment":
-            yield _row("YOLOv9", task, "yolov9{}-seg", "ec")
+            yield _row("YOLOv9", task, "yolov9{}-seg", "ce")
 
 
 ROWS = tuple(_rows())
@@ -195,10 +197,15 @@ class Examination:
 
     def layers(self) -> None:
         """With all layers training, the fast engine gives what autograd gives for single images."""
-        own, reference = (gradients(self.weights, engine) for engine in ("discreet", "reference"))
+        # Deep networks of random weights amplify what is rounded; one assigner knows float32 only.
+        single = self.row.family == "YOLO26" and self.row.task == "segment"
+        precision, tolerance = (torch.float32, 2e-3) if single else (torch.float64, 1e-5)
+        own, reference = (
+            gradients(self.weights, engine, precision) for engine in ("discreet", "reference")
+        )
         for name, (norms, total) in reference.items():
             for mine, other in ((own[name][0], norms), (own[name][1], total)):
-                assert float((mine - other).norm()) <= 1e-5 * float(other.norm()) + 1e-12, name
+                assert float((mine - other).norm()) <= tolerance * float(other.norm()) + 1e-12, name
 
     def check(self) -> None:
         """`discreet check --full` passes, with all three engines."""
@@ -291,11 +298,13 @@ def losses(weights: Path) -> tuple[Tensor, Tensor]:
     return ours, torch.stack(stock)
 
 
-def gradients(weights: Path, engine: str) -> dict[str, tuple[Tensor, Tensor]]:
+def gradients(
+    weights: Path, engine: str, precision: torch.dtype
+) -> dict[str, tuple[Tensor, Tensor]]:
     """Of every parameter: squared norms of the images' gradients, and the gradients' sum."""
-    model = ready(weights).double()  # deep networks of random weights amplify what is rounded
+    model = ready(weights).to(precision)
     batch = batch_of(stand_ins_of(model))
-    batch |= {"img": batch["img"].double()}
+    batch |= {"img": batch["img"].to(precision)}
     loss = PerImageLoss(model)
     parameters = select_trainable(model, "all", imgsz=SIDE)
     found = make_engine(engine, model, parameters).per_example_gradients(

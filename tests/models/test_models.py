@@ -50,6 +50,7 @@ def layers(architecture: str) -> set[type[nn.Module]]:
     return {type(layer) for layer in model.modules()}
 
 
+@pytest.mark.slow
 def test_other_sizes_are_made_of_examined_layers():
     examined = set[type[nn.Module]]().union(*(layers(row.architecture) for row in ROWS))
     for row in ROWS:

@@ -82,9 +82,9 @@ def subject_of(trainer: PrivateDetectionTrainer, *, real: bool) -> Subject:
     """The trainer's step, as the probes want it."""
     mechanism = trainer.plan.mechanism
     entries = {name: parameter.numel() for name, parameter in trainer.parameters.items()}
-    units = range(min(_REAL, len(trainer.units)) if real else _STAND_INS)
+    units = _with_objects_first(trainer)[:_REAL] if real else list(range(_STAND_INS))
     if len(units) < 2:  # one unit has no neighbours: stand-ins can have some
-        real, units = False, range(_STAND_INS)
+        real, units = False, list(range(_STAND_INS))
     images = _images_of_units(trainer, units, real=real)
     everyone = [image for unit in units for image in images[unit]]
     batches = checking_data.RealBatches(trainer, everyone) if real else None
@@ -133,7 +133,7 @@ def subject_of(trainer: PrivateDetectionTrainer, *, real: bool) -> Subject:
         source=checking_data.source_of(trainer),
         expected_batch_size=mechanism.expected_batch_size,
         optimizer=trainer.optimizer,
-        units=list(units),
+        units=units,
         alterations=maker.alterations,
         terms=trainer.per_image_loss.names,
         exactly=partial(_exactly, trainer) if trainer.amp else None,
@@ -147,6 +147,16 @@ def _losses_of(trainer: PrivateDetectionTrainer, batch: Batch) -> Tensor:
     terms = trainer.per_image_loss(trainer.predictions(batch), batch)
     units, weights = units_of(batch, trainer.device)
     return terms if units is None else units.sum(terms * cast(Tensor, weights)[:, None])
+
+
+def _with_objects_first(trainer: PrivateDetectionTrainer) -> list[int]:
+    """Units by number, those with objects first: terms of objects can only meet where there are."""
+    records = trainer.dataset.train
+
+    def is_empty(unit: int) -> bool:
+        return not any(len(records[image].classes) for image in trainer.units.members[unit])
+
+    return sorted(range(len(trainer.units)), key=is_empty)
 
 
 def _images_of_units(
