@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import math
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -244,7 +245,11 @@ class Examination:
 
     def exports(self) -> None:
         """Stock Ultralytics exports the weights to ONNX."""
-        exported = self._stock().export(format="onnx", imgsz=SIDE, simplify=False, verbose=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the tracer's, of stock layers
+            exported = self._stock().export(
+                format="onnx", imgsz=SIDE, simplify=False, verbose=False
+            )
         assert Path(exported).stat().st_size > 0
         Path(exported).unlink()  # it lies beside the weights, in the release
 
