@@ -27,6 +27,9 @@ _AUTO_RATES = {
 }
 _AUTO_RATE = 0.02
 
+# A step's noise is about 1 / (ε · n) of a gradient: where that is large, steps are smaller.
+_QUIET, _LOUD_FACTOR = 4000, 0.6
+
 STEPS = 160
 # Images read in a whole run, over n: between these, as many passes as make up this many images.
 _IMAGES_READ = 160_000
@@ -87,7 +90,9 @@ def _trainable(facts: PublicFacts) -> str:
 
 
 def _rate(facts: PublicFacts) -> float:
-    return automatic_rate(facts.trainable or DEFAULT_TRAINABLE)
+    rate = automatic_rate(facts.trainable or DEFAULT_TRAINABLE)
+    loud = facts.epsilon is not None and facts.epsilon * facts.population < _QUIET
+    return rate * _LOUD_FACTOR if loud else rate
 
 
 _SCHEDULE = (
@@ -95,8 +100,10 @@ _SCHEDULE = (
         setting="lr0",
         value=_rate,
         table="0.05 for classes, class_film, class_low_rank and neck_film; 0.02 for film and head; "
-        "0.005 for whole_head; 0.002 for all; thin convolutions 0.3 of it",
-        why="the rate of every coordinate is its own under Adam: smaller the more is trained",
+        "0.005 for whole_head; 0.002 for all; 0.6 of it where ε · n < 4,000; thin convolutions "
+        "0.3 of it",
+        why="the rate of every coordinate is its own under Adam: smaller the more is trained, and "
+        "the louder the noise",
     ),
     _always(
         "lrf", AUTO_FINAL_FACTOR, why="small late steps average the noise out", note=", in a line"
