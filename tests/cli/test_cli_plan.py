@@ -113,7 +113,8 @@ def test_the_time_is_measured_unless_it_is_turned_off(
     made = discreet.plan(n=4, noise_multiplier=5, batch=4, steps=10)
     assert asked == [] and made.seconds is None
     timed = discreet.plan(n=4, noise_multiplier=5, batch=4, steps=10, model="m.pt", imgsz=64)
-    assert asked == [("m.pt", 64, "class_film+class_low_rank+classes")] and timed.seconds == pytest.approx(21)
+    assert asked == [("m.pt", 64, "class_film+class_low_rank+classes")]
+    assert timed.seconds == pytest.approx(21)
 
 
 def test_a_model_that_is_not_there(capsys: pytest.CaptureFixture[str]):
