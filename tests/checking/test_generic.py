@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 import discreet
 from discreet.checking import run_checks
+from discreet.checking.bench import Bench
 from discreet.errors import CheckError, ConfigurationError
 from discreet.step import private_step
 
@@ -107,6 +109,57 @@ def test_the_term_that_couples_is_named():
 def test_a_module_that_waits_for_company_is_named(least: int, full: bool):
     report = check(Net(InCompany(least, lambda x: x - x.mean(0))), full=full)
     assert ("norm (InCompany)",) in [f.where for f in report.violations], report.to_text()
+
+
+def test_coupling_that_no_given_unit_shows_is_found_by_altered_ones():
+    classes = torch.tensor([2, 0, 2, 2])
+    weights = torch.ones(4)
+
+    def of(units: Any) -> Any:
+        return IMAGES[units], TARGETS[units], classes[units], weights[units]
+
+    def by_count(model: nn.Module, batch: Any) -> Tensor:
+        if float(batch[0].abs().max()) > 50:
+            raise ValueError("no such image")  # which must not end all alterations
+        return losses_of(model, batch) * (1 + batch[2]) / max(1, int((batch[2] == 1).sum()))
+
+    def by_largest(model: nn.Module, batch: Any) -> Tensor:
+        return losses_of(model, batch) * batch[3] / batch[3].max()
+
+    for losses in (by_count, by_largest):
+        report = discreet.check(Net(), losses, of, full=True)
+        assert "losses" in {f.probe for f in report.violations}, report.to_text()
+
+
+def test_rows_of_boxes_are_not_taken_for_units():
+    boxes = torch.tensor([[1.0], [2.0], [3.0], [4.0]])  # one of each unit
+
+    def of(units: Any) -> Any:
+        return IMAGES[units], torch.arange(len(units)), boxes[units]
+
+    def losses(model: nn.Module, batch: Any) -> Tensor:
+        images, whose, found = batch
+        mine = [found[whose == i].sum() for i in range(len(images))]
+        return (model(images) - torch.stack(mine)) ** 2
+
+    report = discreet.check(Net(), losses, of, full=True)
+    assert report.passed, report.to_text()
+
+
+def test_a_model_that_takes_no_altered_unit_raises_no_alarm():
+    def losses(model: nn.Module, batch: Any) -> Tensor:
+        if float(batch[0].abs().max()) > 50:
+            raise ValueError("no such image")
+        return losses_of(model, batch)
+
+    report = check(Net(), losses, full=True)
+    assert report.passed, report.to_text()
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_batches_that_are_always_the_same_are_found(full: bool):
+    report = discreet.check(Net(), losses_of, lambda units: batch([0] * len(units)), full=full)
+    assert "substance" in {f.probe for f in report.violations}, report.to_text()
 
 
 def test_all_given_units_meet():
@@ -304,6 +357,84 @@ def test_other_precisions_raise_no_alarm(dtype: torch.dtype, whole: bool, full: 
     model = Coarse(dtype).to(dtype) if whole else Coarse(dtype)
     report = check(model, full=full)
     assert report.passed, report.to_text()
+
+
+class Attending(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.TransformerEncoderLayer(8, 2, 8, dropout=0.0, batch_first=True)
+        self.last = nn.Linear(8, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.layer(x.flatten(1, 2)).mean(1)).squeeze(1)
+
+
+def under_autocast(model: nn.Module, batch: Any) -> Tensor:
+    with torch.autocast("cpu", torch.bfloat16):
+        found = model(batch[0])
+    return (found.float() - batch[1]) ** 2
+
+
+@pytest.mark.parametrize("full", [False, True])
+@pytest.mark.parametrize("model", [Net, Attending])
+def test_autocast_raises_no_alarm(model: Callable[[], nn.Module], full: bool):
+    torch.manual_seed(1)
+    report = check(model(), under_autocast, full=full)
+    assert report.passed, report.to_text()
+
+
+@pytest.mark.parametrize("norm", [nn.BatchNorm2d(8), Softmax()])
+def test_coupling_is_seen_under_autocast(norm: nn.Module):
+    report = check(Net(norm), under_autocast)
+    assert "norm" in report.violations[0].where[0], report.to_text()
+
+
+@pytest.mark.parametrize("rounding", [1e-6, 1.0])
+def test_a_wrong_engine_is_seen_under_autocast(rounding: float, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(Bench, "rounding", lambda *_: rounding)
+    made = subject(Net(), losses=under_autocast)
+
+    def other(batch: Any) -> Any:
+        found = made.gradients_of(batch)
+        weighted = found.weighted_sum
+
+        def without_a_bias(weights: Any) -> Any:
+            return {n: 0 * v if n == "conv.bias" else v for n, v in weighted(weights).items()}
+
+        return SimpleNamespace(squared_norms=found.squared_norms, weighted_sum=without_a_bias)
+
+    report = run_checks(replace(made, engines={"other": other}), full=True)
+    assert [f.probe for f in report.violations] == ["engines"], report.to_text()
+
+
+def test_what_fails_in_every_probe_is_told_once():
+    report = check(Recurrent(nn.GRU), engine="opacus")
+    (told,) = report.violations
+    assert told.probe == "engine" and "engine='reference'" in told.do, report.to_text()
+
+
+class Unregistered(Net):
+    """Keeps a layer where neither optimizer nor noise finds it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.more = [nn.Linear(1, 1)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.more[0](super().forward(x)[:, None]).squeeze(1)
+
+
+def test_parameters_outside_the_model_are_found():
+    weight = nn.Parameter(torch.zeros(1))
+
+    def weighted(model: nn.Module, batch: Any) -> Tensor:
+        return losses_of(model, batch) * weight.exp() - weight
+
+    for report in (check(Net(), weighted), check(Unregistered())):
+        first = report.violations[0]
+        assert first.probe == "parameters" and "does not register" in first.where[0]
+    weight.requires_grad_(False)
+    assert check(Net(), weighted).passed
 
 
 def test_a_wrong_divisor_is_seen_in_any_precision():

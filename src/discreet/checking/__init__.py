@@ -13,8 +13,10 @@
     witness.py    sees what a step does
     held.py       gradients as plain tensors
     freezing.py   frozen randomness; leave everything as found
+    altering.py   one unit of any batch, altered
     attributes.py state that is neither parameter nor buffer
-    operations.py what a pass costs
+    operations.py what a pass costs, and how coarsely it computes
+    reaching.py   which parameters a loss depends on
 
 Engines come in as callables: nothing here knows how gradients are computed.
 """

@@ -30,6 +30,7 @@ from discreet.checking.freezing import (
 )
 from discreet.checking.held import Held, hold, relative
 from discreet.checking.operations import Operations
+from discreet.checking.reaching import parameters_behind
 from discreet.checking.subject import Subject, Unit
 from discreet.checking.witness import RefusedError, Update, Witness, refuse
 from discreet.clipping import ClippedSum, PerExampleGradients
@@ -103,8 +104,9 @@ class Bench:
         self._updates: dict[Any, Update] = {}
         self._clipped: dict[Any, ClippedSum] = {}
         self._rounding: float | None = None
-        self._operations: float | None = None
+        self._counted: Operations | None = None
         self._left: dict[Units, Leaves] = {}
+        self._reached: list[nn.Parameter] | None = None
         self._crowds: dict[tuple[Units, bytes], Crowd] = {}
         # Whether calm passes differ from ordinary ones at all.
         self._calmed = subject.exactly is not None or has_dropout(subject.model)
@@ -140,7 +142,10 @@ class Bench:
                 torch.manual_seed(SEED)  # making the batch may have drawn
                 before = random_state(self._devices)
                 with self._counting(units):
-                    values = self._computed_losses(batch, units).detach()
+                    values = self._computed_losses(batch, units)
+                if self._reached is None:
+                    self._reached = parameters_behind(values)
+                values = values.detach()
                 drew = random_state(self._devices) != before
                 self._left.setdefault(units, self.snapshot.attributes.changed())
             values = values.double().cpu()
@@ -157,6 +162,12 @@ class Bench:
                 f"model or loss fails on a batch of {len(units)}: {error}",
                 do="any number of units may be drawn: let both run on each number, from one",
             ) from error
+
+    def reached(self) -> list[nn.Parameter]:
+        """Every parameter, of the model or not, that the losses have a gradient for."""
+        self.losses(plain(self.subject.units[:2]))
+        assert self._reached is not None
+        return self._reached
 
     def repeats(self, units: Units) -> bool:
         """Whether the same batch comes again, whatever the state of all random generators."""
@@ -217,20 +228,23 @@ class Bench:
 
     def operations(self) -> float:
         """Floating-point operations of one unit's forward pass."""
-        if self._operations is None:
+        return self._count().total
+
+    def _count(self) -> Operations:
+        if self._counted is None:
             self.losses(plain(self.subject.units[:1]))
-        assert self._operations is not None
-        return self._operations
+        assert self._counted is not None
+        return self._counted
 
     @contextmanager
     def _counting(self, units: Units) -> Generator[None]:
         """Only in passes that are compared with some tolerance: counting may stop compilers."""
-        if len(units) > 1 or self._operations is not None:
+        if len(units) > 1 or self._counted is not None:
             yield
             return
         with Operations() as counted:
             yield
-        self._operations = counted.total
+        self._counted = counted
 
     def comparable(self, *units: Units) -> bool | None:
         """How batches of different sizes can be compared.
@@ -338,9 +352,13 @@ class Bench:
 
     @property
     def largest(self) -> float:
-        """Largest relative deviation that any rounding of the parameters' types explains."""
+        """Largest relative deviation that any rounding of the types computed in explains."""
         types = {p.dtype for p in self.subject.parameters.values()}
-        return max(LARGEST, *(_ULPS * torch.finfo(t).eps for t in types))
+        return max(LARGEST, *(_ULPS * torch.finfo(t).eps for t in types), _ULPS * self._coarsest())
+
+    def _coarsest(self) -> float:
+        """Machine epsilon of products in quiet passes: under autocast not the parameters'."""
+        return 0.0 if self.subject.exactly is not None else self._count().coarsest
 
     # ---- the step ----
 

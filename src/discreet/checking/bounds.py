@@ -18,6 +18,7 @@ NORMS = 1e-4
 OVER_BOUND = 1e-6
 ROUNDING = 1e-4
 _SMALL, _LARGE = 0.1, 100.0
+_WRONG = 0.1  # nothing so large is rounding
 # Norms that are rounded too coarsely fall short for some lengths and not for others.
 _LENGTHS = tuple(10 * 2 ** (i / 16) for i in range(16))
 
@@ -86,7 +87,7 @@ def engines(bench: Bench, *, full: bool) -> Finding:
             probe="engines", compared=compared, verdict="not run", what="no other engine serves"
         )
     # Other methods, other roundings; a wrong rule is wrong by far more.
-    limit = max(bench.largest, ROUNDINGS * bench.rounding(units[0]))
+    limit = min(max(bench.largest, ROUNDINGS * bench.rounding(units[0])), _WRONG)
     finding = Finding(
         probe="engines", compared=compared, verdict="passed", deviation=worst, limit=limit
     )

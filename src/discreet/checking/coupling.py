@@ -47,6 +47,18 @@ def batches(bench: Bench, *, full: bool) -> Iterator[tuple[Units, Units]]:
     if full and len(numbers) > 3:
         wide = plain(numbers[:4])
         yield wide[:3], (*wide[:2], wide[3])
+    if full and len(numbers) > 2:
+        yield from _altered_twice(bench)
+
+
+def _altered_twice(bench: Bench) -> Iterator[tuple[Units, Units]]:
+    """A second unit altered beside the first: a count of at least one moves with the second."""
+    first, second, last = plain(list(bench.subject.units)[:3])
+    ways = list(bench.subject.alterations)
+    for way, following in zip(ways, [*ways[1:], *ways[:1]], strict=True):
+        beside = first, replace(second, alteration=way)
+        for other in dict.fromkeys((way, following)):
+            yield (*beside, last), (*beside, replace(last, alteration=other))
 
 
 def crowds(bench: Bench, *, full: bool, most: float) -> Iterator[tuple[Units, Units]]:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import numbers
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from discreet import _validate
-from discreet.checking.bench import Bench, plain
+from discreet.checking.altering import ALTERATIONS, Altering
+from discreet.checking.bench import Bench, Units, plain
 from discreet.checking.freezing import Snapshot
 from discreet.checking.probes import run_checks
 from discreet.checking.report import CheckReport
@@ -64,7 +66,8 @@ def check_step(
         optimizer: The run's; SGD over `parameters` if not given.
         units: At least two numbers that `batch_fn` knows, of different units; more show more.
         terms: Names of the loss terms.
-        full: Go through all variants.
+        full: Go through all variants, also with rows of the batch's tensors altered. A coupling
+            that waits for data which neither the units nor these have is not seen.
         strict: Raise on a violation.
         without: Names of probes to leave out.
 
@@ -94,23 +97,32 @@ def check_step(
             "no parameter of the model trains", where="parameters", do="give at least one"
         )
 
+    altering = Altering(lambda _: (), known)
+
     def batch_of(wanted: Sequence[Unit]) -> _Batch:
         numbers = [unit.number for unit in wanted]
         with _told("batch_fn", numbers, "give the batch of any of the units, repeated ones too"):
-            return numbers, batch_fn(list(numbers))
+            made = batch_fn(list(numbers))
+        for position, unit in enumerate(wanted):
+            if unit.alteration is not None:
+                made = altering(made, position, unit.alteration)
+        return numbers, made
+
+    def untold_losses_of(batch: _Batch) -> Tensor:
+        numbers, content = batch
+        return _one_each(loss_fn(model, content), count=len(numbers), terms=terms)
 
     def losses_of(batch: _Batch) -> Tensor:
-        numbers, content = batch
-        with _told("loss_fn", numbers, "let model and loss run on any number of units, from one"):
-            found = loss_fn(model, content)
-        return _one_each(found, count=len(numbers), terms=terms)
+        with _told("loss_fn", batch[0], "let model and loss run on any number of units, from one"):
+            return untold_losses_of(batch)
 
     def gradients_from(make: EngineFactory) -> Callable[[_Batch], PerExampleGradients]:
         running = make(model, chosen)
 
         def compute(batch: _Batch) -> PerExampleGradients:
+            # Its own failures, though inside loss_fn: that alone has run on these units.
             with _told("the engine", batch[0], "try engine='reference', which takes any model"):
-                return running(lambda: _each(losses_of(batch)))
+                return running(lambda: _each(untold_losses_of(batch)))
 
         return compute
 
@@ -133,7 +145,11 @@ def check_step(
         terms=terms,
         engines={name: gradients_from(make) for name, make in (engines or {}).items()},
     )
-    _try_once(subject)
+    _try_once(subject, plain(subject.units[:2]))
+    if full:
+        with suppress(Exception):  # no single units, no alterations; the probes tell of it
+            altering = Altering(batch_fn, known)
+            subject = replace(subject, alterations=_usable(subject))
     report = run_checks(subject, full=full, without=without)
     if strict:
         report.require()
@@ -190,17 +206,31 @@ def _one_each(found: Any, *, count: int, terms: Sequence[str]) -> Tensor:
     )
 
 
-def _try_once(subject: Subject) -> None:
-    """Run the user's functions before any probe.
+def _try_once(subject: Subject, units: Units) -> Tensor:
+    """Losses of a batch, before any probe.
 
     Raises:
-        CheckError: One of them fails.
+        CheckError: One of the user's functions fails.
     """
     snapshot = Snapshot(subject.model, subject.optimizer, subject.holders)
     try:
-        Bench(subject, snapshot).losses(plain(subject.units[:2]))
+        return Bench(subject, snapshot).losses(units)
     finally:
         snapshot.restore()
+
+
+def _usable(subject: Subject) -> list[str]:
+    """Alterations that change a unit's loss into another number: others show nothing."""
+    usable: list[str] = []
+    first, second = plain(subject.units[:2])
+    before = _try_once(subject, (first, second))[1]
+    for alteration in ALTERATIONS:
+        with suppress(CheckError):  # the model need not take everything
+            altered = replace(second, alteration=alteration)
+            after = _try_once(subject, (first, altered))[1]
+            if bool(after.isfinite().all()) and not torch.equal(before, after):
+                usable.append(alteration)
+    return usable
 
 
 def _trainable(model: nn.Module) -> dict[str, nn.Parameter]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol
 
 from discreet.checking import bounds, coupling, noising, substance, wiring
@@ -87,21 +87,23 @@ def run_checks(
             bench = Bench(subject, snapshot)
             for name, probe in PROBES.items():
                 if name not in without and (full or name not in ONLY_FULL):
-                    findings.append(_run(name, lambda p=probe: p(bench, full=full)))
+                    findings.append(_run(name, lambda p=probe: p(bench, full=full), findings))
         finally:
             snapshot.restore()
         with frozen_randomness(cuda_devices(subject.model)):
             for name, extra in (more or {}).items():
                 if name not in without:
-                    findings.append(_run(name, extra))
+                    findings.append(_run(name, extra, findings))
     return CheckReport(findings=tuple(findings))
 
 
-def _run(name: str, probe: Callable[[], Finding]) -> Finding:
-    """A refusal is told once, by the engine's probe; the others then have nothing to look at."""
+def _run(name: str, probe: Callable[[], Finding], before: Sequence[Finding]) -> Finding:
+    """A refusal is told once; the other probes then have nothing to look at."""
     try:
         return probe()
     except CheckError as error:
+        if any(_is_told(error, finding) for finding in before):
+            return Finding(probe=name, compared="", verdict="not run", what="fails as above")
         where = (error.where,) if error.where else ()
         return Finding(
             probe=name,
@@ -113,3 +115,9 @@ def _run(name: str, probe: Callable[[], Finding]) -> Finding:
         )
     except DiscreetError:
         return Finding(probe=name, compared="", verdict="not run", what="the engine refuses")
+
+
+def _is_told(error: CheckError, finding: Finding) -> bool:
+    if finding.verdict != "failed":
+        return False
+    return finding.what == error.what or (finding.probe, error.where) == ("engine", "the engine")

@@ -31,6 +31,7 @@ def substance(bench: Bench, *, full: bool) -> Finding:
 def _faults(bench: Bench, *, full: bool) -> Iterator[tuple[str, str, str]]:
     """Where, what, and what to do; the first is told."""
     pairs = list(batches(bench, full=full))
+    other = [pair for pair in pairs if not any(unit.alteration for unit in pair[1])]
     if not bench.repeats(plain(bench.subject.units[:2])):
         yield (
             "the batches",
@@ -43,7 +44,7 @@ def _faults(bench: Bench, *, full: bool) -> Iterator[tuple[str, str, str]]:
             "is not finite for any unit",
             "let the loss be a number for the units that are given",
         )
-    if not any(_altered(bench, *pair) for pair in pairs):
+    if not any(_altered(bench, *pair) for pair in other or pairs):
         yield (
             "the batches",
             "nothing changes when other units are asked for",

@@ -30,10 +30,16 @@ def parameters(bench: Bench, *, full: bool) -> Finding:
     left_out = [n for i, n in named.items() if i not in declared and _trains(bench, n)]
     foreign = [named.get(i, "a tensor of the optimizer") for i in held if i not in declared]
     idle = [name for i, name in declared.items() if i not in held]
+    outside = [p for p in bench.reached() if id(p) not in declared and id(p) not in named]
     twice = Counter(id(p) for p in subject.parameters.values())
     doubled = [name for name, p in subject.parameters.items() if twice[id(p)] > 1]
     for where, what, do in (
         (left_out, "is trainable, but gets no noise", "declare it, or freeze it"),
+        (
+            [f"a parameter {tuple(p.shape)} that the model does not register" for p in outside],
+            "has a gradient, but gets no noise",
+            "register it in the model and declare it, or freeze it",
+        ),
         (foreign, "is in the optimizer, but gets no noise", "take it out, or declare it"),
         (doubled, "is declared twice: it would be counted twice", "give each tensor one name"),
         (idle, "gets noise, but is not in the optimizer", "give it to the optimizer"),
