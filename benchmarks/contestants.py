@@ -23,7 +23,7 @@ from discreet.gradients import make_engine
 from discreet.yolo.loss import PerImageLoss
 from discreet.yolo.model import (
     attach_settings,
-    build_detector,
+    build_model,
     fast_layout,
     open_source,
     train_mode,
@@ -79,7 +79,7 @@ class Case:
         names = [f"class {i}" for i in range(_CLASSES)]
         source = open_source(self.model)
         pretrained = Path(self.model).suffix == ".pt"
-        model = build_detector(source, names=names, imgsz=self.imgsz, pretrained=pretrained)
+        model = build_model(source, names=names, imgsz=self.imgsz, pretrained=pretrained)
         attach_settings(model, DEFAULT_CFG_DICT)
         return model.to(self.device).train()
 

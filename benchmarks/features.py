@@ -43,7 +43,7 @@ from discreet.yolo.loss import PerImageLoss
 from discreet.yolo.microbatch import automatic_size
 from discreet.yolo.model import (
     attach_settings,
-    build_detector,
+    build_model,
     fast_layout,
     open_source,
     set_norm,
@@ -132,7 +132,7 @@ def measure(steps: Sequence[tuple[str, int, Stepper]], *, rounds: int, images: i
 
 
 def _detector(name: str, names: Sequence[str], trainable: str, imgsz: int) -> nn.Module:
-    model = build_detector(open_source(name), names=names, imgsz=imgsz)
+    model = build_model(open_source(name), names=names, imgsz=imgsz)
     attach_settings(model, DEFAULT_CFG_DICT)
     set_norm(model, "frozen")
     train_mode(model)

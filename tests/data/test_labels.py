@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from discreet.data import KeyPoints
 from discreet.data.labels import label_path, parse_labels, read_labels
 
 BOX = "0 0.5 0.5 0.1 0.1"
@@ -117,8 +118,8 @@ def test_repeated_rows_are_left_out():
 
 def test_key_points_are_cut_off_only_where_they_are_declared():
     row = "0 0.5 0.5 0.1 0.1 0.4 0.4 2 0.6 0.6 2"
-    labels, found = parse_labels(f"{row}\n{BOX}\n", nc=1, keypoint_columns=6)
-    assert found == [] and labels.keypoints and not labels.polygons
+    labels, found = parse_labels(f"{row}\n{BOX}\n", nc=1, points=KeyPoints(count=2, columns=3))
+    assert found == [] and labels.cut_keypoints and not labels.polygons
     assert labels.boxes.shape == (1, 4)
     # Else it is a polygon, here one that leaves the image.
     assert problems(row)[0].startswith("1: box")
@@ -222,13 +223,12 @@ def test_agrees_with_ultralytics(sample: Path, rows, single_cls, keypoint_column
     path = label_path(sample)
     path.write_text(text)
     nkpt = keypoint_columns // 2
+    points = KeyPoints(count=nkpt, columns=2) if nkpt else None
     with np.errstate(all="ignore"):
         file, expected, *_ = verify_image_label(
             (str(sample), str(path), "", False, 2, nkpt, 2, single_cls)
         )
-    labels, found = parse_labels(
-        text, nc=2, single_cls=single_cls, keypoint_columns=keypoint_columns
-    )
+    labels, found = parse_labels(text, nc=2, single_cls=single_cls, points=points)
     assert (file is None) == bool(found), (text, found)
     if file is not None:
         classes = expected[:, 0] * (not single_cls)

@@ -10,13 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from discreet.checking import Unit
-from discreet.yolo import distillation
+from discreet.yolo import distillation, single_losses
 from discreet.yolo import train as training
+from discreet.yolo.batches import OF_OBJECTS
 from discreet.yolo.loss import PerImageDetectionLoss
+from discreet.yolo.single_losses import SingleImageLoss
 from discreet.yolo.train import PrivateDetectionTrainer
 
 from .plant import Plant, Tool, wrap
-from .runs import Step, Training
+from .runs import Segmenting, Step, Training
 from .small_step import Net, batch_of, losses_of
 
 Patch = pytest.MonkeyPatch
@@ -80,6 +82,26 @@ def class_term_over_the_batch(patch: Patch, run: Training) -> None:
         return terms
 
     wrap(patch, PerImageDetectionLoss, "per_image", per_image)
+
+
+def masks_over_the_batch(patch: Patch, run: Training) -> None:
+    """Ultralytics' own, in effect: mask terms over the objects of all images."""
+
+    def per_image(own: Any, self: Any, predictions: Any, batch: Any) -> Tensor:
+        terms = own(self, predictions, batch).clone()
+        objects = torch.bincount(batch["batch_idx"].long(), minlength=len(terms))
+        terms[:, 1] = terms[:, 1] * objects / objects.sum()
+        return terms
+
+    wrap(patch, SingleImageLoss, "per_image", per_image)
+
+
+def objects_of_all(patch: Patch, run: Training) -> None:
+    def everyone(own: Any, batch: Any, start: int, stop: int) -> Any:
+        alone = {key: value for key, value in batch.items() if key in OF_OBJECTS}
+        return own(batch, start, stop) | alone | {"batch_idx": torch.zeros(len(batch["cls"]))}
+
+    wrap(patch, single_losses, "images_of", everyone)
 
 
 def unnoised_shadow(patch: Patch, run: Training) -> None:
@@ -327,6 +349,20 @@ PLANTS = (
         runs=(Training,),
         plant=class_term_over_the_batch,
         found_by={Tool.CHECK: r"loss term cls"},
+    ),
+    Plant(
+        name="mask loss divided by the batch's objects",
+        why="Ultralytics' own loss of masks: the objects of one image scale every other's masks.",
+        runs=(Segmenting,),
+        plant=masks_over_the_batch,
+        found_by={Tool.CHECK: r"loss term seg"},
+    ),
+    Plant(
+        name="masks matched with the objects of all images",
+        why="Which object is whose was lost when images were taken one by one.",
+        runs=(Segmenting,),
+        plant=objects_of_all,
+        found_by={Tool.CHECK: r"loss term (box|seg|cls)"},
     ),
     Plant(
         name="average of un-noised weights",

@@ -36,6 +36,8 @@ from discreet.yolo import checking, release
 from discreet.yolo.audit import AuditedTrainer, audit_run
 from discreet.yolo.train import PrivateDetectionTrainer, default_callbacks
 
+from ..models.data import write_shapes
+from ..models.matrix import settled
 from ..statement.conftest import record_of
 from ..yolo.conftest import IMGSZ, make_model
 from .small_step import Rows, subject
@@ -256,6 +258,21 @@ class Training(Run):
         with mock.patch.object(AuditedTrainer, "_check_step", lambda _: None):
             result = audit_run(given, canaries=1000).result
         return [result.verdict] if result.refuted else []
+
+
+class Segmenting(Training):
+    """A run of the trainer on ten images with masks."""
+
+    def __init__(self, folder: Path, scenes: Path) -> None:
+        super().__init__(folder, scenes)
+        weights = settled("yolov8n-seg.yaml", folder / "public.pt")
+        data = write_shapes(folder / "shapes", "segment")
+        self.given |= {"data": str(data), "model": str(weights), "batch": 5}
+
+    @property
+    def key(self) -> str:
+        """Equal for runs of the same settings."""
+        return type(self).__name__
 
 
 # ---- a release ----

@@ -31,7 +31,7 @@ def class_weights_in_the_model(patch: Patch, run: Training) -> None:
         model.class_weights = torch.tensor([1.0, 5.0, 1.0])
         return model
 
-    wrap(patch, training, "build_detector", weighted)
+    wrap(patch, training, "build_model", weighted)
 
 
 def listed_twice(patch: Patch, run: Training) -> None:

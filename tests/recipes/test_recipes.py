@@ -29,7 +29,7 @@ def chosen(given: dict[str, Any] | None = None, recipe: str = "auto", **known: A
 def test_a_thousand_images():
     values = chosen()
     assert (values["steps"], values["batch"], values["clipping"]) == (160, 252, "automatic")
-    assert values["trainable"] == "class_film+classes"
+    assert values["trainable"] == "class_film+class_low_rank+classes"
 
 
 @pytest.mark.parametrize(
@@ -96,6 +96,11 @@ def test_rates_follow_what_trains():
     assert chosen({"trainable": "all"})["lr0"] == 0.002
     assert chosen({"trainable": "whole_head+film"})["lr0"] == 0.005
     assert chosen(recipe="plain")["lr0"] == 0.02
+
+
+def test_rates_are_smaller_where_noise_is_loud():
+    rates = [chosen(population=n, epsilon=e)["lr0"] for n, e in ((1008, 8), (1008, 2), (6885, 2))]
+    assert rates == pytest.approx([0.05, 0.03, 0.05])
 
 
 def test_arguments_are_completed_once():

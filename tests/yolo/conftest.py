@@ -15,7 +15,7 @@ from discreet.demo.scenes import PRIVATE
 from discreet.gradients import make_engine
 from discreet.result import TrainingResult
 from discreet.yolo.loss import PerImageLoss
-from discreet.yolo.model import attach_settings, build_detector, open_source, set_norm, train_mode
+from discreet.yolo.model import attach_settings, build_model, open_source, set_norm, train_mode
 from discreet.yolo.parts import select_trainable
 
 ARCHITECTURE = str(Path(__file__).parents[2] / "src/discreet/demo/demo-model.yaml")
@@ -33,7 +33,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def make_model(norm: str = "frozen", trainable: str = "all") -> nn.Module:
     """A small detector with random weights and settled BatchNorm statistics, ready to train."""
     torch.manual_seed(0)
-    model = build_detector(open_source(ARCHITECTURE), names=NAMES, imgsz=IMGSZ)
+    model = build_model(open_source(ARCHITECTURE), names=NAMES, imgsz=IMGSZ)
     model.train()
     with torch.no_grad():
         for _ in range(3):

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from discreet.auditing.canaries import GradientCanaries
+from discreet.auditing.canaries import CanaryWatch, GradientCanaries
 from discreet.cli import main
 from discreet.errors import ConfigurationError, ModelError
 from discreet.yolo._compat import load_weights
@@ -76,6 +76,26 @@ def test_the_drawn_canaries_are_among_the_units_of_the_step(white_box: AuditedRu
     drawn = np.array([float(line.split(",")[units]) for line in steps[1:]])
     # 24 images and about 500 canaries whose coin says "in", each drawn every other time.
     assert (drawn > 150).all() and (drawn < 400).all()
+
+
+def test_only_the_steps_of_the_run_are_evidence(audit: Audit, monkeypatch: pytest.MonkeyPatch):
+    """Not those that the check tries, which have no canaries: they would blunt the attack."""
+    own, seen = CanaryWatch.scores, list[int]()
+
+    def scores(self: CanaryWatch) -> Any:
+        seen.append(self.steps)
+        return own(self)
+
+    monkeypatch.setattr(CanaryWatch, "scores", scores)
+    run = audit(canaries=200)
+    assert seen == [run.training.record.steps.executed] == [4]
+
+
+@pytest.mark.slow
+def test_whole_runs_show_three_tenths_of_epsilon_and_are_not_refuted(audit: Audit):
+    results = [audit(epsilon=8, canaries=4000).result for _ in range(3)]
+    assert not any(result.refuted for result in results)
+    assert max(result.one_run.epsilon for result in results) >= 0.3 * 8
 
 
 @pytest.mark.slow

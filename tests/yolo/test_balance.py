@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from discreet.yolo.loss import PerImageLoss, _class_weights
+from discreet.yolo.class_balance import class_weights
+from discreet.yolo.loss import PerImageLoss
 
 from .conftest import make_batch, make_model
 
@@ -21,15 +22,15 @@ def test_weights_are_those_of_the_formula():
     targets[0, :4, 0] = 1.0  # four anchors of one class, one of another
     targets[0, 4, 1] = 1.0
     targets[1, 0, 2] = 0.5
-    weights = _class_weights(targets, 0.5)
+    weights = class_weights(targets, 0.5)
     assert weights[0, 0, 0] == pytest.approx((5 / (2 * 4)) ** 0.5)
     assert weights[0, 4, 1] == pytest.approx((5 / (2 * 1)) ** 0.5)
     assert weights[1, 0, 2] == 1.0  # alone in its image
     assert torch.all(weights[targets == 0] == 1)
     rare = torch.zeros(1, 1001, 2)
     rare[0, :1000, 0], rare[0, 1000, 1] = 1.0, 1.0
-    assert float(_class_weights(rare, 1.0).max()) == 10.0
-    assert torch.all(_class_weights(torch.zeros(1, 4, 3), 0.5) == 1)
+    assert float(class_weights(rare, 1.0).max()) == 10.0
+    assert torch.all(class_weights(torch.zeros(1, 4, 3), 0.5) == 1)
 
 
 def test_an_images_weights_do_not_depend_on_the_images_beside_it():

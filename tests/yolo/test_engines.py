@@ -13,7 +13,7 @@ from ultralytics.utils import DEFAULT_CFG_DICT
 from discreet.clipping import FlatClipping
 from discreet.gradients import make_engine
 from discreet.yolo.loss import PerImageLoss
-from discreet.yolo.model import attach_settings, build_detector, open_source, set_norm, train_mode
+from discreet.yolo.model import attach_settings, build_model, open_source, set_norm, train_mode
 from discreet.yolo.parts import select_trainable
 
 from .conftest import NAMES, make_batch, make_model, relative, trained
@@ -61,7 +61,7 @@ def test_a_pass_leaves_no_tensor_behind():
 @pytest.mark.parametrize("trainable", ["all", "film+head"])
 @pytest.mark.parametrize("norm", ["frozen", "group"])
 def test_they_agree_on_pretrained_yolov8n(yolov8n_weights: Path, norm: str, trainable: str):
-    model = build_detector(open_source(yolov8n_weights), names=NAMES, imgsz=64)
+    model = build_model(open_source(yolov8n_weights), names=NAMES, imgsz=64)
     attach_settings(model, DEFAULT_CFG_DICT)
     set_norm(model, norm)
     select_trainable(model, trainable)

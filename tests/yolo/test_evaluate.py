@@ -5,7 +5,7 @@ import torch
 from ultralytics.models.yolo.detect import DetectionValidator
 from ultralytics.utils import DEFAULT_CFG
 
-from discreet.yolo.evaluate import PatientValidator
+from discreet.yolo.validators import PatientValidator
 
 
 def predictions(images: int) -> torch.Tensor:

@@ -9,7 +9,7 @@ from torch import nn
 from ultralytics.nn.tasks import DetectionModel
 
 from discreet.errors import ConfigurationError, ModelError
-from discreet.yolo.model import build_detector, open_source, set_norm, train_mode
+from discreet.yolo.model import build_model, open_source, set_norm, train_mode
 from discreet.yolo.parts import select_trainable
 
 from .conftest import ARCHITECTURE, IMGSZ, NAMES, make_model
@@ -17,7 +17,7 @@ from .conftest import ARCHITECTURE, IMGSZ, NAMES, make_model
 
 def source(names: tuple[str, ...]) -> DetectionModel:
     torch.manual_seed(1)
-    model = build_detector(open_source(ARCHITECTURE), names=names, imgsz=IMGSZ)
+    model = build_model(open_source(ARCHITECTURE), names=names, imgsz=IMGSZ)
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.1)
     return model
@@ -25,7 +25,7 @@ def source(names: tuple[str, ...]) -> DetectionModel:
 
 def test_known_classes_keep_their_rows_and_new_ones_start_at_the_mean():
     old = source(("cat", "dog", "white cell"))
-    new = build_detector(old, names=NAMES, imgsz=IMGSZ)
+    new = build_model(old, names=NAMES, imgsz=IMGSZ)
     for row, old_row in zip(new.model[-1].cv3, old.model[-1].cv3, strict=True):
         assert torch.equal(row[-1].weight[1], old_row[-1].weight[2])  # white cell
         assert torch.allclose(row[-1].weight[0], old_row[-1].weight.mean(0))
@@ -36,7 +36,7 @@ def test_known_classes_keep_their_rows_and_new_ones_start_at_the_mean():
 
 def test_the_class_branch_survives_another_number_of_classes():
     old = source(("cat", "dog"))
-    new = build_detector(old, names=NAMES, imgsz=IMGSZ)
+    new = build_model(old, names=NAMES, imgsz=IMGSZ)
     for row, old_row in zip(new.model[-1].cv3, old.model[-1].cv3, strict=True):
         assert torch.equal(row[0].conv.weight, old_row[0].conv.weight)
     assert torch.equal(new.model[0].conv.weight, old.model[0].conv.weight)
@@ -94,9 +94,9 @@ def test_freezing_everything_is_refused():
         select_trainable(make_model(), "all", freeze=23)
 
 
-@pytest.mark.parametrize("name", ["yolov8n-seg.yaml", "yolov8n-cls.yaml", "yolov8n-pose.yaml"])
-def test_other_tasks_are_not_detectors(name: str):
-    with pytest.raises(ModelError, match="not a detector"):
+@pytest.mark.parametrize("name", ["yolov8s-world.yaml", "yolo26n-sem.yaml"])
+def test_tasks_without_a_loss_per_image_are_refused(name: str):
+    with pytest.raises(ModelError, match=r"no task that is trained|no such architecture"):
         open_source(name)
 
 

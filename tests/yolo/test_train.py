@@ -539,7 +539,7 @@ def nothing_written(tmp_path: Path) -> bool:
         ({"batch": 25}, ConfigurationError, "batch=24"),
         ({"model": "missing.pt"}, ModelError, "missing.pt"),
         ({"model": __file__}, ModelError, "test_train.py"),
-        ({"model": "yolov8n-seg.yaml"}, ModelError, "not a detector"),
+        ({"model": "yolov8s-world.yaml"}, ModelError, "no task that is trained"),
         ({"model": "no-such-model.yaml"}, ModelError, "no-such-model"),
         ({"epsilon": 1e-9, "delta": 1e-30}, DiscreetError, "epsilon"),
         ({"epsilon": 8, "noise_multiplier": 1}, ConfigurationError, "noise_multiplier"),

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from ultralytics.data.dataset import YOLODataset
 
 from discreet.api import train
 from discreet.clipping import FlatClipping
@@ -70,6 +71,8 @@ class Numbers:
     def __getitem__(self, index: tuple[int, int, int]) -> dict[str, Any]:
         return {"img": torch.tensor(index), "cls": torch.zeros(1, 1), "bboxes": torch.zeros(1, 4),
                 "batch_idx": torch.zeros(1)}  # fmt: skip
+
+    collate_fn = staticmethod(YOLODataset.collate_fn)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 64])

@@ -24,6 +24,7 @@ from discreet.arguments.values import (
     Path,
     PathOrFlag,
     Pixels,
+    Policy,
     Scale,
     Text,
 )
@@ -62,6 +63,11 @@ ACCEPTED: Mapping[str, Mapping[str, Argument]] = {
         "box": accepted(7.5, Gain, "gain of the box loss"),
         "cls": accepted(0.5, Gain, "gain of the class loss"),
         "dfl": accepted(1.5, Gain, "gain of the distribution focal loss"),
+        "pose": accepted(12.0, Gain, "gain of the key point loss"),
+        "kobj": accepted(1.0, Gain, "gain of the key points' visibility loss"),
+        "rle": accepted(1.0, Gain, "gain of the key points' likelihood loss (YOLO26)"),
+        "angle": accepted(1.0, Gain, "gain of the angle loss of oriented boxes"),
+        "mask_ratio": accepted(4, Count, "how much smaller masks are than images"),
     },
     "Augmentation, of each image alone": {
         "hsv_h": accepted(0.015, Fraction, "hue, fraction"),
@@ -75,6 +81,8 @@ ACCEPTED: Mapping[str, Mapping[str, Argument]] = {
         "flipud": accepted(0.0, Fraction, "chance of a vertical flip"),
         "fliplr": accepted(0.5, Fraction, "chance of a horizontal flip"),
         "bgr": accepted(0.0, Fraction, "chance of swapping red and blue"),
+        "erasing": accepted(0.4, Fraction, "chance of erasing a part (classification)"),
+        "auto_augment": accepted("randaugment", Policy | None, "policy (classification), or none"),
     },
     "Validation": {
         "val": accepted(True, Flag, "validate during training"),

@@ -92,10 +92,22 @@ def refused(
     )
 
 
-def fixed(default: object, *, ours: object, why: str, instead: str = "") -> Argument:
+def fixed(
+    default: object,
+    *,
+    ours: object,
+    why: str,
+    instead: str = "",
+    harmless: tuple[object, ...] = (),
+) -> Argument:
     """An argument with one value in private runs, whatever Ultralytics' default."""
     return Argument(
-        kind=Kind.FIXED, default=default, ours=ours, harmless=(ours,), why=why, instead=instead
+        kind=Kind.FIXED,
+        default=default,
+        ours=ours,
+        harmless=(ours, *harmless),
+        why=why,
+        instead=instead,
     )
 
 

@@ -136,7 +136,13 @@ REFUSED: Mapping[str, Argument] = {
 }
 
 FIXED: Mapping[str, Argument] = {
-    "task": fixed("detect", ours="detect", why="only detection is trained privately so far"),
+    "task": fixed(
+        "detect",
+        ours=None,
+        harmless=("detect", "segment", "pose", "obb", "classify"),
+        why="no task that is trained privately",
+        instead="Leave it out: the task follows from the model.",
+    ),
     "mode": fixed("train", ours="train", why="this mode trains; the mode is the first word"),
     "close_mosaic": fixed(10, ours=0, why="there is no mosaic to close", instead="Leave it out."),
     "copy_paste_mode": fixed("flip", ours="flip", why="copy_paste is off in private runs"),
@@ -179,29 +185,26 @@ FIXED: Mapping[str, Argument] = {
     "compile": fixed(
         False, ours=False, why="per-image gradients are not built for compiled models yet"
     ),
+    "overlap_mask": fixed(
+        True, ours=True, why="masks of an image are one picture of object numbers here"
+    ),
+    "dropout": fixed(
+        0.0, ours=0.0, why="noise regularises more than enough, and dropout hides from the check"
+    ),
     "channels_last": fixed(
         None, ours=False, why="the gradient engine chooses the memory layout", instead="Set engine."
     ),
 }
 
 _OTHER_MODE = "not a training argument"
-_OTHER_TASK = "not an argument of detection, the task that is trained"
+_OTHER_TASK = "not an argument of a task that is trained privately"
 
 IRRELEVANT: Mapping[str, Argument] = {
     **irrelevant(
         {
-            "overlap_mask": True,
-            "mask_ratio": 4,
-            "dropout": 0.0,
-            "pose": 12.0,
-            "kobj": 1.0,
-            "rle": 1.0,
-            "angle": 1.0,
             "dlog": 1.0,
             "dgrad": 0.5,
             "dlam": 1.0,
-            "auto_augment": "randaugment",
-            "erasing": 0.4,
             "retina_masks": False,
         },
         why=_OTHER_TASK,

@@ -220,6 +220,7 @@ Device = Annotated[
 Optimizer = Annotated[
     Literal[OPTIMIZERS], BeforeValidator(_spelled), Expected(f"one of {', '.join(OPTIMIZERS)}")
 ]
+Policy = Literal["randaugment", "augmix", "autoaugment"]
 PathOrFlag = Annotated[
     bool | Annotated[str, Field(min_length=1), AfterValidator(_is_clean)],
     Expected("True, False or a path in UTF-8"),

@@ -197,8 +197,12 @@ class CanaryWatch:
             )
         self._canaries, self._max_grad_norm = canaries, max_grad_norm
         self._noise_multiplier, self._sample_rate = noise_multiplier, sample_rate
-        self._others = np.zeros(len(canaries))
-        self._evidence = np.zeros(len(canaries))
+        self.begin()
+
+    def begin(self) -> None:
+        """Forget all evidence: the run's first step is next."""
+        self._others = np.zeros(len(self._canaries))
+        self._evidence = np.zeros(len(self._canaries))
         self.steps = 0
 
     def images(self, gradients: PerExampleGradients) -> PerExampleGradients:

@@ -1,4 +1,4 @@
-"""Detection data sets in Ultralytics' format: described and checked, read-only.
+"""Data sets in Ultralytics' format: described and checked, read-only.
 
 Imports neither torch nor Ultralytics, and never writes: no label cache, no repaired image.
 """
@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from discreet.data.grouping import group_by_file, group_by_pattern, grouped, shared_groups
 from discreet.data.loading import load_dataset, training_files
-from discreet.data.records import DetectionDataset, ImageRecord
+from discreet.data.records import DetectionDataset, ImageRecord, KeyPoints, TaskName
 from discreet.data.subjects import suspected_subjects
 
 __all__ = [
     "DetectionDataset",
     "ImageRecord",
+    "KeyPoints",
+    "TaskName",
     "group_by_file",
     "group_by_pattern",
     "grouped",

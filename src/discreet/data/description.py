@@ -10,11 +10,13 @@ import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from discreet.data._findings import Findings, examples, printable
 from discreet.data._mapping import YamlMapping, read_mapping
 from discreet.data._nearest import hint
 from discreet.data._reading import exists, is_folder, names_in, resolved
+from discreet.data.records import KeyPoints, TaskName
 from discreet.errors import DatasetError
 
 SUFFIXES = (".yaml", ".yml")
@@ -30,12 +32,12 @@ class Description:
     Attributes:
         names: Class names; None where they could not be read.
         sources: Split to its folders and list files, absolute, links resolved, existing.
-        keypoint_columns: Key point columns of each label line; 0 if none are declared.
+        points: What the key points of each label line are; None if none are declared.
     """
 
     names: tuple[str, ...] | None
     sources: dict[str, tuple[Path, ...]]
-    keypoint_columns: int
+    points: KeyPoints | None
 
 
 def is_remote(text: str) -> bool:
@@ -77,7 +79,12 @@ def find_file(data: str | Path) -> Path:
 
 
 def read_description(
-    file: Path, findings: Findings, *, splits: Sequence[str], single_cls: bool
+    file: Path,
+    findings: Findings,
+    *,
+    splits: Sequence[str],
+    single_cls: bool,
+    task: TaskName = "detect",
 ) -> Description:
     """Read the data set file; whatever is wrong goes to `findings`.
 
@@ -86,10 +93,11 @@ def read_description(
         findings: Takes problems and notices.
         splits: The splits that are needed.
         single_cls: All classes are one, called "item".
+        task: What the labels are for.
     """
     mapping = read_mapping(file, findings)
     if mapping is None:
-        return Description(names=None, sources={}, keypoint_columns=0)
+        return Description(names=None, sources={}, points=None)
     values = mapping.values
     if "val" not in values and "validation" in values:
         values["val"] = values.pop("validation")
@@ -105,7 +113,7 @@ def read_description(
     return Description(
         names=(SINGLE_CLASS_NAME,) if single_cls and names is not None else names,
         sources=_read_sources(mapping, findings, splits),
-        keypoint_columns=_read_keypoint_columns(mapping, findings),
+        points=_read_points(mapping, findings, task),
     )
 
 
@@ -161,19 +169,38 @@ def _read_names(mapping: YamlMapping, findings: Findings) -> tuple[str, ...] | N
     return texts
 
 
-def _read_keypoint_columns(mapping: YamlMapping, findings: Findings) -> int:
+def _read_points(mapping: YamlMapping, findings: Findings, task: TaskName) -> KeyPoints | None:
     shape = mapping.values.get("kpt_shape")
     if shape is None:
-        return 0
-    if not (
-        isinstance(shape, list)
-        and len(shape) == 2
-        and all(isinstance(value, int) and value > 0 for value in shape)
-    ):
+        if task == "pose":
+            what = "poses need kpt_shape: [number of points, 2 or 3] beside names"
+            mapping.problem(findings, "kpt_shape", what)
+        return None
+    if not _is_shape(shape, (2, 3) if task == "pose" else None):
         what = f"expected kpt_shape to be [number of points, 2 or 3], got {shape!r}"
         mapping.problem(findings, "kpt_shape", what)
-        return 0
-    return shape[0] * shape[1]
+        return None
+    mirrored: object = mapping.values.get("flip_idx")
+    if mirrored is None or task != "pose":
+        if task == "pose":
+            findings.notice("without flip_idx key points cannot be mirrored: flips are off")
+        return KeyPoints(count=shape[0], columns=shape[1])
+    if not isinstance(mirrored, list) or sorted(map(str, mirrored)) != sorted(
+        map(str, range(shape[0]))
+    ):
+        what = f"expected flip_idx to hold each number from 0 to {shape[0] - 1} once"
+        mapping.problem(findings, "flip_idx", f"{what}, got {mirrored!r}")
+        return None
+    return KeyPoints(count=shape[0], columns=shape[1], mirrored=tuple(map(int, mirrored)))
+
+
+def _is_shape(value: Any, columns: tuple[int, ...] | None) -> bool:
+    return (
+        isinstance(value, list)
+        and len(value) == 2
+        and all(isinstance(number, int) and number > 0 for number in value)
+        and (columns is None or value[1] in columns)
+    )
 
 
 def _read_root(mapping: YamlMapping, findings: Findings) -> Path | None:

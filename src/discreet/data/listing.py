@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from discreet.data._findings import EXAMPLES_SHOWN, Findings, count, examples
 from discreet.data._nearest import hint
-from discreet.data._reading import UnreadableError, exists, is_folder, read_text
+from discreet.data._reading import UnreadableError, exists, is_folder, names_in, read_text
 from discreet.data.description import NO_NETWORK, is_remote
 from discreet.data.images import ULTRALYTICS_SUFFIXES, suffix_of
 from discreet.data.labels import label_path
@@ -28,12 +28,14 @@ class ListedImage:
         image: Absolute path; links below the split's folder are kept.
         listed_in: The list file that names it; None if it was found in a folder.
         line: Its line there.
+        number: Its class, where that follows from its folder.
     """
 
     split: str
     image: Path
     listed_in: Path | None = None
     line: int | None = None
+    number: int | None = None
 
 
 def list_images(split: str, sources: Sequence[Path], findings: Findings) -> tuple[ListedImage, ...]:
@@ -54,6 +56,33 @@ def list_images(split: str, sources: Sequence[Path], findings: Findings) -> tupl
         suffixes = ", ".join(sorted(ULTRALYTICS_SUFFIXES))
         what = f"{split} is empty: no images in {looked} (suffixes: {suffixes})"
         findings.problem(findings.yaml, what)
+    return tuple(sorted(listed, key=lambda item: str(item.image)))
+
+
+def list_classes(
+    split: str, folder: Path, names: Sequence[str], findings: Findings
+) -> tuple[ListedImage, ...]:
+    """All images of a split whose folders are classes, sorted by path.
+
+    Args:
+        split: train, val or test.
+        folder: Its folder.
+        names: Names of the classes, which are those of folders.
+        findings: Takes problems and notices.
+    """
+    listed: list[ListedImage] = []
+    for entry in names_in(folder):
+        inside = folder / entry
+        if entry.startswith(".") or not is_folder(inside):
+            findings.notice(f"{split}: {findings.shown(inside)} is in no class's folder, left out")
+        elif entry not in names:
+            findings.problem(inside, "a class that is not in train")
+        else:
+            number = names.index(entry)
+            found = _list_folder(split, inside, findings)
+            listed += [replace(image, number=number) for image in found]
+    if not listed:
+        findings.problem(folder, f"{split} is empty: no images in folders of classes")
     return tuple(sorted(listed, key=lambda item: str(item.image)))
 
 

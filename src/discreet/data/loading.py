@@ -12,10 +12,11 @@ from PIL import ImageFile
 from discreet.data._findings import Findings
 from discreet.data._reading import resolved
 from discreet.data.checking import CheckedImage, check_image
+from discreet.data.classes import find_folder, is_of_classes, read_classes
 from discreet.data.description import Description, find_file, read_description
-from discreet.data.listing import ListedImage, list_images
+from discreet.data.listing import ListedImage, list_classes, list_images
 from discreet.data.notices import report_labels
-from discreet.data.records import DetectionDataset
+from discreet.data.records import DetectionDataset, TaskName
 from discreet.data.repeats import report_repeats
 from discreet.errors import ConfigurationError
 
@@ -32,20 +33,24 @@ def load_dataset(
     single_cls: bool = False,
     splits: Sequence[str] = ("train", "val"),
     labels_wanted: bool = True,
+    task: TaskName | None = None,
 ) -> DetectionDataset:
-    """Read a detection data set in Ultralytics' format and check all of it, read-only.
+    """Read a data set in Ultralytics' format and check all of it, read-only.
 
     The images are those that Ultralytics 8.4 would train on, in its order, or none: whatever
     Ultralytics would drop, repair or download is a problem here, because the number of units is
-    part of the guarantee. Polygon labels become boxes and repeated label lines are left out, as
-    Ultralytics does, with a notice.
+    part of the guarantee. For detection, polygons become boxes; repeated label
+    lines are left out; both as Ultralytics does, with a notice.
 
     Args:
-        data: The data set's YAML file, or a folder that holds just one.
+        data: The data set's YAML file, or a folder that holds just one; for classification the
+            folder that holds train and val, of a folder a class.
         progress: Called with (images done, images in all) from the calling thread.
         single_cls: Treat all classes as one, as Ultralytics' argument of that name does.
         splits: Which of train, val and test to read; each must be there and not empty.
         labels_wanted: Whether the training images need labels.
+        task: What the labels are for; if not given, classes for a folder of class folders, and
+            boxes else.
 
     Returns:
         The data set, with notices about what does not stop a run.
@@ -62,27 +67,36 @@ def load_dataset(
             "PIL.ImageFile.LOAD_TRUNCATED_IMAGES is set, so truncated images would pass",
             do="Leave it at False while a private data set is read.",
         )
-    file = find_file(data)
-    findings = Findings(yaml=file, root=resolved(file.parent))
-    description = read_description(
-        file,
-        findings,
-        splits=[split for split in SPLITS if split in splits],
-        single_cls=single_cls,
-    )
+    if task is None:
+        task = "classify" if is_of_classes(Path(data)) else "detect"
+    wanted = [split for split in SPLITS if split in splits]
+    file = find_folder(data) if task == "classify" else find_file(data)
+    root = file if task == "classify" else file.parent
+    findings = Findings(yaml=file, root=resolved(root))
+    if task == "classify":
+        description = read_classes(file, findings, splits=wanted)
+    else:
+        description = read_description(
+            file, findings, splits=wanted, single_cls=single_cls, task=task
+        )
     listed = [
         image
         for split, sources in description.sources.items()
-        for image in list_images(split, sources, findings)
+        for image in (
+            list_classes(split, sources[0], description.names or (), findings)
+            if task == "classify"
+            else list_images(split, sources, findings)
+        )
     ]
-    checked = _check_all(listed, description, single_cls, progress)
+    checked = _check_all(listed, description, single_cls, task, progress)
     for item in checked:
         if item.image_problem is not None:
             findings.problem(item.listed.image, item.image_problem)
         for problem in item.label_problems:
             findings.problem(item.label, problem.what, line=problem.line)
     report_repeats(checked, findings)
-    report_labels(checked, findings, wanted=labels_wanted)
+    if task != "classify":
+        report_labels(checked, findings, wanted=labels_wanted)
     findings.refuse()
     records = {
         split: tuple(item.record() for item in checked if item.listed.split == split)
@@ -95,6 +109,8 @@ def load_dataset(
         val=records["val"],
         test=records["test"],
         notices=tuple(findings.notices),
+        task=task,
+        keypoints=description.points if task == "pose" else None,
     )
 
 
@@ -115,6 +131,7 @@ def _check_all(
     listed: Sequence[ListedImage],
     description: Description,
     single_cls: bool,
+    task: TaskName,
     progress: Progress | None,
 ) -> list[CheckedImage]:
     nc = None if description.names is None else len(description.names)
@@ -125,7 +142,8 @@ def _check_all(
                 item,
                 nc=nc,
                 single_cls=single_cls,
-                keypoint_columns=description.keypoint_columns,
+                task=task,
+                points=description.points,
             )
             for item in listed[start : start + CHUNK]
         ]

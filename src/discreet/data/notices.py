@@ -79,7 +79,7 @@ def _report_odd_labels(checked: Sequence[CheckedImage], findings: Findings) -> N
         repeated += [findings.shown(item.label, line) for line in item.labels.repeated]
         flat += [findings.shown(item.label, line) for line in item.labels.flat]
         polygons += [findings.shown(item.label)] * item.labels.polygons
-        keypoints += [findings.shown(item.label)] * item.labels.keypoints
+        keypoints += [findings.shown(item.label)] * item.labels.cut_keypoints
     for found, noun, done in (
         (repeated, "label line", "left out, each repeating an earlier one"),
         (flat, "label line", "with a box of no width or no height"),

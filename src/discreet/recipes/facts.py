@@ -19,6 +19,7 @@ class PublicFacts:
         trainable: Parts that train, as asked or as chosen by the first rule.
         steps: Number of steps, if it was asked for.
         batch: Expected batch size, if it was asked for.
+        task: What is trained, by Ultralytics' name.
     """
 
     population: int
@@ -30,3 +31,4 @@ class PublicFacts:
     trainable: str | None = None
     steps: int | None = None
     batch: int | None = None
+    task: str = "detect"

@@ -27,6 +27,9 @@ _AUTO_RATES = {
 }
 _AUTO_RATE = 0.02
 
+# A step's noise is about 1 / (ε · n) of a gradient: where that is large, steps are smaller.
+_QUIET, _LOUD_FACTOR = 4000, 0.6
+
 STEPS = 160
 # Images read in a whole run, over n: between these, as many passes as make up this many images.
 _IMAGES_READ = 160_000
@@ -82,8 +85,14 @@ def _always(setting: str, value: object, *, why: str, note: str = "") -> Rule:
     return Rule(setting=setting, value=lambda _facts: value, table=f"{words}{note}", why=why)
 
 
+def _trainable(facts: PublicFacts) -> str:
+    return "class_film+head" if facts.task == "pose" else "class_film+class_low_rank+classes"
+
+
 def _rate(facts: PublicFacts) -> float:
-    return automatic_rate(facts.trainable or DEFAULT_TRAINABLE)
+    rate = automatic_rate(facts.trainable or DEFAULT_TRAINABLE)
+    loud = facts.epsilon is not None and facts.epsilon * facts.population < _QUIET
+    return rate * _LOUD_FACTOR if loud else rate
 
 
 _SCHEDULE = (
@@ -91,8 +100,10 @@ _SCHEDULE = (
         setting="lr0",
         value=_rate,
         table="0.05 for classes, class_film, class_low_rank and neck_film; 0.02 for film and head; "
-        "0.005 for whole_head; 0.002 for all; thin convolutions 0.3 of it",
-        why="the rate of every coordinate is its own under Adam: smaller the more is trained",
+        "0.005 for whole_head; 0.002 for all; 0.6 of it where ε · n < 4,000; thin convolutions "
+        "0.3 of it",
+        why="the rate of every coordinate is its own under Adam: smaller the more is trained, and "
+        "the louder the noise",
     ),
     _always(
         "lrf", AUTO_FINAL_FACTOR, why="small late steps average the noise out", note=", in a line"
@@ -114,13 +125,17 @@ _OPTIMIZER = _always(
 
 # What Ultralytics' defaults do to an image beside flipping it.
 BEYOND_FLIPS = ("hsv_h", "hsv_s", "hsv_v", "translate", "scale")
-_AUGMENTATION = tuple(
-    _always(
-        setting,
-        0.0,
-        why="a few noisy steps cannot use the variety, and cannot overfit without it; flips stay",
-    )
-    for setting in BEYOND_FLIPS
+_AUGMENTATION = (
+    *(
+        _always(
+            setting,
+            0.0,
+            why="a few noisy steps cannot use the variety, and cannot overfit without it; flips "
+            "stay",
+        )
+        for setting in (*BEYOND_FLIPS, "erasing")
+    ),
+    _always("auto_augment", None, why="see hsv_h"),
 )
 _VIEWS = _always(
     "views", 1, why="at the same time, more images a step average noise and chance alike"
@@ -128,13 +143,15 @@ _VIEWS = _always(
 
 # The order matters: `trainable` comes first, and later rules may look at it.
 PRETRAINED = (
-    _always(
-        "trainable",
-        "class_film+class_low_rank+classes",
+    Rule(
+        setting="trainable",
+        value=_trainable,
+        table="class_film+class_low_rank+classes; class_film+head for poses",
         why="on the way to the class scores of the levels that the image size needs: γ and β from "
         "the backbone's end, a product of two thin convolutions beside each that leads there, and "
-        "the last class convolution; what else trains gets noise and hardly a gradient, and a "
-        "pretrained box branch draws boxes of any class already",
+        "the last class convolution; what else trains gets noise and hardly a gradient, and "
+        "pretrained branches draw boxes, outlines and angles of any class already; what a key "
+        "point is, only the data say",
     ),
     Rule(
         setting="steps",

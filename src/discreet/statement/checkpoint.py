@@ -7,8 +7,9 @@ of it as Python. So all that it carries is compared with what a stock model has.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import Any, cast, get_args
 
+from discreet.data import TaskName
 from discreet.statement.architecture import architecture_faults
 from discreet.statement.archive import WeightsFile
 from discreet.statement.pickles import METHOD, ORDERED_DICT, Inert, objects, shown
@@ -71,7 +72,7 @@ def _are_settings(found: Any) -> bool:
     return (
         set(settings) <= set(TRAVELLING_SETTINGS)
         and all(isinstance(size, int) for size in (sizes if isinstance(sizes, list) else [sizes]))
-        and settings.get("task", "detect") == "detect"
+        and settings.get("task", "detect") in get_args(TaskName)
         and isinstance(settings.get("single_cls", False), bool)
     )
 

@@ -228,7 +228,8 @@ def _own_words() -> frozenset[str]:
     for page in here.joinpath("templates").iterdir():
         texts.append(page.read_text(encoding="utf-8"))
     own = {"archive", "data", "model", "names", "train", "val", "test", "images", "labels"}
-    own |= {"torch", "ultralytics", "nn", "modules", "root", "user", "storage", "cpu", "linux"}
+    own |= {"torch", "ultralytics", "nn", "modules", "tasks", "block", "head", "conv"}
+    own |= {"root", "user", "storage", "cpu", "linux"}
     return _tokens("\n".join(texts)) | own
 
 

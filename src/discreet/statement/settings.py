@@ -10,6 +10,7 @@ from typing import Any
 
 from discreet.arguments import PUBLIC_SETTINGS, ULTRALYTICS, PrivacyArguments, students
 from discreet.arguments.values import check_value
+from discreet.data import TaskName
 
 _ULTRALYTICS = {
     name: ULTRALYTICS[name].among_views or ULTRALYTICS[name].values for name in PUBLIC_SETTINGS
@@ -19,7 +20,7 @@ _OWN = {
     name: PrivacyArguments.model_fields[name].annotation
     for name in ("recipe", "norm_lr", "balance", "standardise", "views")
 }
-_KINDS: Mapping[str, Any] = {**_ULTRALYTICS, **_OWN}
+_KINDS: Mapping[str, Any] = {**_ULTRALYTICS, **_OWN, "task": TaskName}
 # What no other field tells of a student's training on public images.
 _OF_STUDENTS = {name: students.OWN[name].values for name in ("epochs", "batch")}
 LARGEST_SETTING = 1_000_000  # of a number; of those that no kind bounds, none has a use near it

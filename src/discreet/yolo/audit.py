@@ -25,6 +25,7 @@ from discreet.auditing.canaries import CanaryWatch, GradientCanaries, fair_coins
 from discreet.auditing.one_run import Guessing, fewest_canaries, reach
 from discreet.auditing.result import AuditResult, judge
 from discreet.auditing.scores import CanaryScores
+from discreet.checking import CheckReport
 from discreet.errors import ConfigurationError
 from discreet.gradients import GradientEngine
 from discreet.randomness import make_source
@@ -231,6 +232,13 @@ class AuditedTrainer(PrivateDetectionTrainer):
             stream=self.source.stream(),
         )
         self.optimizer.register_step_pre_hook(self._observe)
+
+    def _check_step(self) -> CheckReport:
+        """The steps that the check tries have no canaries: they are no evidence."""
+        report = super()._check_step()
+        if self._attack == "gradient":
+            self._watch.begin()
+        return report
 
     def _observe(self, *_: Any) -> None:
         """Read what reaches the weights, in the last moment before it does."""

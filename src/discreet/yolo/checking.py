@@ -24,17 +24,17 @@ from discreet.noise import DrawnAhead, Mechanism
 from discreet.randomness import RandomSource
 from discreet.terminal import Reporter
 from discreet.yolo import checking_data, checking_features, checking_plan, checking_units, train
+from discreet.yolo.batches import images_of, joined, with_image
 from discreet.yolo.microbatch import units_of
 from discreet.yolo.model import fast_layout
+from discreet.yolo.stand_ins import StandIns
 from discreet.yolo.train import PrivateDetectionTrainer
 
 Batch = dict[str, Any]
 
-CROWDED = "noise with 300 boxes"
-ALTERATIONS = (CROWDED, "noise", "300 boxes", "no boxes")
 _STAND_INS, _REAL = 4, 6
 _MOST_IMAGES = 2  # of a unit: enough to see that they are averaged, and little to wait for
-_BOXES = (3, 1, 0, 7)  # of the stand-ins, in turn
+_OBJECTS = (3, 1, 0, 7)  # of the stand-ins, in turn
 
 
 def check_trainer(
@@ -52,6 +52,7 @@ def check_trainer(
         real: Use the user's images for the step; stand-ins otherwise.
         without: Names of probes to leave out.
     """
+    maker = stand_ins_of(trainer)
     with _unlogged(trainer):
         return run_checks(
             subject_of(trainer, real=real),
@@ -59,7 +60,7 @@ def check_trainer(
             without=without,
             more={
                 **checking_data.probes(trainer, full=full),
-                **checking_features.probes(trainer, stand_ins(trainer, range(4)), full=full),
+                **checking_features.probes(trainer, stand_ins(maker, range(4)), full=full),
                 **checking_plan.probes(trainer),
                 **checking_units.probes(trainer),
             },
@@ -82,22 +83,23 @@ def subject_of(trainer: PrivateDetectionTrainer, *, real: bool) -> Subject:
     """The trainer's step, as the probes want it."""
     mechanism = trainer.plan.mechanism
     entries = {name: parameter.numel() for name, parameter in trainer.parameters.items()}
-    units = range(min(_REAL, len(trainer.units)) if real else _STAND_INS)
+    units = _with_objects_first(trainer)[:_REAL] if real else list(range(_STAND_INS))
     if len(units) < 2:  # one unit has no neighbours: stand-ins can have some
-        real, units = False, range(_STAND_INS)
+        real, units = False, list(range(_STAND_INS))
     images = _images_of_units(trainer, units, real=real)
     everyone = [image for unit in units for image in images[unit]]
     batches = checking_data.RealBatches(trainer, everyone) if real else None
     name = trainer.prepared.performance.engine
+    maker = stand_ins_of(trainer)
 
     def batch_of(wanted: Sequence[Unit]) -> Batch:
         numbers = [image for unit in wanted for image in images[unit.number]]
-        batch = stand_ins(trainer, numbers) if batches is None else batches(numbers)
+        batch = stand_ins(maker, numbers) if batches is None else batches(numbers)
         sizes = [len(images[unit.number]) for unit in wanted]
         place = 0
         for unit, size in zip(wanted, sizes, strict=True):
             for image in range(place, place + size) if unit.alteration is not None else ():
-                batch = altered(trainer, batch, image, cast(str, unit.alteration))
+                batch = altered(maker, batch, image, cast(str, unit.alteration))
             place += size
         return {**batch, "unit_sizes": sizes} if max(sizes, default=1) > 1 else batch
 
@@ -132,8 +134,8 @@ def subject_of(trainer: PrivateDetectionTrainer, *, real: bool) -> Subject:
         source=checking_data.source_of(trainer),
         expected_batch_size=mechanism.expected_batch_size,
         optimizer=trainer.optimizer,
-        units=list(units),
-        alterations=ALTERATIONS,
+        units=units,
+        alterations=maker.alterations,
         terms=trainer.per_image_loss.names,
         exactly=partial(_exactly, trainer) if trainer.amp else None,
         engines={other: other_engine(other) for other in ENGINES if other != name},
@@ -146,6 +148,16 @@ def _losses_of(trainer: PrivateDetectionTrainer, batch: Batch) -> Tensor:
     terms = trainer.per_image_loss(trainer.predictions(batch), batch)
     units, weights = units_of(batch, trainer.device)
     return terms if units is None else units.sum(terms * cast(Tensor, weights)[:, None])
+
+
+def _with_objects_first(trainer: PrivateDetectionTrainer) -> list[int]:
+    """Units by number, those with objects first: terms of objects can only meet where there are."""
+    records = trainer.dataset.train
+
+    def is_empty(unit: int) -> bool:
+        return not any(len(records[image].classes) for image in trainer.units.members[unit])
+
+    return sorted(range(len(trainer.units)), key=is_empty)
 
 
 def _images_of_units(
@@ -198,60 +210,40 @@ def _unlogged(trainer: PrivateDetectionTrainer) -> Generator[None]:
 # ---- batches ----
 
 
-def stand_ins(trainer: PrivateDetectionTrainer, numbers: Sequence[int]) -> Batch:
+def stand_ins_of(trainer: PrivateDetectionTrainer) -> StandIns:
+    """Who makes images like those that the trainer loads."""
+    return StandIns(
+        task=trainer.task,
+        size=int(trainer.args.imgsz),
+        classes=trainer.dataset.nc,
+        kpt_shape=trainer.data.get("kpt_shape"),
+        mask_ratio=int(trainer.args.mask_ratio),
+    )
+
+
+def stand_ins(maker: StandIns, numbers: Sequence[int]) -> Batch:
     """A batch of made-up images, in the form in which the loader gives it."""
-    size, classes = int(trainer.args.imgsz), trainer.dataset.nc
-    images, rows = [], []
-    for place, number in enumerate(numbers):
-        generator = torch.Generator().manual_seed(1000 + number)
-        images.append(_noise_image(size, generator))
-        rows.append(_boxes(place, _BOXES[number % len(_BOXES)], classes, generator))
-    batch: Batch = {"img": torch.stack(images)}
-    return batch | _labels(torch.cat(rows))
+    return joined(
+        [
+            maker.image(
+                _OBJECTS[number % len(_OBJECTS)], torch.Generator().manual_seed(1000 + number)
+            )
+            for number in numbers
+        ]
+    )
 
 
-def altered(
-    trainer: PrivateDetectionTrainer, batch: Mapping[str, Any], place: int, alteration: str
-) -> Batch:
+def altered(maker: StandIns, batch: Mapping[str, Any], place: int, alteration: str) -> Batch:
     """The batch with one image altered.
 
     Args:
-        trainer: Knows the number of classes.
+        maker: Makes what is put in its place.
         batch: What the loader gave.
         place: Position of the image.
-        alteration: One of `ALTERATIONS`.
+        alteration: One of the maker's.
     """
-    generator = torch.Generator().manual_seed(2000 + place)
-    images = batch["img"].clone()
-    if alteration in (CROWDED, "noise"):
-        images[place] = _noise_image(images.shape[-1], generator)[:, : images.shape[-2]]
-    rows = torch.cat(
-        [batch["batch_idx"].view(-1, 1), batch["cls"].view(-1, 1), batch["bboxes"].view(-1, 4)], 1
-    )
-    if alteration != "noise":
-        count = 0 if alteration == "no boxes" else 300
-        mine = _boxes(place, count, trainer.dataset.nc, generator)
-        index = rows[:, 0]
-        rows = torch.cat([rows[index < place], mine, rows[index > place]])
-    return {**batch, "img": images, **_labels(rows)}
-
-
-def _labels(rows: Tensor) -> Batch:
-    return {"batch_idx": rows[:, 0], "cls": rows[:, 1:2], "bboxes": rows[:, 2:]}
-
-
-def _noise_image(size: int, generator: torch.Generator) -> Tensor:
-    coarse = torch.rand(1, 3, 8, 8, generator=generator)
-    smooth = torch.nn.functional.interpolate(coarse, size=(size, size), mode="bilinear")[0]
-    fine = torch.rand(3, size, size, generator=generator)
-    return ((0.7 * smooth + 0.3 * fine) * 255).to(torch.uint8)
-
-
-def _boxes(place: int, count: int, classes: int, generator: torch.Generator) -> Tensor:
-    centres = torch.rand(count, 2, generator=generator) * 0.6 + 0.2
-    sides = torch.rand(count, 2, generator=generator) * 0.3 + 0.05
-    kinds = torch.randint(0, classes, (count, 1), generator=generator).float()
-    return torch.cat([torch.full((count, 1), float(place)), kinds, centres, sides], 1)
+    alone = images_of(batch, place, place + 1)
+    return with_image(batch, place, maker.altered(alone, alteration, 2000 + place))
 
 
 # ---- on its own ----

@@ -18,7 +18,8 @@ from discreet.checking import Finding
 from discreet.data import ImageRecord
 from discreet.randomness import RandomSource, make_source
 from discreet.yolo import train
-from discreet.yolo.dataset import RecordDataset
+from discreet.yolo.batches import OF_IMAGES, OF_OBJECTS
+from discreet.yolo.images import TaskImages
 
 if TYPE_CHECKING:
     from discreet.yolo.train import PrivateDetectionTrainer
@@ -41,7 +42,7 @@ def probes(trainer: PrivateDetectionTrainer, *, full: bool) -> Mapping[str, Call
     return found | ({"sampler": lambda: sampler(trainer)} if full else {})
 
 
-def dataset_of(trainer: PrivateDetectionTrainer, records: Sequence[ImageRecord]) -> RecordDataset:
+def dataset_of(trainer: PrivateDetectionTrainer, records: Sequence[ImageRecord]) -> TaskImages:
     """The trainer's own training data set, over these images only."""
     other = copy.copy(trainer)
     other.dataset = dataclasses.replace(trainer.dataset, train=tuple(records))
@@ -226,9 +227,7 @@ def _memory(sizes: np.ndarray, shared: np.ndarray, population: int, rate: float)
     return abs(float(products.sum())) / deviation
 
 
-def load(
-    dataset: RecordDataset, draws: Sequence[Sequence[int | Sequence[int]]], *, size: int
-) -> Any:
+def load(dataset: TaskImages, draws: Sequence[Sequence[int | Sequence[int]]], *, size: int) -> Any:
     """The parts of these draws, by the trainer's own loader."""
     return train.MicroBatches(  # as the trainer's module knows it
         dataset, iter(draws), first_step=1, micro_batch_size=size, workers=0
@@ -237,7 +236,8 @@ def load(
 
 def same_item(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     """Whether two images with their labels are the same, bit for bit."""
-    return all(torch.equal(one[key], other[key]) for key in ("img", "bboxes", "cls"))
+    keys = [key for key in (*OF_IMAGES, *OF_OBJECTS) if key in one]
+    return all(torch.equal(torch.as_tensor(one[key]), torch.as_tensor(other[key])) for key in keys)
 
 
 def _not_run(probe: str, compared: str, why: str = "there is one image") -> Finding:

@@ -8,14 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
-import torch
-
 from discreet.checking import Finding
 from discreet.checking.held import relative
 from discreet.yolo import feature_cache, train
+from discreet.yolo.batches import images_of, joined
 from discreet.yolo.checking_data import dataset_of, same_item
 from discreet.yolo.dataset import Index, Key
-from discreet.yolo.loading import collate
 from discreet.yolo.microbatch import images_in
 
 if TYPE_CHECKING:
@@ -94,9 +92,9 @@ def _deviation(trainer: PrivateDetectionTrainer, images: _StandIns) -> float:
         if len(came) != len(draw):
             return float("inf")
         for mine, image in zip(came, draw, strict=True):
-            part = collate([images[(step, image, 0)]])
+            part = images[(step, image, 0)]
             (alone,) = _one_by_one(trainer, part, None)
-            if not all(torch.equal(mine[key], alone[key]) for key in ("cls", "bboxes")):
+            if not same_item(mine, alone):
                 return float("inf")
             pairs = zip(mine["features"], alone["features"], strict=True)
             worst = max(worst, *(relative(one.float(), two.float()) for one, two in pairs))
@@ -113,9 +111,8 @@ def _one_by_one(
         part = trainer.preprocess_batch(dict(part))
     found = feature_cache.features_of(part, trainer.front, cache)
     for row in range(images_in(part)):
-        mine = part["batch_idx"] == row
-        rows = tuple(feature[row].clone() for feature in found)
-        yield {"features": rows, "cls": part["cls"][mine], "bboxes": part["bboxes"][mine]}
+        labels = {k: v for k, v in images_of(part, row, row + 1).items() if k != "img"}
+        yield labels | {"features": tuple(feature[row].clone() for feature in found)}
     for feature in found:
         feature.zero_()  # whoever writes into what came back must not reach what is kept
 
@@ -134,15 +131,11 @@ class _StandIns:
     def __getitem__(self, index: Index) -> Item:
         """See `RecordDataset`."""
         image, (_, flipped) = index[1], self.key(index)
-        mine = self._batch["batch_idx"] == image
-        pixels, boxes = self._batch["img"][image], self._batch["bboxes"][mine].clone()
+        item = images_of(self._batch, image, image + 1)
         if flipped:
-            pixels = pixels.flip(-1)
+            boxes = item["bboxes"].clone()
             boxes[:, 0] = 1 - boxes[:, 0]
-        classes = self._batch["cls"][mine]
-        return {
-            "img": pixels,
-            "cls": classes,
-            "bboxes": boxes,
-            "batch_idx": torch.zeros(len(classes)),
-        }
+            item |= {"img": item["img"].flip(-1), "bboxes": boxes}
+        return item
+
+    collate_fn = staticmethod(joined)

@@ -8,9 +8,7 @@ copy-paste.
 
 from __future__ import annotations
 
-import random
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 import cv2
@@ -34,6 +32,7 @@ from discreet.data import DetectionDataset, ImageRecord
 from discreet.errors import StorageError
 from discreet.yolo.flips import Flips
 from discreet.yolo.mixing import MIXING, OwnViews, among_views
+from discreet.yolo.seeding import seeded
 
 # An image in one of its states: its digest, and which flips it gets.
 Key = tuple[bytes, int]
@@ -47,13 +46,24 @@ _CACHE_BYTES = 1 << 30
 
 def describe(dataset: DetectionDataset) -> dict[str, Any]:
     """A validated data set in the form that Ultralytics passes around."""
+    points = dataset.keypoints
+    poses = (
+        {}
+        if points is None
+        else {
+            "kpt_shape": [points.count, points.columns],
+            "flip_idx": list(points.mirrored),
+        }
+    )
     return {
+        "task": dataset.task,
         "path": str(dataset.yaml.parent),
         "train": [str(record.image) for record in dataset.train],
         "val": [str(record.image) for record in dataset.val],
         "nc": dataset.nc,
         "names": dict(enumerate(dataset.names)),
         "channels": 3,
+        **poses,
     }
 
 
@@ -62,7 +72,7 @@ class RecordDataset(YOLODataset):
 
     Args:
         records: The images of one split.
-        data: Class names and number, as Ultralytics wants them.
+        data: Task, class names and number, as Ultralytics wants them: see `describe`.
         imgsz: Side of the training images in pixels.
         hyp: Augmentation settings.
         augment: Whether to augment.
@@ -115,7 +125,7 @@ class RecordDataset(YOLODataset):
             single_cls=single_cls,
             classes=classes,
             data=data,
-            task="detect",
+            task=data.get("task", "detect"),
         )
 
     def get_img_files(self, img_path: str | list[str]) -> list[str]:  # noqa: ARG002
@@ -130,8 +140,8 @@ class RecordDataset(YOLODataset):
                 "shape": (record.height, record.width),
                 "cls": record.classes.astype(np.float32).reshape(-1, 1),
                 "bboxes": record.boxes.astype(np.float32).reshape(-1, 4),
-                "segments": [],
-                "keypoints": None,
+                "segments": list(record.outlines),
+                "keypoints": record.keypoints,
                 "normalized": True,
                 "bbox_format": "xywh",
             }
@@ -169,7 +179,8 @@ class RecordDataset(YOLODataset):
     def build_transforms(self, hyp: IterableSimpleNamespace) -> Compose:
         """Ultralytics' transforms, of which those that mix images mix views of one."""
         stock = super().build_transforms(hyp)
-        transforms = list(_single_image_transforms(stock, OwnViews(self, vars(hyp))))
+        views = OwnViews(self, vars(hyp), flip_idx=self.data.get("flip_idx"))
+        transforms = list(_single_image_transforms(stock, views))
         self.flips = Flips.of(transforms) if self.augment else None
         return Compose(transforms)
 
@@ -184,7 +195,7 @@ class RecordDataset(YOLODataset):
         if not isinstance(index, tuple):
             return super().__getitem__(index)
         self.current, key = index[1], self.key(index)
-        with _seeded(*self._entropy(index)):
+        with seeded(*self._entropy(index)):
             if key is None or self.flips is None:
                 return super().__getitem__(index[1])
             return self.flips.transforms(key[1])(self.get_image_and_label(index[1]))
@@ -220,17 +231,3 @@ def _resize_long_side(image: np.ndarray, imgsz: int) -> np.ndarray:
         size = (min(int(np.ceil(width * ratio)), imgsz), min(int(np.ceil(height * ratio)), imgsz))
         image = cast(np.ndarray, cv2.resize(image, size, interpolation=cv2.INTER_LINEAR))
     return image[..., None] if image.ndim == 2 else image
-
-
-@contextmanager
-def _seeded(*entropy: int) -> Generator[None]:
-    # Ultralytics' transforms draw from the global generators: lend them a state, take it back.
-    words = np.random.SeedSequence(entropy).generate_state(2)
-    python, numpy_state = random.getstate(), np.random.get_state()
-    random.seed(int(words[0]))
-    np.random.seed(int(words[1]))
-    try:
-        yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy_state)

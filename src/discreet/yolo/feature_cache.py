@@ -14,17 +14,17 @@ import psutil
 import torch
 from torch import Tensor
 
-from discreet.yolo.dataset import Key, RecordDataset
+from discreet.yolo.batches import images_of, joined
+from discreet.yolo.dataset import Key
 from discreet.yolo.frozen import Features, FrozenFront
+from discreet.yolo.images import TaskImages
 
 _MOST = 2 << 30  # bytes
 _SHARE_OF_MEMORY = 0.25
 _GIB = 1 << 30
 
 
-def cache_for(
-    front: FrozenFront, dataset: RecordDataset, *, gib: float | None
-) -> FeatureCache | None:
+def cache_for(front: FrozenFront, dataset: TaskImages, *, gib: float | None) -> FeatureCache | None:
     """A cache for a run; None where there is nothing to keep.
 
     Args:
@@ -79,7 +79,7 @@ class FeatureCache:
     def __init__(self, *, limit: int, entries: int) -> None:
         self._limit, self._entries = limit, entries
         self._slots: dict[Key, int] = {}
-        self._labels: list[tuple[Tensor, Tensor]] = []
+        self._labels: list[dict[str, Any]] = []
         self._memory: list[Tensor] | None = None  # of each feature, (entries, H, W, C)
 
     def __contains__(self, key: Key) -> bool:
@@ -96,7 +96,7 @@ class FeatureCache:
         Args:
             keys: Of the images, in their order.
             features: Of the images, (B, C, H, W) each.
-            batch: Their labels: `batch_idx`, `cls` and `bboxes` as the loader gives them.
+            batch: Their labels, as the loader gives them.
         """
         if self._memory is None:
             self._memory = self._reserved(features)
@@ -106,8 +106,9 @@ class FeatureCache:
             slot = self._slots[key] = len(self._slots)
             for memory, feature in zip(self._memory, features, strict=True):
                 memory[slot] = feature[row].permute(1, 2, 0)
-            mine = batch["batch_idx"] == row
-            self._labels.append((batch["cls"][mine], batch["bboxes"][mine]))
+            labels = images_of(batch, row, row + 1)
+            labels.pop("img", None)
+            self._labels.append(labels)
 
     def _reserved(self, features: Features) -> list[Tensor]:
         size = sum(feature[0].numel() * feature.element_size() for feature in features)
@@ -126,14 +127,10 @@ class FeatureCache:
         """A part of a step, of images that are known: `features`, and labels as from the loader."""
         assert self._memory is not None
         slots = torch.tensor([self._slots[key] for key in keys])
-        classes, boxes = zip(*(self._labels[slot] for slot in slots.tolist()), strict=True)
-        counts = torch.tensor([len(c) for c in classes])
-        return {
+        labels = joined([self._labels[slot] for slot in slots.tolist()], [1] * len(keys))
+        return labels | {
             "features": tuple(
                 memory.index_select(0, slots.to(memory.device)).permute(0, 3, 1, 2)
                 for memory in self._memory
             ),
-            "cls": torch.cat(classes),
-            "bboxes": torch.cat(boxes),
-            "batch_idx": torch.arange(len(keys)).repeat_interleave(counts).to(classes[0]),
         }

@@ -52,7 +52,13 @@ def finish(trainer: PrivateDetectionTrainer, *, started: float) -> TrainingResul
             run=trainer.run_dir,
             privacy=prepared.privacy,
             settings=vars(trainer.args),
-            public=(prepared.trainable, prepared.norm, prepared.performance.engine),
+            public=(
+                trainer.task.name,
+                prepared.trainable,
+                prepared.norm,
+                prepared.performance.engine,
+                *(f.probe for f in (trainer.check.findings if trainer.check else ())),
+            ),
             teacher=prepared.privacy.teacher,
         ),
         validation=figures,
@@ -117,7 +123,9 @@ def _validate(
         folder=trainer.internal,
         callbacks=trainer.callbacks if public else None,
     )
-    return metrics, validation_figures(trainer.validator, model, dataset) if public else None
+    if not public or not trainer.task.pictures:
+        return metrics, None
+    return metrics, validation_figures(trainer.validator, model, cast(Any, dataset))
 
 
 def record_of(trainer: PrivateDetectionTrainer, metrics: Mapping[str, float]) -> PrivacyRecord:
@@ -149,6 +157,7 @@ def record_of(trainer: PrivateDetectionTrainer, metrics: Mapping[str, float]) ->
         ),
         configuration=release.public_settings(vars(trainer.args))
         | {
+            "task": trainer.task.name,
             # What the recipe chose that no other field of the record tells.
             "recipe": privacy.recipe,
             "norm_lr": privacy.norm_lr,

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from ultralytics.nn.tasks import DetectionModel
+from ultralytics.nn.tasks import DetectionModel, OBBModel, PoseModel, SegmentationModel
 
 Features = tuple[Tensor, ...]  # outputs of the front that later layers use, (B, C, H, W) each
 
@@ -90,8 +90,11 @@ def _sources(whole: Any, layer: int) -> list[int]:
     return [layer + source if source < 0 else source for source in cast(list[int], sources)]
 
 
+_LAYER_BY_LAYER = (DetectionModel, SegmentationModel, PoseModel, OBBModel)
+
+
 def _frozen_layers(model: nn.Module) -> int:
-    if type(model) is not DetectionModel or "predict" in vars(model):
+    if type(model) not in _LAYER_BY_LAYER or "predict" in vars(model):
         return 0
     layers = list(cast(Any, model).model)
     trains = [any(p.requires_grad for p in layer.parameters()) for layer in layers]

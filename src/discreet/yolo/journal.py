@@ -7,14 +7,12 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from discreet.step import StepReport
 from discreet.storage import write_text
 
-_LOSSES = ("box", "cls", "dfl", "teacher")
-_COLUMNS = ("step", "drawn", "clipped", "non_finite", *_LOSSES, "rate", "seconds")
+_BEFORE, _BEHIND = ("step", "drawn", "clipped", "non_finite"), ("rate", "seconds")
 
 _RESUMES = "resumes.txt"
 
@@ -39,27 +37,25 @@ class StepJournal:
 
     Args:
         path: The file; continued if present. None where another process writes.
+        terms: What the T loss terms are called.
     """
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, *, terms: Sequence[str]) -> None:
         self._path = path
+        self._terms = len(terms)
         self._losses: list[Tensor] = []
         if path is not None and not path.exists():
-            write_text(path, ",".join(_COLUMNS) + "\n")
+            write_text(path, ",".join((*_BEFORE, *terms, *_BEHIND)) + "\n")
 
     def take_losses(self) -> list[float]:
         """The loss terms since they were last taken, summed over images."""
-        sums = [float(sum(terms[i] for terms in self._losses)) for i in range(len(_LOSSES))]
+        sums = [float(sum(terms[i] for terms in self._losses)) for i in range(self._terms)]
         self._losses.clear()
         return sums
 
     def add_losses(self, terms: Tensor) -> None:
-        """Keep the loss terms (B, 3 or more) of a micro-batch for the step's line.
-
-        Those after the third are a teacher's, and are told in one.
-        """
-        of_labels, of_teacher = terms.sum(0).cpu().tensor_split([3])
-        self._losses.append(torch.cat([of_labels, of_teacher.sum(0, keepdim=True)]))
+        """Keep the loss terms (B, T) of a micro-batch for the step's line."""
+        self._losses.append(terms.sum(0).cpu())
 
     def write(
         self,

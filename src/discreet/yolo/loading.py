@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol, TypeVar, cast
 
 from torch.utils.data import DataLoader
-from ultralytics.data.dataset import YOLODataset
 
-from discreet.yolo.dataset import Index, Key, RecordDataset
+from discreet.yolo.dataset import Index, Key
 from discreet.yolo.feature_cache import FeatureCache
+from discreet.yolo.images import TaskImages
 from discreet.yolo.microbatch import packed
 
 _SMALLEST_HALF = 8
@@ -56,7 +57,7 @@ class MicroBatches:
 
     def __init__(
         self,
-        dataset: RecordDataset,
+        dataset: TaskImages,
         draws: Iterator[Sequence[int | Sequence[int]]],
         *,
         first_step: int,
@@ -72,7 +73,7 @@ class MicroBatches:
         loader = DataLoader(
             cast(Any, dataset),
             batch_sampler=cast(Any, self._parts(draws, first_step)),
-            collate_fn=collate,
+            collate_fn=partial(collate, dataset.collate_fn),
             num_workers=workers,
             pin_memory=pin_memory,
         )
@@ -131,9 +132,16 @@ def _together(units: Sequence[Sequence[Any]]) -> dict[str, Any]:
     return {"unit_sizes": sizes} if max(sizes) > 1 else {}
 
 
-def collate(items: list[dict[str, Any]]) -> dict[str, Any]:
-    """Images with their labels as a part; an empty one is empty."""
-    return YOLODataset.collate_fn(items) if items else {}
+def collate(
+    together: Callable[[list[dict[str, Any]]], dict[str, Any]], items: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """Images with their labels as a part; an empty one is empty.
+
+    Args:
+        together: Makes a part of one or more images.
+        items: The images.
+    """
+    return together(items) if items else {}
 
 
 def _grouped(units: Sequence[Sequence[_View]], size: int) -> list[list[Sequence[_View]]]:

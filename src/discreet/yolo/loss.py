@@ -7,7 +7,7 @@ one image's objects change every other image's gradient. Here each image is divi
              / max(Σ target scores of i, 1)
 
 For a batch of one image both are the same number. B is the number of images, A of anchors.
-RT-DETR's loss is in `rtdetr_loss`.
+RT-DETR's loss is in `rtdetr_loss`, those of masks, key points and angles in `single_losses`.
 """
 
 from __future__ import annotations
@@ -18,15 +18,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from ultralytics.models.utils.loss import RTDETRDetectionLoss
-from ultralytics.utils.loss import E2ELoss, v8DetectionLoss
+from ultralytics.utils.loss import E2ELoss, v8ClassificationLoss, v8DetectionLoss
 from ultralytics.utils.metrics import bbox_iou
 from ultralytics.utils.tal import bbox2dist, make_anchors
 
 from discreet.errors import ModelError
+from discreet.yolo.class_balance import class_weights
 from discreet.yolo.rtdetr_loss import PerImageRTDETRLoss
+from discreet.yolo.single_losses import SingleImageLoss
 
 Batch = dict[str, Any]
-_LARGEST_WEIGHT = 10.0
 
 
 class PerImageDetectionLoss(v8DetectionLoss):
@@ -97,7 +98,7 @@ class PerImageDetectionLoss(v8DetectionLoss):
 
         class_terms = self.bce(scores, target_scores)
         if self.balance:
-            class_terms = class_terms * _class_weights(target_scores, self.balance)
+            class_terms = class_terms * class_weights(target_scores, self.balance)
         class_terms = class_terms.sum((1, 2))
         image, anchor = foreground.nonzero(as_tuple=True)
         weight = target_scores[image, anchor].sum(-1)
@@ -133,16 +134,24 @@ class _Criterion(Protocol):
     def per_image(self, predictions: Any, batch: Batch) -> Tensor: ...
 
 
+class PerImageClassificationLoss:
+    """Cross entropy of each image: Ultralytics' without the mean over the batch."""
+
+    def per_image(self, predictions: Tensor, batch: Batch) -> Tensor:
+        """The loss, (B, 1), of logits (B, nc) and `cls` (B,)."""
+        return F.cross_entropy(predictions, batch["cls"].long(), reduction="none")[:, None]
+
+
 class PerImageLoss:
-    """Loss of each image for a detection model: one-to-many heads, end-to-end ones and RT-DETR.
+    """Loss of each image, for every task.
 
     Args:
-        model: A detection model with its hyperparameters attached (`box`, `cls`, `dfl` in
-            `model.args`; RT-DETR has its own constants).
-        balance: See `PerImageDetectionLoss`; RT-DETR has none.
+        model: A model with its hyperparameters attached (`box`, `cls`, `dfl`, … in `model.args`;
+            RT-DETR and classification have their own constants).
+        balance: See `PerImageDetectionLoss`; RT-DETR and classification have none.
 
     Attributes:
-        names: What the loss terms are called in Ultralytics, in order.
+        names: What the T loss terms are called in Ultralytics, in order.
 
     Raises:
         ModelError: If the model's own criterion has no per-image form here, or weighs classes
@@ -156,38 +165,23 @@ class PerImageLoss:
                 where="class_weights",
                 do="remove them from the model",
             )
-        self.names = ("box", "cls", "dfl")
-        self._branches: list[tuple[str | None, _Criterion, float]]
         stock = cast(Any, model).init_criterion()
-        if type(stock) is v8DetectionLoss:
-            self._branches = [(None, PerImageDetectionLoss(model, balance=balance), 1.0)]
-        elif type(stock) is E2ELoss and type(stock.one2many) is v8DetectionLoss:
+        self._branches: list[tuple[str | None, _Criterion, float]]
+        if isinstance(stock, E2ELoss):
             # The one-to-many branch fades over public epochs in Ultralytics; here both keep
             # their first weights.
-            self._branches = [
-                (
-                    "one2many",
-                    PerImageDetectionLoss(model, tal_topk=10, balance=balance),
-                    stock.o2m,
-                ),
-                (
-                    "one2one",
-                    PerImageDetectionLoss(model, tal_topk=7, tal_topk2=1, balance=balance),
-                    stock.o2o,
-                ),
-            ]
-        elif type(stock) is RTDETRDetectionLoss:
-            self.names = ("giou", "cls", "l1")
-            self._branches = [(None, PerImageRTDETRLoss(stock), 1.0)]
-        else:
-            raise ModelError(
-                f"no per-image loss for {type(stock).__name__}",
-                where=type(model).__name__,
-                do="use a YOLO or RT-DETR detection model",
+            many, one = (
+                _criterion(model, stock.one2many, balance),
+                _criterion(model, stock.one2one, balance, tal_topk=7, tal_topk2=1),
             )
+            self._branches = [("one2many", many, stock.o2m), ("one2one", one, stock.o2o)]
+            stock = stock.one2many
+        else:
+            self._branches = [(None, _criterion(model, stock, balance), 1.0)]
+        self.names = _term_names(stock)
 
     def __call__(self, predictions: Any, batch: Batch) -> Tensor:
-        """Loss terms of each image, shape (B, 3); their sum over terms is the image's loss."""
+        """Loss terms of each image, shape (B, T); their sum over terms is the image's loss."""
         # In evaluation mode a model returns its detections too, before what it trains on.
         detected = isinstance(predictions, tuple) and len(cast(tuple[Any, ...], predictions)) == 2
         output: Any = predictions[1] if detected else predictions
@@ -198,19 +192,32 @@ class PerImageLoss:
         return torch.stack(terms).sum(0)
 
 
+def _criterion(model: nn.Module, stock: Any, balance: float, **assigner: int) -> _Criterion:
+    """The per-image form of a criterion of Ultralytics.
+
+    Raises:
+        ModelError: There is none.
+    """
+    if type(stock) is v8DetectionLoss:
+        return PerImageDetectionLoss(model, balance=balance, **assigner)
+    if type(stock) is RTDETRDetectionLoss:
+        return PerImageRTDETRLoss(stock)
+    if type(stock) is v8ClassificationLoss:
+        return PerImageClassificationLoss()
+    if SingleImageLoss.takes(stock):
+        return SingleImageLoss(stock, balance=balance)
+    raise ModelError(
+        f"no per-image loss for {type(stock).__name__}",
+        where=type(model).__name__,
+        do="use a model of a task that is trained privately, such as YOLOv8",
+    )
+
+
+def _term_names(stock: Any) -> tuple[str, ...]:
+    if type(stock) is RTDETRDetectionLoss:
+        return ("giou", "cls", "l1")
+    return tuple(name.removesuffix("_loss") for name in getattr(stock, "loss_names", ("loss",)))
+
+
 def _sum_by_image(values: Tensor, image: Tensor, images: int) -> Tensor:
     return values.new_zeros(images).index_add(0, image, values)
-
-
-def _class_weights(targets: Tensor, balance: float) -> Tensor:
-    """Weights of the class terms, (B, A, nc): those of `balance` on positive targets, 1 elsewhere.
-
-    Args:
-        targets: Target scores, (B, A, nc).
-        balance: Exponent.
-    """
-    of_class = targets.sum(1)  # (B, nc)
-    present = (of_class > 0).sum(1, keepdim=True)
-    share = of_class.sum(1, keepdim=True) / (present * of_class).clamp_min(1e-9)
-    weight = share.pow(balance).clamp(max=_LARGEST_WEIGHT)
-    return torch.where(targets > 0, weight[:, None, :], torch.ones_like(targets))

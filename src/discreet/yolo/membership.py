@@ -11,16 +11,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from ultralytics.data.dataset import YOLODataset
 from ultralytics.utils import DEFAULT_CFG, DEFAULT_CFG_DICT, IterableSimpleNamespace
 
 from discreet.auditing.membership import MembershipCurve, membership_curve
 from discreet.data import ImageRecord, load_dataset
 from discreet.errors import ConfigurationError
 from discreet.yolo._compat import load_weights
-from discreet.yolo.dataset import RecordDataset, describe
+from discreet.yolo.batches import images_of
+from discreet.yolo.dataset import describe
+from discreet.yolo.images import open_images
 from discreet.yolo.loss import PerImageLoss
-from discreet.yolo.model import attach_settings
+from discreet.yolo.model import attach_settings, known_task, open_source
 from discreet.yolo.release import WEIGHTS
 
 _BATCH = 16
@@ -54,23 +55,25 @@ def image_losses(
     """Training loss of each image as it is, without augmentation; float64 (len(records),).
 
     Args:
-        model: The detector; its mode is left as it is.
+        model: The model; its mode is left as it is.
         loss: Its per-image loss.
         records: The images.
         data: Names and number of classes, as Ultralytics wants them.
         imgsz: Side in pixels; every image is letterboxed to this square.
     """
     settings = IterableSimpleNamespace(**{**vars(DEFAULT_CFG), "imgsz": imgsz})
-    images = RecordDataset(records, data=data, imgsz=imgsz, hyp=settings, augment=False)
+    task = known_task(model)
+    images = open_images(task, records, data=data, imgsz=imgsz, hyp=settings, augment=False)
     device = next(model.parameters()).device
     found: list[NDArray[np.float64]] = []
     with torch.no_grad():
         for start in range(0, len(records), _BATCH):
             stop = min(start + _BATCH, len(records))
-            batch = YOLODataset.collate_fn([images[i] for i in range(start, stop)])
-            batch["img"] = batch["img"].to(device).float() / 255
-            for key in ("batch_idx", "cls", "bboxes"):
-                batch[key] = batch[key].to(device)
+            batch = images.collate_fn([images[i] for i in range(start, stop)])
+            batch = images_of(batch, 0, stop - start)
+            batch = {key: value.to(device) for key, value in batch.items()}
+            if batch["img"].dtype == torch.uint8:
+                batch["img"] = batch["img"].float() / 255
             terms = loss(model(batch["img"]), batch)
             found.append(terms.sum(1).double().cpu().numpy())
     return np.concatenate(found) if found else np.zeros(0)
@@ -91,10 +94,10 @@ def compare_membership(
     Raises:
         DiscreetError: A file is missing or wrong, or there are no images to compare with.
     """
-    dataset = load_dataset(data)
-    others = (*dataset.val, *dataset.test)
     private = load_weights(release / WEIGHTS if release.is_dir() else release, argument="release")
     plain = load_weights(stock, argument="compare")
+    dataset = load_dataset(data, task=known_task(open_source(private)).name)
+    others = (*dataset.val, *dataset.test)
     args: Any = getattr(private, "args", {})
     settings: dict[str, Any] = args if isinstance(args, dict) else vars(args)
     side = imgsz or int(settings.get("imgsz", 640))

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from discreet.gradients import Units
+from discreet.yolo.batches import images_of
 
 T = TypeVar("T")
 
@@ -120,15 +121,9 @@ def halves(batch: dict[str, Any]) -> Sequence[dict[str, Any]]:
 
 
 def _part(batch: dict[str, Any], start: int, stop: int) -> dict[str, Any]:
-    inside = (batch["batch_idx"] >= start) & (batch["batch_idx"] < stop)
-    part: dict[str, Any] = {
-        "batch_idx": batch["batch_idx"][inside] - start,
-        "cls": batch["cls"][inside],
-        "bboxes": batch["bboxes"][inside],
-    }
-    for key in ("img", "keys"):
-        if key in batch:
-            part[key] = batch[key][start:stop]
+    part = images_of(batch, start, stop)
+    if "keys" in batch:
+        part["keys"] = batch["keys"][start:stop]
     if "features" in batch:
         part["features"] = tuple(feature[start:stop] for feature in batch["features"])
     return part

@@ -28,16 +28,20 @@ class OwnViews:
     Args:
         images: The training images.
         flips: Chances of flips, by Ultralytics' names.
+        flip_idx: Which key point takes each one's place in a mirrored image.
     """
 
     cache = "ram"  # partners are drawn by number, which is of no account here
 
-    def __init__(self, images: _Images, flips: Mapping[str, float]) -> None:
+    def __init__(
+        self, images: _Images, flips: Mapping[str, float], *, flip_idx: list[int] | None = None
+    ) -> None:
         self._images = images
+        points = flip_idx or None
         self._flips = Compose(
             [
-                RandomFlip(direction="vertical", p=flips["flipud"]),
-                RandomFlip(direction="horizontal", p=flips["fliplr"]),
+                RandomFlip(direction="vertical", p=flips["flipud"], flip_idx=points),
+                RandomFlip(direction="horizontal", p=flips["fliplr"], flip_idx=points),
             ]
         )
 

@@ -9,13 +9,13 @@ from typing import Any, Literal, cast
 
 import torch
 from torch import nn
-from ultralytics.nn.modules import Detect
-from ultralytics.nn.tasks import DetectionModel, guess_model_task, yaml_model_load
+from ultralytics.nn.tasks import yaml_model_load
 from ultralytics.utils import IterableSimpleNamespace
 
-from discreet.errors import ModelError
+from discreet.errors import DiscreetError, ModelError
 from discreet.yolo._compat import load_weights
-from discreet.yolo.parts import CLASS_BRANCHES
+from discreet.yolo.parts import class_layers
+from discreet.yolo.tasks import Task, task_of, task_of_head
 
 Norm = Literal["frozen", "group"]
 
@@ -23,6 +23,7 @@ Norm = Literal["frozen", "group"]
 # where the class scores start.
 _PRIOR_OBJECTS = 10
 _GROUPS = 32
+_FOREIGN = {"TorchVision"}
 
 
 def open_source(model: str | Path | nn.Module) -> nn.Module:
@@ -33,7 +34,7 @@ def open_source(model: str | Path | nn.Module) -> nn.Module:
             random weights, or a model that is already loaded.
 
     Raises:
-        ModelError: If it is not a detection model.
+        ModelError: If it is not a model of a task that is trained here.
     """
     if isinstance(model, nn.Module):
         source = model
@@ -41,94 +42,132 @@ def open_source(model: str | Path | nn.Module) -> nn.Module:
         source = _from_architecture(str(model))
     else:
         source = load_weights(Path(model))
-    head = cast(Any, source).model[-1] if hasattr(source, "model") else None
-    if not (isinstance(source, DetectionModel) and isinstance(head, Detect)) or (
-        getattr(source, "task", "detect") != "detect" or type(source) is not DetectionModel
-    ):
+    if task_of(source) is None:
         raise ModelError(
-            f"the weights are not a detector ({type(source).__name__})",
-            where=f"model={model if not isinstance(model, nn.Module) else type(model).__name__}",
-            do="give a YOLO detection model such as yolov8n.pt",
+            f"no task that is trained privately ({type(source).__name__})",
+            where=f"model={_name_of(model)}",
+            do="give a YOLO or RT-DETR model that detects, segments, estimates poses, finds "
+            "oriented boxes or classifies, such as yolov8n.pt",
         )
+    for module in source.modules():
+        if type(module).__name__ in _FOREIGN:
+            raise _foreign(type(module).__name__, where=f"model={_name_of(model)}")
     return source
+
+
+def _name_of(model: str | Path | nn.Module) -> str:
+    return type(model).__name__ if isinstance(model, nn.Module) else str(model)
+
+
+def _foreign(layer: str, *, where: str) -> ModelError:
+    return ModelError(
+        f"{layer} layers are another library's, which would download their weights",
+        where=where,
+        do="give a model whose layers are Ultralytics' own, such as yolov8n-cls.yaml",
+    )
+
+
+def known_task(model: nn.Module) -> Task:
+    """The task of a model that `open_source` has taken."""
+    task = task_of(model)
+    assert task is not None
+    return task
 
 
 def _from_architecture(name: str) -> nn.Module:
     try:
-        configuration = yaml_model_load(name)
-        if guess_model_task(configuration) != "detect":
-            raise ModelError(
-                "the architecture is not a detector",
-                where=f"model={name}",
-                do="give a YOLO detection model such as yolov8n.yaml",
-            )
-        return DetectionModel(cast(Any, configuration), verbose=False)
-    except ModelError:
+        configuration: Any = yaml_model_load(name)
+        layers = [str(layer[2]) for layer in [*configuration["backbone"], *configuration["head"]]]
+        if foreign := _FOREIGN & {*layers}:
+            raise _foreign(foreign.pop(), where=f"model={name}")
+        last = layers[-1]
+        task = task_of_head(last)
+        if task is not None:
+            return cast(Any, task.model)(configuration, verbose=False)
+    except DiscreetError:
         raise
     except Exception as error:
         raise ModelError(
             f"no such architecture ({error})",
             where=f"model={name}",
-            do="give a detection architecture that Ultralytics ships, such as yolov8n.yaml",
+            do="give an architecture that Ultralytics ships, such as yolov8n.yaml",
         ) from error
+    raise ModelError(
+        f"no task that is trained privately ({last})",
+        where=f"model={name}",
+        do="give an architecture such as yolov8n.yaml, yolov8n-seg.yaml or rtdetr-l.yaml",
+    )
 
 
-def build_detector(
+def build_model(
     source: nn.Module,
     *,
     names: Sequence[str],
     imgsz: int,
+    kpt_shape: tuple[int, int] | None = None,
     remap: bool = True,
     pretrained: bool = True,
-) -> DetectionModel:
-    """A detector for these classes, with all of the source's weights that can be kept.
+) -> Any:
+    """A model for these classes, with all of the source's weights that can be kept.
 
     The hidden layers of the class branch are kept whatever the number of classes; only its last
-    1×1 convolution is replaced. Classes that the source knows by name keep their rows; a new
-    class starts at the mean of the source's rows, with a bias from a public prior.
+    layer is replaced. Classes that the source knows by name keep their rows; a new class starts at
+    the mean of the source's rows, with a bias from a public prior.
 
     Args:
         source: The public model; left as it is.
         names: Class names, in order.
         imgsz: Side of the training images in pixels; sets the prior.
+        kpt_shape: Key points of an object, and numbers of each; None for the source's.
         remap: Whether to find classes by name; if not, they are the same where their number is.
         pretrained: Whether to take weights at all, or the architecture alone.
     """
-    detector = DetectionModel(cast(Any, dict(cast(Any, source).yaml)), nc=len(names), verbose=False)
+    model = known_task(source).build(source, names=len(names), kpt_shape=kpt_shape)
+    model.nc = len(names)  # RT-DETR's criterion reads it
     if pretrained:
         if remap:
-            detector.names = dict(enumerate(names))
-        detector.load(source, verbose=False)
-        fresh = _new_classes(source, names, remap=remap)
-        if fresh:
-            _start_new_classes(detector, source, fresh, imgsz)
-    detector.names = dict(enumerate(names))
-    return detector
+            model.names = dict(enumerate(names))
+        model.load(source, verbose=False)
+        _start_classes(model, source, _known_rows(source, names, remap=remap), imgsz)
+    model.names = dict(enumerate(names))
+    return model
 
 
-def _new_classes(source: nn.Module, names: Sequence[str], *, remap: bool) -> list[int]:
+def _known_rows(source: nn.Module, names: Sequence[str], *, remap: bool) -> list[int | None]:
+    """For each class its row in the source's class layers; None for a class that is new to it."""
     old: Mapping[int, str] = cast(Any, source).names
     if not remap:
-        return [] if len(old) == len(names) else list(range(len(names)))
-    known = {str(name).strip().lower() for name in old.values()}
-    return [i for i, name in enumerate(names) if name.strip().lower() not in known]
+        return list(range(len(names))) if len(old) == len(names) else [None] * len(names)
+    known = {str(name).strip().lower(): row for row, name in old.items()}
+    return [known.get(name.strip().lower()) for name in names]
 
 
-def _start_new_classes(
-    detector: DetectionModel, source: nn.Module, fresh: Sequence[int], imgsz: int
-) -> None:
-    head, old = cast(Any, detector).model[-1], cast(Any, source).model[-1]
-    anchors = sum((imgsz / float(stride)) ** 2 for stride in head.stride)
-    prior = min(_PRIOR_OBJECTS / (head.nc * anchors), 0.5)
-    for branch in CLASS_BRANCHES:
-        for new_row, old_row in zip(
-            getattr(head, branch, None) or (), getattr(old, branch, None) or (), strict=False
-        ):
-            last, previous = new_row[-1], old_row[-1]
-            with torch.no_grad():
-                if previous.weight.shape[1:] == last.weight.shape[1:]:
-                    last.weight[list(fresh)] = previous.weight.mean(0)
-                last.bias[list(fresh)] = math.log(prior / (1 - prior))
+def _start_classes(model: Any, source: nn.Module, rows: Sequence[int | None], imgsz: int) -> None:
+    """Start known classes at what they were, and new ones at the mean of all."""
+    places = _places(model, imgsz)
+    bias = None
+    if places:
+        prior = min(_PRIOR_OBJECTS / (model.nc * places), 0.5)
+        bias = math.log(prior / (1 - prior))
+    for last, previous in zip(class_layers(model), class_layers(source), strict=False):
+        same_inputs = previous.weight.shape[1:] == last.weight.shape[1:]
+        with torch.no_grad():
+            for number, row in enumerate(rows):
+                if same_inputs:
+                    weight = previous.weight.mean(0) if row is None else previous.weight[row]
+                    last.weight[number] = weight
+                if row is None or not same_inputs:
+                    last.bias[number] = previous.bias.mean() if bias is None else bias
+                else:
+                    last.bias[number] = previous.bias[row]
+
+
+def _places(model: Any, imgsz: int) -> float:
+    """Where an image's objects may be: anchors, or queries; 0 for one class a whole image."""
+    head = model.model[-1]
+    if hasattr(head, "num_queries"):
+        return float(head.num_queries)
+    return sum((imgsz / float(stride)) ** 2 for stride in getattr(head, "stride", ()))
 
 
 def set_norm(model: nn.Module, norm: Norm) -> None:
@@ -147,14 +186,24 @@ def set_norm(model: nn.Module, norm: Norm) -> None:
         for child_name, child in list(module.named_children()):
             if not isinstance(child, nn.BatchNorm2d):
                 continue
-            conv = getattr(module, "conv", None)
-            if child_name != "bn" or not isinstance(conv, nn.Conv2d):
+            before = _before(module, child_name)
+            conv = getattr(module, before, None)
+            if not isinstance(conv, nn.Conv2d):
                 raise ModelError(
                     "norm=group replaces a BatchNorm that follows a convolution only",
                     where=f"{name}.{child_name}",
                     do="use norm=frozen for this architecture",
                 )
-            module.conv, module.bn = _fold_statistics(conv, child), _group_norm(child)
+            setattr(module, before, _fold_statistics(conv, child))
+            setattr(module, child_name, _group_norm(child))
+
+
+def _before(module: nn.Module, norm: str) -> str:
+    """Name of the convolution that a block has before a normalisation, if it has one."""
+    if isinstance(module, nn.Sequential):
+        names = list(module._modules)  # pyright: ignore[reportPrivateUsage]
+        return names[names.index(norm) - 1]
+    return "conv" if norm == "bn" else ""
 
 
 def _fold_statistics(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:

@@ -13,25 +13,57 @@ from discreet.yolo.low_rank import LowRank, add_low_rank
 
 CLASS_BRANCHES = ("cv3", "one2one_cv3")
 LOW_RANK_LR = 0.3  # of factors, over lr0: what they say is multiplied by each other
+_CLASS_LAYERS = (*CLASS_BRANCHES, "linear", "enc_score_head", "dec_score_head")
+# Branches of a row a level, by what their last layers say: boxes; masks, key points or angles.
+_OTHER_BRANCHES = ("cv2", "cv4_kpts", "cv4_sigma", "cv4")
+_TRANSFORMER_BOXES = ("enc_bbox_head", "dec_bbox_head")
+# Neither gets a gradient of single images: DFL is a constant, denoising queries would mix images,
+# and rows of the flow are key points.
+_CONSTANT = (".dfl.", ".denoising_class_embed.", ".flow_model.")
 
 
-def _last_convolutions(model: nn.Module) -> Iterator[nn.Module]:
+def class_layers(model: nn.Module) -> list[Any]:
+    """The layers that give class scores, each with a row of weights and a bias per class."""
+    return list(_last_layers(model, _CLASS_LAYERS))
+
+
+def _last_layers(model: nn.Module, branches: Iterable[str]) -> Iterator[Any]:
+    """The last layer of each row of these branches of the head, or of the branch itself."""
     head = cast(Any, model).model[-1]
-    for branch in ("cv2", "cv3", "one2one_cv2", "one2one_cv3"):
-        for row in getattr(head, branch, None) or ():
-            yield row[-1]
+    for branch in branches:
+        found = getattr(head, branch, None)
+        for row in found if isinstance(found, nn.ModuleList) else [found]:
+            if row is not None:
+                yield _last_layer(row)
 
 
-def _class_convolutions(model: nn.Module, imgsz: int) -> Iterator[nn.Module]:
-    """Last class convolutions of the levels that are needed, and of one more for large objects.
+def _last_layer(row: Any) -> Any:
+    if isinstance(row, nn.Sequential):
+        return row[-1]
+    return row.layers[-1] if hasattr(row, "layers") else row
+
+
+def _head_layers(model: nn.Module) -> Iterator[nn.Module]:
+    head = cast(Any, model).model[-1]
+    # Where a key point branch has a last layer of its own, `cv4` is what comes before it.
+    others = [name for name in _OTHER_BRANCHES if not (name == "cv4" and hasattr(head, "cv4_kpts"))]
+    yield from _last_layers(model, _CLASS_LAYERS)
+    yield from _last_layers(model, [*others, *(f"one2one_{name}" for name in others)])
+    yield from _last_layers(model, _TRANSFORMER_BOXES)
+
+
+def _needed_class_layers(model: nn.Module, imgsz: int) -> Iterator[nn.Module]:
+    """Class layers of the levels that are needed, and of one more for large objects.
 
     Those of still coarser levels, with no object of their own, would get noise and no gradient, and
     make objects up.
     """
     head, levels = cast(Any, model).model[-1], needed_levels(model, imgsz) + 1
-    for branch in CLASS_BRANCHES:
-        for row in list(getattr(head, branch, None) or ())[:levels]:
-            yield row[-1]
+    branches = [rows for branch in CLASS_BRANCHES if (rows := getattr(head, branch, None))]
+    rows = [row for branch in branches for row in list(branch)[:levels]]
+    yield from (_last_layer(row) for row in rows)
+    if not rows:
+        yield from class_layers(model)
 
 
 def _neck_norms(model: nn.Module) -> Iterator[nn.Module]:
@@ -52,8 +84,10 @@ def needed_levels(model: nn.Module, imgsz: int) -> int:
         imgsz: Side of the images in pixels.
     """
     head = cast(Any, model).model[-1]
+    if not hasattr(head, "reg_max"):  # a transformer's queries look at all levels
+        return len(_sources(head))
     strides = sorted(float(stride) for stride in head.stride)
-    if getattr(head, "reg_max", 1) <= 1:  # distances without an end
+    if head.reg_max <= 1:  # distances without an end
         return len(strides)
     reach = [2 * (head.reg_max - 1) * stride for stride in strides]
     return 1 + sum(side < imgsz for side in reach[:-1])
@@ -64,19 +98,24 @@ def _class_norms(model: nn.Module, imgsz: int) -> Iterator[nn.Module]:
     whole = cast(Any, model)
     head, levels = whole.model[-1], needed_levels(model, imgsz)
     reached: set[int] = set()
-    waiting = [index % len(whole.model) for index in head.f[:levels]]
+    last = len(whole.model) - 1
+    waiting = [last + index if index < 0 else index for index in _sources(head)[:levels]]
     while waiting:
         index = waiting.pop()
         if index not in reached and index >= len(whole.yaml["backbone"]):
             reached.add(index)
             layer = whole.model[index]
-            sources = layer.f if isinstance(layer.f, list) else [layer.f]
-            waiting += [index + source if source < 0 else source for source in sources]
+            waiting += [index + source if source < 0 else source for source in _sources(layer)]
     for index in sorted(reached):
         yield from _norms(whole.model[index])
-    for branch in CLASS_BRANCHES:
-        for row in list(getattr(head, branch, None) or ())[:levels]:
-            yield from _norms(row)
+    branches = [rows for branch in CLASS_BRANCHES if (rows := getattr(head, branch, None))]
+    for row in [row for rows in branches for row in list(rows)[:levels]] or [head]:
+        yield from _norms(row)
+
+
+def _sources(layer: Any) -> list[int]:
+    """Layers whose outputs a layer takes; negative numbers count from itself."""
+    return layer.f if isinstance(layer.f, list) else [layer.f]
 
 
 def class_path(model: nn.Module, imgsz: int) -> list[nn.Module]:
@@ -94,7 +133,9 @@ def class_path(model: nn.Module, imgsz: int) -> list[nn.Module]:
     rows: list[list[Any]] = [
         list(getattr(head, branch, None) or ())[:levels] for branch in CLASS_BRANCHES
     ]
-    feeding = [whole.model[index % len(whole.model)] for index in head.f[:levels]]
+    last, first = len(whole.model) - 1, len(whole.yaml["backbone"])
+    sources = [last + index if index < 0 else index for index in _sources(head)[:levels]]
+    feeding = [whole.model[index] for index in sources if index >= first]  # the backbone stays
     return [*feeding, *(layer for branch in rows for row in branch for layer in row[:-1])]
 
 
@@ -121,8 +162,8 @@ PARTS: Mapping[str, _Part] = {
     "neck_film": lambda model, _imgsz: _neck_norms(model),
     "class_film": _class_norms,
     "class_low_rank": _low_rank,
-    "classes": _class_convolutions,
-    "head": lambda model, _imgsz: _last_convolutions(model),
+    "classes": _needed_class_layers,
+    "head": lambda model, _imgsz: _head_layers(model),
     "whole_head": lambda model, _imgsz: [cast(Any, model).model[-1]],
 }
 
@@ -149,10 +190,11 @@ def select_trainable(
     """Set what trains, and return it by name, in the model's order.
 
     Args:
-        model: A detection model; `requires_grad` is set on all of its parameters.
+        model: A model of any task; `requires_grad` is set on all of its parameters.
         trainable: Parts joined by `+`: `all`; `film`, γ and β of every normalisation; `head`,
-            the last convolution of every branch of the head; `whole_head`; `classes`, the last
-            convolution of the class branch, of the levels that are needed and one more;
+            the last layer of every branch of the head (of boxes, classes, mask coefficients, key
+            points, angles); `whole_head`; `classes`, the layers that give class scores, of the
+            levels that are needed and one more;
             `neck_film`, γ and β behind the backbone; `class_film`, those on the way to the class
             scores of the levels that are needed; `class_low_rank`, what `make_parts` has put
             beside the convolutions that turn features of these levels into class scores.
@@ -184,8 +226,7 @@ def select_trainable(
                 where="freeze",
                 do="give layer numbers, or names such as 22.cv2",
             )
-    # Neither gets a gradient: DFL is a constant, and denoising queries would mix images.
-    frozen += [".dfl.", ".denoising_class_embed."]
+    frozen += _CONSTANT
     selected: dict[str, nn.Parameter] = {}
     for name, parameter in model.named_parameters():
         trains = id(parameter) in chosen and not any(part in name for part in frozen)
@@ -231,4 +272,4 @@ def block_of(model: nn.Module, name: str) -> str:
         return "backbone"
     if layer < len(whole.model) - 1:
         return "neck"
-    return "class branch" if parts[2] in CLASS_BRANCHES else "box branch"
+    return "class branch" if parts[2] in _CLASS_LAYERS else "box branch"

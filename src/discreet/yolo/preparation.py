@@ -28,10 +28,11 @@ from discreet.launched import Place
 from discreet.performance import PerformanceConfig
 from discreet.planning import TrainingPlan, complete, plan_training
 from discreet.randomness import make_source
-from discreet.recipes import DEFAULT_IMGSZ, Chosen, PublicFacts
+from discreet.recipes import Chosen, PublicFacts
 from discreet.terminal import Reporter
 from discreet.yolo.checkpoint import RunState, dataset_digest, file_digest, find_run
-from discreet.yolo.model import Norm, open_source
+from discreet.yolo.model import Norm, known_task, open_source
+from discreet.yolo.tasks import CLASSIFY, Task
 from discreet.yolo.teacher import Teacher, open_teacher
 
 DEFAULT_PROJECT = Path("runs/private")
@@ -48,6 +49,7 @@ class PreparedRun:
         performance: What only speed depends on.
         dataset: The validated images.
         source: The public model to start from.
+        task: What it does.
         from_scratch: Whether only its architecture is taken.
         trainable: Parts of the model that train.
         chosen: What the recipe chose, and why.
@@ -63,6 +65,7 @@ class PreparedRun:
     performance: PerformanceConfig
     dataset: DetectionDataset
     source: nn.Module
+    task: Task
     from_scratch: bool
     trainable: str
     chosen: Chosen
@@ -126,12 +129,15 @@ def prepare(
     privacy, settings = split_arguments(given, required=("data", "model"))
     settings["device"] = device_of(settings.get("device"), team.place)
     source, from_scratch = _open_model(settings)
-    dataset = read_dataset(privacy, settings, reporter=reporter)
+    task = known_task(source)
+    _check_task(task, settings)
+    dataset = read_dataset(privacy, settings, task=task, reporter=reporter)
+    _notice_new_key_points(source, dataset, reporter)
     _check_classes(settings.get("classes"), dataset)
     _check_device(settings.get("device"))
     population = len(dataset.units()) + extra_units
     # Whole cells of the coarsest feature map, as in Ultralytics.
-    settings["imgsz"] = math.ceil(settings.get("imgsz", DEFAULT_IMGSZ) / _CELL) * _CELL
+    settings["imgsz"] = math.ceil(settings.get("imgsz", task.imgsz) / _CELL) * _CELL
     facts = PublicFacts(
         population=population,
         pretrained=not from_scratch,
@@ -139,6 +145,7 @@ def prepare(
         classes=dataset.nc,
         epsilon=privacy.epsilon,
         delta=privacy.delta,
+        task=task.name,
     )
     privacy, chosen = complete(privacy, facts=facts, settings=settings)
     settings |= {k: v for k, v in chosen.values().items() if k not in PrivacyArguments.model_fields}
@@ -166,6 +173,7 @@ def prepare(
         performance=_performance(privacy, settings),
         dataset=dataset,
         source=source,
+        task=task,
         from_scratch=from_scratch,
         trainable=privacy.trainable,
         chosen=chosen,
@@ -220,7 +228,7 @@ def _computing_alike(mechanism: MechanismConfig) -> dict[str, str]:
 
 
 def read_dataset(
-    privacy: PrivacyArguments, settings: Mapping[str, Any], *, reporter: Reporter
+    privacy: PrivacyArguments, settings: Mapping[str, Any], *, task: Task, reporter: Reporter
 ) -> DetectionDataset:
     """The validated images and their groups, with all that the user should know of them told.
 
@@ -233,6 +241,7 @@ def read_dataset(
         settings["data"],
         progress=reporter.stage_progress,
         single_cls=bool(settings.get("single_cls")),
+        task=task.name,
     )
     dataset = grouped(dataset, file=privacy.groups, pattern=privacy.group_regex)
     for notice in dataset.notices:
@@ -280,6 +289,42 @@ def _check_classes(classes: list[int] | None, dataset: DetectionDataset) -> None
             f"there is no class {unknown[0]}: the data set has {dataset.nc}",
             where="classes",
             do=f"use numbers from 0 to {dataset.nc - 1}",
+        )
+
+
+def _check_task(task: Task, settings: dict[str, Any]) -> None:
+    """Set the model's task, which an argument may only confirm.
+
+    Raises:
+        ConfigurationError: Another task is asked for, or something that it has not.
+    """
+    asked = settings.get("task") or task.name
+    if asked != task.name:
+        raise ConfigurationError(
+            f"the model is for {task.name}, not for {asked}",
+            where="task",
+            do="leave it out: the task follows from the model",
+        )
+    settings["task"] = task.name
+    if task is CLASSIFY:
+        for name in ("single_cls", "classes"):
+            if settings.get(name):
+                raise ConfigurationError(
+                    "every image has one class, and all of them are needed",
+                    where=name,
+                    do="leave it out",
+                )
+
+
+def _notice_new_key_points(
+    source: nn.Module, dataset: DetectionDataset, reporter: Reporter
+) -> None:
+    points, head = dataset.keypoints, cast(Any, source).model[-1]
+    if points is not None and list(head.kpt_shape) != [points.count, points.columns]:
+        reporter.notice(
+            f"the weights know {head.kpt_shape[0]} key points of {head.kpt_shape[1]} numbers, "
+            f"the data set has {points.count} of {points.columns}: their branch starts from random "
+            "weights, and needs trainable=class_film+whole_head"
         )
 
 

@@ -26,6 +26,7 @@ from discreet.statement.summary import KEY, as_model_name, summarise
 from discreet.storage import make_folder, sync_folder, write_atomically
 from discreet.yolo.class_features import fold_classes
 from discreet.yolo.low_rank import fold_low_rank
+from discreet.yolo.model import known_task
 
 __all__ = [
     "WEIGHTS",
@@ -65,7 +66,7 @@ def releasable(model: nn.Module, *, args: Mapping[str, Any]) -> nn.Module:
     kept = {key: args[key] for key in TRAVELLING_SETTINGS if key in args}
     anything = cast(Any, released)
     anything.args = kept
-    anything.task = "detect"
+    anything.task = known_task(model).name
     anything.criterion = None
     anything.yaml = {k: v for k, v in dict(anything.yaml).items() if k != "yaml_file"}
     for stray in ("pt_path", "loss_names", "class_weights"):

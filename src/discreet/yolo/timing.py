@@ -25,7 +25,7 @@ from discreet.yolo.loss import PerImageLoss
 from discreet.yolo.microbatch import automatic_size
 from discreet.yolo.model import (
     attach_settings,
-    build_detector,
+    build_model,
     fast_layout,
     open_source,
     set_norm,
@@ -115,7 +115,7 @@ def _ready(
 ) -> tuple[nn.Module, dict[str, nn.Parameter]]:
     """A detector as the trainer makes it, and what trains in it."""
     source: Any = open_source(model or USUAL_MODEL)
-    detector = build_detector(source, names=list(source.names.values()), imgsz=side)
+    detector = build_model(source, names=list(source.names.values()), imgsz=side)
     attach_settings(detector, DEFAULT_CFG_DICT)
     from_scratch = model is not None and Path(model).suffix in {".yaml", ".yml"}
     set_norm(detector, "group" if from_scratch else "frozen")

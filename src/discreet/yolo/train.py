@@ -39,17 +39,18 @@ from discreet.units import PrivacyUnits
 from discreet.yolo import _compat, finishing, release
 from discreet.yolo.checkpoint import CHECKPOINT, Checkpoint
 from discreet.yolo.class_features import public_photographs, standardise_classes
-from discreet.yolo.dataset import RecordDataset, describe
+from discreet.yolo.dataset import describe
 from discreet.yolo.distillation import DistilledLoss
 from discreet.yolo.feature_cache import FeatureCache, cache_for, features_of
 from discreet.yolo.frozen import FrozenFront
+from discreet.yolo.images import TaskImages, open_images
 from discreet.yolo.journal import StepJournal
 from discreet.yolo.loading import MicroBatches, StepParts
 from discreet.yolo.loss import PerImageLoss
 from discreet.yolo.microbatch import automatic_size, halves, units_of
 from discreet.yolo.model import (
     attach_settings,
-    build_detector,
+    build_model,
     fast_layout,
     open_source,
     set_norm,
@@ -64,6 +65,7 @@ from discreet.yolo.parts import (
 )
 from discreet.yolo.preparation import PreparedRun, prepare, team_timeout
 from discreet.yolo.run_folder import RunFolder
+from discreet.yolo.tasks import Task
 
 # The optimizer's state is still empty in the first one, and a new one is written beside the old.
 _CHECKPOINTS_OF_SPACE = 8
@@ -198,14 +200,15 @@ class PrivateDetectionTrainer(DetectionTrainer):
     def get_model(
         self, cfg: Any = None, weights: nn.Module | None = None, verbose: bool = True
     ) -> nn.Module:
-        """A detector for the data set's classes, started from public weights."""
+        """A model for the data set's classes, started from public weights."""
         del cfg, verbose
         if weights is not None and not self.prepared.from_scratch:
             self._source = open_source(weights)
-        return build_detector(
+        return build_model(
             self._source,
             names=self.dataset.names,
             imgsz=self.prepared.settings["imgsz"],
+            kpt_shape=self._data.get("kpt_shape"),
             remap=self.prepared.settings.get("cls_remap", True),
             pretrained=not self.prepared.from_scratch,
         )
@@ -256,6 +259,8 @@ class PrivateDetectionTrainer(DetectionTrainer):
         model = cast(Any, self.model)
         attach_settings(model, vars(self.args))
         model.nc, model.names = self.dataset.nc, self._data["names"]
+        if "kpt_shape" in self._data:
+            model.kpt_shape = self._data["kpt_shape"]
         set_norm(model, self.prepared.norm)
         model.to(self.device)
         train_mode(model)
@@ -279,7 +284,10 @@ class PrivateDetectionTrainer(DetectionTrainer):
         )
         self.clipping = self.make_clipping(self.plan.mechanism.max_grad_norm)
         self.accounts = self._open_accounts() if self.team.leads else None
-        self.journal = StepJournal(self.internal / "steps.csv" if self.team.leads else None)
+        self.journal = StepJournal(
+            self.internal / "steps.csv" if self.team.leads else None,
+            terms=self.per_image_loss.names,
+        )
         self._restore()
         self.source = make_source(self.prepared.privacy.insecure_seed)
         self.amp = self.args.amp == "bf16"
@@ -469,24 +477,35 @@ class PrivateDetectionTrainer(DetectionTrainer):
             cache=self.cache,
         )
 
+    @property
+    def task(self) -> Task:
+        """What is trained."""
+        return self.prepared.task
+
     def build_dataset(
         self, img_path: str = "", mode: str = "train", batch: int | None = None
-    ) -> RecordDataset:
+    ) -> TaskImages:
         """The images of a split: augmented alone for training, letterboxed for validation."""
         del img_path
-        return RecordDataset(
-            self.dataset.train if mode == "train" else self.dataset.val,
+        train = mode == "train"
+        return open_images(
+            self.task,
+            self.dataset.train if train else self.dataset.val,
             data=self._data,
             imgsz=self.args.imgsz,
             hyp=self.args,
-            augment=mode == "train",
+            augment=train,
             seed=self.args.seed,
-            rect=mode != "train",
+            rect=not train,
             batch_size=batch or 16,
             stride=max(int(cast(Any, self.model).stride.max()), 32),
-            single_cls=self.args.single_cls,
-            classes=self.args.classes,
         )
+
+    def preprocess_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """The batch on the device; pixels become shares, where the loader has not done so."""
+        if batch["img"].dtype == torch.uint8:
+            return super().preprocess_batch(batch)
+        return {k: v.to(self.device) if isinstance(v, Tensor) else v for k, v in batch.items()}
 
     def _gradients_of(self, engine: GradientEngine, batch: dict[str, Any]) -> Any:
         if "img" in batch:
