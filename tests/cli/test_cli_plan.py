@@ -106,14 +106,14 @@ def test_the_time_is_measured_unless_it_is_turned_off(
     monkeypatch.setattr(discreet.yolo.timing, "measure_step", measure_step)
     words = ["plan", "n=4", "noise_multiplier=5", "batch=4", "steps=10", "--json"]
     assert main(words) == 0
-    assert asked == [(None, 640, "class_film+class_low_rank+classes")]
+    assert asked == [(None, 640, "class_film+classes")]
     assert json.loads(capsys.readouterr().out)["seconds"] == pytest.approx(21)
     asked.clear()
     assert main([*words, "time=false"]) == 0
     made = discreet.plan(n=4, noise_multiplier=5, batch=4, steps=10)
     assert asked == [] and made.seconds is None
     timed = discreet.plan(n=4, noise_multiplier=5, batch=4, steps=10, model="m.pt", imgsz=64)
-    assert asked == [("m.pt", 64, "class_film+class_low_rank+classes")]
+    assert asked == [("m.pt", 64, "class_film+classes")]
     assert timed.seconds == pytest.approx(21)
 
 

@@ -134,7 +134,7 @@ def test_times_come_from_what_was_measured():
     made = make_plan(
         PrivacyArguments(**COCO8), population=4, model="m.pt", imgsz=64, measure=measure
     )
-    assert asked == [("m.pt", 64, "class_film+class_low_rank+classes")]
+    assert asked == [("m.pt", 64, "class_film+classes")]
     assert made.seconds == pytest.approx(100 * (0.1 + 4 * 0.5))
     assert made.to_json()["measured"]["parameters"] == 10
     (twice,) = (c for c in made.table if c.epochs == 200 and c.expected_batch_size == 4)

@@ -29,7 +29,7 @@ def chosen(given: dict[str, Any] | None = None, recipe: str = "auto", **known: A
 def test_a_thousand_images():
     values = chosen()
     assert (values["steps"], values["batch"], values["clipping"]) == (160, 252, "automatic")
-    assert values["trainable"] == "class_film+class_low_rank+classes"
+    assert values["trainable"] == "class_film+classes"
 
 
 @pytest.mark.parametrize(

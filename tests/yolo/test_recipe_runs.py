@@ -46,10 +46,10 @@ def test_from_public_weights_the_recipe_is_taken_told_and_recorded(scenes: Path,
     assert verify_release(result.release).valid
     assert record.mechanism.clipping == "automatic"
     assert record.mechanism.sensitivity == record.mechanism.max_grad_norm == 1.0
-    assert record.training.trainable == "class_film+class_low_rank+classes"
+    assert record.training.trainable == "class_film+classes"
     told = {name: record.configuration[name] for name in ("recipe", "box", "lr0", "balance")}
     assert told == {"recipe": "auto", "box": 2.0, "lr0": 0.03, "balance": 0.5}
-    assert heard.rows["trainable"].startswith("class_film+class_low_rank+classes: on the way")
+    assert heard.rows["trainable"].startswith("class_film+classes: on the way")
     assert "steps" in heard.rows and "given" not in heard.rows["steps"]
     assert "normalised to norm 1" in (result.release / "PRIVACY.md").read_text()
     # Whatever trains is in the weights: nothing else moved.

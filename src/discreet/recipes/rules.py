@@ -86,7 +86,7 @@ def _always(setting: str, value: object, *, why: str, note: str = "") -> Rule:
 
 
 def _trainable(facts: PublicFacts) -> str:
-    return "class_film+head" if facts.task == "pose" else "class_film+class_low_rank+classes"
+    return "class_film+head" if facts.task == "pose" else "class_film+classes"
 
 
 def _rate(facts: PublicFacts) -> float:
@@ -146,12 +146,11 @@ PRETRAINED = (
     Rule(
         setting="trainable",
         value=_trainable,
-        table="class_film+class_low_rank+classes; class_film+head for poses",
+        table="class_film+classes; class_film+head for poses",
         why="on the way to the class scores of the levels that the image size needs: γ and β from "
-        "the backbone's end, a product of two thin convolutions beside each that leads there, and "
-        "the last class convolution; what else trains gets noise and hardly a gradient, and "
-        "pretrained branches draw boxes, outlines and angles of any class already; what a key "
-        "point is, only the data say",
+        "the backbone's end, and the last class convolution; what else trains gets noise and "
+        "hardly a gradient, and pretrained branches draw boxes, outlines and angles of any class "
+        "already; what a key point is, only the data say",
     ),
     Rule(
         setting="steps",
