@@ -280,7 +280,8 @@ def test_unknown_modes_are_guessed(capsys: pytest.CaptureFixture[str], word: str
     assert main([word, "data=d.yaml"]) == 2
     assert capsys.readouterr().err == (
         f"error: {word}: unknown mode; did you mean train?\n"
-        "  The modes are plan, check, train, audit, verify, compare, demo, ledger, version, help.\n"
+        "  The modes are plan, check, train, distill, audit, verify, compare, demo, "
+        "ledger, version, help.\n"
     )
 
 
