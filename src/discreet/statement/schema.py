@@ -33,6 +33,11 @@ from discreet.statement.part import (
 SCHEMA_VERSION = "2.1"
 SCHEMA_FILE = "privacy.schema.json"
 
+Metric = Literal[
+    "precision", "recall", "map50", "map50_95", "mask_map50", "mask_map50_95", "pose_map50",
+    "pose_map50_95", "top1", "top5",
+]  # fmt: skip
+
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 _MOST_EVENTS = 400
 """Entries of a list of events: each costs a verifier some hundredths of a second."""
@@ -418,8 +423,8 @@ class PrivacyRecord(Part):
     training: Training
     configuration: dict[str, Setting | tuple[Setting, ...]]
     """The other public settings, of a closed list: no path, no name, no seed."""
-    metrics: dict[Literal["precision", "recall", "map50", "map50_95"], Share] | None
-    """Detection metrics on public validation images; null where there are none."""
+    metrics: dict[Metric, Share] | None
+    """The task's metrics on public validation images; null where there are none."""
     check: Check | None
     """What the check of the training step found; null where none was made."""
     audit: Audit | None
