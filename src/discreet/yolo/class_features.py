@@ -43,18 +43,17 @@ class Standardise(nn.Module):
         mixing: (C, C), invertible.
     """
 
-    mean: Tensor
     mixing: Tensor
+    shift: Tensor
 
     def __init__(self, mean: Tensor, mixing: Tensor) -> None:
         super().__init__()
-        self.register_buffer("mean", mean[:, None, None])
         self.register_buffer("mixing", mixing[:, :, None, None])
+        self.register_buffer("shift", -mixing @ mean)
 
     def forward(self, x: Tensor) -> Tensor:
         """Standardised features, of the shape of `x`, (B, C, H, W)."""
-        shift = -(self.mixing.flatten(1) @ self.mean.flatten())
-        return nn.functional.conv2d(x, self.mixing, shift)  # one pass over x
+        return nn.functional.conv2d(x, self.mixing, self.shift)  # one pass over x
 
 
 def public_photographs(imgsz: int) -> Iterator[Tensor]:
@@ -118,7 +117,7 @@ def standardise_classes(model: nn.Module, photographs: Iterable[Tensor] = ()) ->
             whitening, colouring = _whitening(seen / scale)
             mixing, inverse = whitening @ mixing, inverse @ colouring
         _substitute(conv, inverse, added=mean)
-        standard = Standardise(mean.float(), mixing.float()).to(conv.weight.device)
+        standard = Standardise(mean, mixing).float().to(conv.weight.device)
         row[-1] = nn.Sequential(standard, conv)
 
 
@@ -184,8 +183,8 @@ def fold_classes(model: nn.Module) -> None:
                 continue
             conv = copy.deepcopy(cast(nn.Conv2d, last[1]))
             standard = cast(Standardise, last[0])
-            mean, mixing = standard.mean.flatten().double(), standard.mixing[:, :, 0, 0].double()
-            _substitute(conv, mixing, added=-mixing @ mean)
+            mixing, shift = standard.mixing[:, :, 0, 0].double(), standard.shift.double()
+            _substitute(conv, mixing, added=shift)
             row[-1] = conv
 
 
