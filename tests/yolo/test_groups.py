@@ -362,7 +362,7 @@ def test_a_run_reads_the_images_of_every_drawn_unit(
 @pytest.mark.parametrize(
     ("place", "mistake", "probe"),
     [
-        ("discreet.yolo.train.units_of", lambda *_: (None, 1.0), "sensitivity"),
+        ("discreet.yolo.train.units_of", lambda *_: (None, 1.0), "engine"),
         ("discreet.yolo.loading._together", lambda _units: {}, "units"),
         (
             "discreet.yolo.loading.packed",
