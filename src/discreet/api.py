@@ -11,6 +11,7 @@ from discreet.arguments.students import read_student_arguments
 from discreet.data import DetectionDataset, grouped, load_dataset, suspected_subjects
 from discreet.errors import ConfigurationError
 from discreet.planning import Plan, make_plan
+from discreet.planning.cost import Measure
 from discreet.recipes import DEFAULT_IMGSZ
 from discreet.result import TrainingResult
 from discreet.terminal import Reporter, SilentReporter
@@ -178,7 +179,13 @@ def plan_as_asked(asked: PlanArguments, *, timed: bool, reporter: Reporter | Non
             units = dataset.units(max_images=asked.privacy.images_of_a_unit or 1)
             population = len(units)
     assert population is not None
-    measure = None
+    measure: Measure | None = None
+    trained_at: int | None = DEFAULT_IMGSZ
+    if asked.model is not None and asked.model.endswith(".pt"):
+        from discreet.yolo.model import open_source  # late: seconds of imports
+        from discreet.yolo.zoom import trained_at as trained_at_of
+
+        trained_at = trained_at_of(open_source(asked.model))
     if timed:
         from discreet.yolo.timing import measure_step  # late: seconds of imports
 
@@ -189,6 +196,7 @@ def plan_as_asked(asked: PlanArguments, *, timed: bool, reporter: Reporter | Non
         units=units,
         model=asked.model,
         imgsz=asked.imgsz,
+        trained_at=trained_at,
         measure=measure,
         reporter=reporter,
     )

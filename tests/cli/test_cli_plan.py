@@ -8,12 +8,14 @@ from xml.etree import ElementTree
 import pytest
 
 import discreet
+import discreet.demo
 from discreet.cli import main
 from discreet.demo.dataset import write_dataset
 from discreet.demo.scenes import PRIVATE
 from discreet.planning.cost import StepTime
 
 COCO8 = ["plan", "n=4", "noise_multiplier=1.2", "batch=4", "epochs=100", "delta=1e-5"]
+DEMO_MODEL = str(Path(discreet.demo.__file__).with_name("demo-model.pt"))
 STEP = StepTime(
     model="m", imgsz=640, device="CPU", seconds_per_image=0.5, seconds_per_step=0.1, parameters=10
 )
@@ -106,14 +108,14 @@ def test_the_time_is_measured_unless_it_is_turned_off(
     monkeypatch.setattr(discreet.yolo.timing, "measure_step", measure_step)
     words = ["plan", "n=4", "noise_multiplier=5", "batch=4", "steps=10", "--json"]
     assert main(words) == 0
-    assert asked == [(None, 640, "class_film+classes")]
+    assert asked == [(None, 640, "class_film+classes", 1)]
     assert json.loads(capsys.readouterr().out)["seconds"] == pytest.approx(21)
     asked.clear()
     assert main([*words, "time=false"]) == 0
     made = discreet.plan(n=4, noise_multiplier=5, batch=4, steps=10)
     assert asked == [] and made.seconds is None
-    timed = discreet.plan(n=4, noise_multiplier=5, batch=4, steps=10, model="m.pt", imgsz=64)
-    assert asked == [("m.pt", 64, "class_film+classes")]
+    timed = discreet.plan(n=4, noise_multiplier=5, batch=4, steps=10, model=DEMO_MODEL, imgsz=32)
+    assert asked == [(DEMO_MODEL, 32, "class_film+classes", 2)]
     assert timed.seconds == pytest.approx(21)
 
 

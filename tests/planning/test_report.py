@@ -127,14 +127,14 @@ STEP = StepTime(
 def test_times_come_from_what_was_measured():
     asked: list[object] = []
 
-    def measure(model: str | None, imgsz: int, trainable: str | None) -> StepTime:
-        asked.append((model, imgsz, trainable))
+    def measure(model: str | None, imgsz: int, trainable: str | None, zoom: int) -> StepTime:
+        asked.append((model, imgsz, trainable, zoom))
         return STEP
 
     made = make_plan(
         PrivacyArguments(**COCO8), population=4, model="m.pt", imgsz=64, measure=measure
     )
-    assert asked == [("m.pt", 64, "class_film+classes")]
+    assert asked == [("m.pt", 64, "class_film+classes", 4)]
     assert made.seconds == pytest.approx(100 * (0.1 + 4 * 0.5))
     assert made.to_json()["measured"]["parameters"] == 10
     (twice,) = (c for c in made.table if c.epochs == 200 and c.expected_batch_size == 4)
@@ -161,7 +161,7 @@ def test_what_is_kept_of_images_is_paid_once():
 def test_an_architecture_trains_all_of_itself_as_in_training():
     seen: list[str | None] = []
 
-    def measure(model: str | None, imgsz: int, trainable: str | None) -> StepTime:
+    def measure(model: str | None, imgsz: int, trainable: str | None, zoom: int) -> StepTime:
         seen.append(trainable)
         return STEP
 
@@ -171,7 +171,7 @@ def test_an_architecture_trains_all_of_itself_as_in_training():
 
 
 def test_a_model_that_cannot_be_opened_is_an_error():
-    def measure(model: str | None, imgsz: int, trainable: str | None) -> StepTime:
+    def measure(model: str | None, imgsz: int, trainable: str | None, zoom: int) -> StepTime:
         raise ModelError("there is no such file", where=f"model={model}")
 
     with pytest.raises(ModelError, match="no such file"):

@@ -33,6 +33,18 @@ def test_a_thousand_images():
 
 
 @pytest.mark.parametrize(
+    ("imgsz", "trained_at", "zoom"),
+    [(160, 640, 2), (161, 640, 1), (128, 640, 2), (80, 640, 4), (640, 640, 1), (160, None, 1),
+     (160, 160, 1), (64, 224, 1)],
+)  # fmt: skip
+def test_small_images_are_enlarged_to_half_of_what_the_weights_know(
+    imgsz: int, trained_at: int | None, zoom: int
+):
+    assert chosen(imgsz=imgsz, trained_at=trained_at)["zoom"] == zoom
+    assert chosen(imgsz=imgsz, trained_at=trained_at, task="classify")["zoom"] == 1
+
+
+@pytest.mark.parametrize(
     ("population", "passes"), [(10, 40), (1008, 40), (6885, 23.2), (16_000, 10), (10**6, 10)]
 )
 def test_passes_shrink_with_the_data(population: int, passes: float):

@@ -23,6 +23,7 @@ from discreet.arguments.values import (
     PositiveNumber,
     Text,
     Verbatim,
+    Zoom,
     check_value,
     expected,
     shown,
@@ -144,6 +145,12 @@ class PrivacyArguments(BaseModel):
         "backbone), class_film (those of them that class scores need), class_low_rank "
         "(products of two thin convolutions beside those before the class scores); joined by +, as "
         "film+head",
+    )
+    zoom: Zoom | None = Field(
+        default=None,
+        description="how many times the model enlarges the sides of its images before its first "
+        "layer; if left out, chosen by the sizes of these images and of those that the weights "
+        "have learned from",
     )
     norm_lr: PositiveNumber | None = Field(
         default=None, description="learning rate of γ and β of the normalisations, over lr0"

@@ -177,6 +177,9 @@ Angle = Annotated[float, Field(ge=0, le=180), Expected("an angle from 0 to 180 d
 NoiseMultiplier = Annotated[
     float, Field(ge=0, le=MAX_NOISE), Expected(f"a number from 0 to {MAX_NOISE:,}")
 ]
+Zoom = Annotated[
+    int, BeforeValidator(_whole), Field(ge=1, le=16), Expected("a whole number from 1 to 16")
+]
 Count = Annotated[
     int,
     BeforeValidator(_whole),

@@ -69,8 +69,8 @@ class StepTime:
         return steps * self.seconds_per_step + images * self.seconds_per_image + new
 
 
-# Measures a model (None for the usual one) with images of a side, training some parts.
-Measure = Callable[[str | None, int, str | None], StepTime]
+# Measures a model (None for the usual one) with images of a side, training some parts, zoomed.
+Measure = Callable[[str | None, int, str | None, int], StepTime]
 
 
 def usual_parameters(trainable: str) -> int:

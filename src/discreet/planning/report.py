@@ -129,6 +129,7 @@ def make_plan(
     units: PrivacyUnits | None = None,
     model: str | None = None,
     imgsz: int = DEFAULT_IMGSZ,
+    trained_at: int | None = DEFAULT_IMGSZ,
     measure: Measure | None = None,
     reporter: Reporter | None = None,
 ) -> Plan:
@@ -140,6 +141,7 @@ def make_plan(
         units: The units, where they are groups.
         model: Weights or architecture to measure; None for the usual one.
         imgsz: Side of the images in pixels.
+        trained_at: Side of the images that the weights have learned from.
         measure: Finds out what a step takes; without it the plan has no times.
         reporter: Who is told of the progress.
 
@@ -155,6 +157,7 @@ def make_plan(
         population=population,
         pretrained=not scratch,
         imgsz=imgsz,
+        trained_at=trained_at,
         epsilon=asked.epsilon,
         delta=asked.delta,
     )
@@ -164,7 +167,7 @@ def make_plan(
     time: StepTime | None = None
     if measure is not None:
         reporter.stage("measuring the speed on blank images")
-        time = measure(model, imgsz, trainable)
+        time = measure(model, imgsz, trainable, asked.zoom or 1)
     reporter.stage("finding the noise" if asked.epsilon is not None else "finding the cost")
     training = plan_training(asked, population=population)
     mechanism = training.mechanism

@@ -19,6 +19,8 @@ class PublicFacts:
         trainable: Parts that train, as asked or as chosen by the first rule.
         steps: Number of steps, if it was asked for.
         batch: Expected batch size, if it was asked for.
+        trained_at: Side in pixels of the images that the weights have learned from; None where
+            they do not tell.
         task: What is trained, by Ultralytics' name.
     """
 
@@ -31,4 +33,5 @@ class PublicFacts:
     trainable: str | None = None
     steps: int | None = None
     batch: int | None = None
+    trained_at: int | None = None
     task: str = "detect"

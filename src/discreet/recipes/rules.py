@@ -95,6 +95,15 @@ def _rate(facts: PublicFacts) -> float:
     return rate * _LOUD_FACTOR if loud else rate
 
 
+def _zoom(facts: PublicFacts) -> int:
+    """The largest power of two that brings images to at most half the size of those learned from.
+
+    Labels of a whole image (classification) are found at any size.
+    """
+    room = (facts.trained_at or 0) / (2 * facts.imgsz)
+    return 1 if facts.task == "classify" or room < 2 else 1 << int(math.log2(room))
+
+
 _SCHEDULE = (
     Rule(
         setting="lr0",
@@ -151,6 +160,15 @@ PRETRAINED = (
         "the backbone's end, and the last class convolution; what else trains gets noise and "
         "hardly a gradient, and pretrained branches draw boxes, outlines and angles of any class "
         "already; what a key point is, only the data say",
+    ),
+    Rule(
+        setting="zoom",
+        value=_zoom,
+        table="2, 4, …: what brings images to at most half the size that the weights have learned "
+        "from, which is 640 px for Ultralytics' own; else, and for classes of whole images, 1",
+        why="in small images objects are smaller than any that pretrained features know: enlarged "
+        "by the model itself they are found, and nothing is spent; takes zoom² times the work, in "
+        "training and after",
     ),
     Rule(
         setting="steps",

@@ -163,6 +163,7 @@ def record_of(trainer: PrivateDetectionTrainer, metrics: Mapping[str, float]) ->
             "norm_lr": privacy.norm_lr,
             "balance": privacy.balance,
             "standardise": privacy.standardise,
+            "zoom": privacy.zoom,
             "views": privacy.views,
         },
         metrics=metrics if public else None,

@@ -34,6 +34,7 @@ from discreet.yolo.checkpoint import RunState, dataset_digest, file_digest, find
 from discreet.yolo.model import Norm, known_task, open_source
 from discreet.yolo.tasks import CLASSIFY, Task
 from discreet.yolo.teacher import Teacher, open_teacher
+from discreet.yolo.zoom import enlarging, trained_at
 
 DEFAULT_PROJECT = Path("runs/private")
 _CELL = 32
@@ -142,6 +143,7 @@ def prepare(
         population=population,
         pretrained=not from_scratch,
         imgsz=settings["imgsz"],
+        trained_at=trained_at(source),
         classes=dataset.nc,
         epsilon=privacy.epsilon,
         delta=privacy.delta,
@@ -172,7 +174,7 @@ def prepare(
         settings=settings,
         performance=_performance(privacy, settings),
         dataset=dataset,
-        source=source,
+        source=enlarging(source, privacy.zoom or 1),
         task=task,
         from_scratch=from_scratch,
         trainable=privacy.trainable,

@@ -33,6 +33,7 @@ from discreet.yolo.model import (
 )
 from discreet.yolo.optimizer import build_optimizer
 from discreet.yolo.parts import make_parts, select_trainable
+from discreet.yolo.zoom import enlarging
 
 USUAL_MODEL = "yolov8n.yaml"
 _CELL = 32
@@ -44,13 +45,14 @@ _MOST_PASSES = 12
 _SECONDS, _SECONDS_OF_FRONT, _SECONDS_OF_UPDATE = 3.0, 0.5, 0.5
 
 
-def measure_step(model: str | None, imgsz: int, trainable: str | None) -> StepTime:
+def measure_step(model: str | None, imgsz: int, trainable: str | None, zoom: int = 1) -> StepTime:
     """Measure a model's private step, on the device that training would choose.
 
     Args:
         model: Weights, or the name of an architecture; None for YOLOv8n's architecture.
         imgsz: Side of the images in pixels; rounded up to whole cells, as in training.
         trainable: Parts that train; None for the default.
+        zoom: How many times the model enlarges the sides of its images.
 
     Raises:
         ModelError: If the model cannot be opened.
@@ -59,14 +61,16 @@ def measure_step(model: str | None, imgsz: int, trainable: str | None) -> StepTi
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     side = math.ceil(imgsz / _CELL) * _CELL
     with torch.random.fork_rng():  # what the caller draws next does not depend on a plan
-        return _measured(model, side, trainable or DEFAULT_TRAINABLE, device)
+        return _measured(model, side, trainable or DEFAULT_TRAINABLE, zoom, device)
 
 
-def _measured(model: str | None, side: int, chosen: str, device: torch.device) -> StepTime:
-    detector, parameters = _ready(model, side, chosen, device)
+def _measured(
+    model: str | None, side: int, chosen: str, zoom: int, device: torch.device
+) -> StepTime:
+    detector, parameters = _ready(model, side, chosen, zoom, device)
     images = automatic_size(detector, parameters, imgsz=side, device=device)
     if device.type == "cpu":
-        images = min(images, max(1, _PIXELS_CPU // side**2))
+        images = min(images, max(1, _PIXELS_CPU // (side * zoom) ** 2))
     loss, front = PerImageLoss(detector), FrozenFront(detector)
     engine = make_engine("discreet", detector, parameters)
 
@@ -111,10 +115,10 @@ def _measured(model: str | None, side: int, chosen: str, device: torch.device) -
 
 
 def _ready(
-    model: str | None, side: int, trainable: str, device: torch.device
+    model: str | None, side: int, trainable: str, zoom: int, device: torch.device
 ) -> tuple[nn.Module, dict[str, nn.Parameter]]:
     """A detector as the trainer makes it, and what trains in it."""
-    source: Any = open_source(model or USUAL_MODEL)
+    source: Any = enlarging(open_source(model or USUAL_MODEL), zoom)
     detector = build_model(source, names=list(source.names.values()), imgsz=side)
     attach_settings(detector, DEFAULT_CFG_DICT)
     from_scratch = model is not None and Path(model).suffix in {".yaml", ".yml"}

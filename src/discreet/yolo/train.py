@@ -66,6 +66,7 @@ from discreet.yolo.parts import (
 from discreet.yolo.preparation import PreparedRun, prepare, team_timeout
 from discreet.yolo.run_folder import RunFolder
 from discreet.yolo.tasks import Task
+from discreet.yolo.zoom import enlarging, moved_layers
 
 # The optimizer's state is still empty in the first one, and a new one is written beside the old.
 _CHECKPOINTS_OF_SPACE = 8
@@ -203,7 +204,7 @@ class PrivateDetectionTrainer(DetectionTrainer):
         """A model for the data set's classes, started from public weights."""
         del cfg, verbose
         if weights is not None and not self.prepared.from_scratch:
-            self._source = open_source(weights)
+            self._source = enlarging(open_source(weights), self.prepared.privacy.zoom or 1)
         return build_model(
             self._source,
             names=self.dataset.names,
@@ -270,7 +271,7 @@ class PrivateDetectionTrainer(DetectionTrainer):
         make_parts(model, self.prepared.trainable, imgsz=self.args.imgsz)
         fast_layout(model)
         self.parameters = select_trainable(
-            model, self.prepared.trainable, freeze=self.args.freeze, imgsz=self.args.imgsz
+            model, self.prepared.trainable, freeze=self._frozen_layers(), imgsz=self.args.imgsz
         )
         self.front = FrozenFront(model)
         self.per_image_loss = self._make_loss(model)
@@ -295,6 +296,11 @@ class PrivateDetectionTrainer(DetectionTrainer):
         self.tloss, self.loss_items, self.metrics = {}, {}, {}
         self._announce()
         self.run_callbacks("on_pretrain_routine_end")
+
+    def _frozen_layers(self) -> Any:
+        """What the user froze, by the numbers that layers have here."""
+        zoomed = (self.prepared.privacy.zoom or 1) > 1
+        return moved_layers(self.args.freeze) if zoomed else self.args.freeze
 
     def _make_loss(self, model: nn.Module) -> PerImageLoss | DistilledLoss:
         privacy, teacher = self.prepared.privacy, self.prepared.teacher
