@@ -11,6 +11,8 @@ from discreet.recipes.rules import rules_of
 
 # Only the automatic optimizer comes with its own schedule.
 _OF_THE_OPTIMIZER = frozenset({"lr0", "lrf", "momentum", "weight_decay"})
+# Settings that the rules behind them look at.
+_LOOKED_AT = frozenset({"trainable", "zoom"})
 _INSTEAD = {"steps": "epochs", "epochs": "steps"}
 
 
@@ -71,6 +73,6 @@ def choose(recipe: str, given: Mapping[str, Any], *, facts: PublicFacts) -> Chos
             choices.append(Choice(setting=setting, value=given[setting], why=None))
         elif "optimizer" not in given or setting not in _OF_THE_OPTIMIZER:
             choices.append(Choice(setting=setting, value=rule.value(facts), why=rule.why))
-        if setting == "trainable":
-            facts = replace(facts, trainable=choices[-1].value)
+        if setting in _LOOKED_AT:
+            facts = replace(facts, **{setting: choices[-1].value})
     return Chosen(recipe=recipe, choices=tuple(choices))

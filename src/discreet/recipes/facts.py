@@ -17,6 +17,7 @@ class PublicFacts:
         epsilon: ε asked for; None where the noise was given.
         delta: δ asked for; None where it follows from n.
         trainable: Parts that train, as asked or as chosen by the first rule.
+        zoom: How many times the model enlarges images, as asked or as chosen by the rule before.
         steps: Number of steps, if it was asked for.
         batch: Expected batch size, if it was asked for.
         trained_at: Side in pixels of the images that the weights have learned from; None where
@@ -31,6 +32,7 @@ class PublicFacts:
     epsilon: float | None = None
     delta: float | None = None
     trainable: str | None = None
+    zoom: int = 1
     steps: int | None = None
     batch: int | None = None
     trained_at: int | None = None

@@ -63,20 +63,23 @@ def default_batch_size(population: int) -> int:
     return min(population, max(64, min(_LARGEST_PLAIN_BATCH, population // 4)))
 
 
-def passes_over(population: int) -> float:
-    """Expected passes over the data: 160,000 / n, from 10 to 40."""
-    return min(max(_IMAGES_READ / population, _FEWEST_PASSES), _MOST_PASSES)
+def passes_over(population: int, zoom: int = 1) -> float:
+    """Expected passes over the data: 160,000 / n, at most 40, over the zoom; at least 10."""
+    passes = min(_IMAGES_READ / population, _MOST_PASSES) / zoom
+    return max(passes, _FEWEST_PASSES)
+
+
+def _images_read(facts: PublicFacts) -> float:
+    return passes_over(facts.population, facts.zoom) * facts.population
 
 
 def _steps(facts: PublicFacts) -> int:
-    if facts.batch is None:
-        return STEPS
-    return math.ceil(passes_over(facts.population) * facts.population / facts.batch)
+    return STEPS if facts.batch is None else math.ceil(_images_read(facts) / facts.batch)
 
 
 def _batch(facts: PublicFacts) -> int:
-    read = passes_over(facts.population) * facts.population
-    return min(facts.population, max(1, round(read / (facts.steps or STEPS))))
+    batch = round(_images_read(facts) / (facts.steps or STEPS))
+    return min(facts.population, max(1, batch))
 
 
 def _always(setting: str, value: object, *, why: str, note: str = "") -> Rule:
@@ -150,7 +153,7 @@ _VIEWS = _always(
     "views", 1, why="at the same time, more images a step average noise and chance alike"
 )
 
-# The order matters: `trainable` comes first, and later rules may look at it.
+# The order matters: later rules look at `trainable` and `zoom`.
 PRETRAINED = (
     Rule(
         setting="trainable",
@@ -180,8 +183,9 @@ PRETRAINED = (
     Rule(
         setting="batch",
         value=_batch,
-        table="n · passes / steps, with 160,000 / n passes, from 10 to 40",
-        why="more passes always help a little and cost their time: small data can afford more",
+        table="n · passes / steps, with 160,000 / n passes, at most 40, over the zoom; at least 10",
+        why="more passes always help a little and cost their time: small data can afford more, "
+        "enlarged images fewer",
     ),
     _always(
         "clipping",

@@ -10,6 +10,7 @@ from torch import nn
 from discreet.errors import ConfigurationError
 from discreet.recipes import DEFAULT_IMGSZ
 from discreet.yolo.low_rank import LowRank, add_low_rank
+from discreet.yolo.zoom import zoom_of
 
 CLASS_BRANCHES = ("cv3", "one2one_cv3")
 LOW_RANK_LR = 0.3  # of factors, over lr0: what they say is multiplied by each other
@@ -52,20 +53,6 @@ def _head_layers(model: nn.Module) -> Iterator[nn.Module]:
     yield from _last_layers(model, _TRANSFORMER_BOXES)
 
 
-def _needed_class_layers(model: nn.Module, imgsz: int) -> Iterator[nn.Module]:
-    """Class layers of the levels that are needed, and of one more for large objects.
-
-    Those of still coarser levels, with no object of their own, would get noise and no gradient, and
-    make objects up.
-    """
-    head, levels = cast(Any, model).model[-1], needed_levels(model, imgsz) + 1
-    branches = [rows for branch in CLASS_BRANCHES if (rows := getattr(head, branch, None))]
-    rows = [row for branch in branches for row in list(branch)[:levels]]
-    yield from (_last_layer(row) for row in rows)
-    if not rows:
-        yield from class_layers(model)
-
-
 def _neck_norms(model: nn.Module) -> Iterator[nn.Module]:
     """Normalisations of neck and head: of the layers that the architecture lists as its head."""
     whole = cast(Any, model)
@@ -77,7 +64,8 @@ def needed_levels(model: nn.Module, imgsz: int) -> int:
 
     A level with stride s draws boxes of up to 2 · (reg_max - 1) · s pixels a side. Where that
     covers the image, coarser levels have hardly an anchor and nothing of their own to find:
-    training them adds noise. Depends on architecture and image size only.
+    training them adds noise. Depends on architecture and image size only, not on the zoom: levels
+    beyond have a few anchors then, and γ and β for them still cost more noise than they give.
 
     Args:
         model: A detection model.
@@ -86,7 +74,7 @@ def needed_levels(model: nn.Module, imgsz: int) -> int:
     head = cast(Any, model).model[-1]
     if not hasattr(head, "reg_max"):  # a transformer's queries look at all levels
         return len(_sources(head))
-    strides = sorted(float(stride) for stride in head.stride)
+    strides = sorted(float(stride) * zoom_of(model) for stride in head.stride)
     if head.reg_max <= 1:  # distances without an end
         return len(strides)
     reach = [2 * (head.reg_max - 1) * stride for stride in strides]
@@ -162,7 +150,7 @@ PARTS: Mapping[str, _Part] = {
     "neck_film": lambda model, _imgsz: _neck_norms(model),
     "class_film": _class_norms,
     "class_low_rank": _low_rank,
-    "classes": _needed_class_layers,
+    "classes": lambda model, _imgsz: class_layers(model),
     "head": lambda model, _imgsz: _head_layers(model),
     "whole_head": lambda model, _imgsz: [cast(Any, model).model[-1]],
 }
@@ -193,8 +181,8 @@ def select_trainable(
         model: A model of any task; `requires_grad` is set on all of its parameters.
         trainable: Parts joined by `+`: `all`; `film`, γ and β of every normalisation; `head`,
             the last layer of every branch of the head (of boxes, classes, mask coefficients, key
-            points, angles); `whole_head`; `classes`, the layers that give class scores, of the
-            levels that are needed and one more;
+            points, angles); `whole_head`; `classes`, the layers that give class scores, of every
+            level: one that hardly an object is on still has to learn not to make objects up;
             `neck_film`, γ and β behind the backbone; `class_film`, those on the way to the class
             scores of the levels that are needed; `class_low_rank`, what `make_parts` has put
             beside the convolutions that turn features of these levels into class scores.
