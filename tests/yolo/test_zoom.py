@@ -11,6 +11,7 @@ from ultralytics import YOLO
 
 import discreet.demo
 from discreet.api import train
+from discreet.errors import ConfigurationError
 from discreet.statement.verify import verify_release
 from discreet.yolo.model import build_model, known_task, open_source
 from discreet.yolo.parts import block_of, select_trainable
@@ -55,6 +56,12 @@ def test_without_zoom_it_is_the_source_itself():
 def test_rt_detr_can_be_zoomed():
     zoomed = enlarging(open_source("rtdetr-l.yaml"), 2)
     assert zoom_of(build_model(zoomed, names=["a"], imgsz=IMGSZ)) == 2
+
+
+@pytest.mark.parametrize("name", ["yolov8n-seg.yaml", "yolo26n-seg.yaml"])
+def test_masks_are_not_zoomed_since_nobody_could_validate_them(name: str):
+    with pytest.raises(ConfigurationError, match="masks"):
+        enlarging(open_source(name), 2)
 
 
 def test_other_classes_keep_every_weight_but_the_last():

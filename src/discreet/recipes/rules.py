@@ -98,13 +98,17 @@ def _rate(facts: PublicFacts) -> float:
     return rate * _LOUD_FACTOR if loud else rate
 
 
+_NEVER_ENLARGED = ("classify", "segment")
+
+
 def _zoom(facts: PublicFacts) -> int:
     """The largest power of two that brings images to at most half the size of those learned from.
 
-    Labels of a whole image (classification) are found at any size.
+    Labels of a whole image (classification) are found at any size. Masks would become as much
+    larger than those that Ultralytics' validation compares them with.
     """
     room = (facts.trained_at or 0) / (2 * facts.imgsz)
-    return 1 if facts.task == "classify" or room < 2 else 1 << int(math.log2(room))
+    return 1 if facts.task in _NEVER_ENLARGED or room < 2 else 1 << int(math.log2(room))
 
 
 _SCHEDULE = (
@@ -168,7 +172,8 @@ PRETRAINED = (
         setting="zoom",
         value=_zoom,
         table="2, 4, …: what brings images to at most half the size that the weights have learned "
-        "from, which is 640 px for Ultralytics' own; else, and for classes of whole images, 1",
+        "from, which is 640 px for Ultralytics' own; else, and for classes of whole images and "
+        "masks, 1",
         why="in small images objects are smaller than any that pretrained features know: enlarged "
         "by the model itself they are found, and nothing is spent; takes zoom² times the work, in "
         "training and after",

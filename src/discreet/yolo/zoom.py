@@ -17,6 +17,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from torch import nn
+from ultralytics.nn.modules import Segment
+
+from discreet.errors import ConfigurationError
 
 _LAYER = "nn.Upsample"
 _INHERITED = ("names", "args", "task", "kpt_shape")
@@ -28,10 +31,20 @@ def enlarging(source: nn.Module, zoom: int) -> nn.Module:
     Args:
         source: A model of Ultralytics; left as it is.
         zoom: How many times larger the sides become; 1 gives the source itself.
+
+    Raises:
+        ConfigurationError: The model draws masks, which Ultralytics' validation compares with
+            masks of a quarter of the image's own size.
     """
     if zoom == 1:
         return source
     old: Any = source
+    if isinstance(old.model[-1], Segment):
+        raise ConfigurationError(
+            "masks of enlarged images do not fit those that Ultralytics validates them by",
+            where=f"zoom={zoom}",
+            do="leave zoom out, or give a larger imgsz",
+        )
     new: Any = cast(Any, type(source))(_with_first_layer(old.yaml, zoom), verbose=False)
     for layer, behind in zip(old.model, new.model[1:], strict=True):
         behind.load_state_dict(layer.state_dict())
