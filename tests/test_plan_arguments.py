@@ -21,7 +21,7 @@ def test_text_and_values_are_read_alike():
     typed = read_plan_arguments({"n": "1000", "epsilon": "8", "delta": "1e-5", "time": "false"})
     assert typed == read_plan_arguments({"n": 1000, "epsilon": 8.0, "delta": 1e-5, "time": False})
     assert (typed.n, typed.data, typed.privacy.epsilon, typed.time) == (1000, None, 8.0, False)
-    assert typed.privacy.epochs is None and typed.plot is None and typed.imgsz == 640
+    assert typed.privacy.epochs is None and typed.plot is None and typed.imgsz is None
 
 
 def test_none_is_not_given():

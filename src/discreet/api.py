@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from discreet.arguments.plan import PlanArguments, read_plan_arguments
 from discreet.arguments.students import read_student_arguments
-from discreet.data import DetectionDataset, grouped, load_dataset, suspected_subjects
+from discreet.data import DetectionDataset, TaskName, grouped, load_dataset, suspected_subjects
 from discreet.errors import ConfigurationError
 from discreet.planning import Plan, make_plan
 from discreet.planning.cost import Measure
@@ -76,8 +76,9 @@ def plan(
     noise_schedule: str = "constant",
     final_noise: float | None = None,
     trainable: str | None = None,
+    zoom: int | None = None,
     model: str | Path | None = None,
-    imgsz: int = DEFAULT_IMGSZ,
+    imgsz: int | None = None,
     plot: str | Path | None = None,
     reporter: Reporter | None = None,
 ) -> Plan:
@@ -105,8 +106,10 @@ def plan(
         noise_schedule: How the noise moves: "constant", "step" or "exponential".
         final_noise: Last noise multiplier over the first, with a schedule.
         trainable: Parts of the model that train.
-        model: Weights or architecture whose speed is measured here; without it, no times.
-        imgsz: Side of the images in pixels, for the time.
+        zoom: How many times the model enlarges the sides of its images; chosen if not given.
+        model: Weights or architecture whose speed is measured here; without it, no times, and
+            a detector that has learned from images of 640 pixels.
+        imgsz: Side of the images in pixels; the usual one of the model's task if not given.
         plot: File for two charts, ending in .svg or .png.
         reporter: Who is told of the progress; silent if not given.
 
@@ -144,6 +147,7 @@ def plan(
             "noise_schedule": noise_schedule,
             "final_noise": final_noise,
             "trainable": trainable,
+            "zoom": zoom,
             "model": model,
             "imgsz": imgsz,
             "plot": plot,
@@ -165,9 +169,20 @@ def plan_as_asked(asked: PlanArguments, *, timed: bool, reporter: Reporter | Non
     """
     reporter = reporter or SilentReporter()
     population, units = asked.n, None
+    task: TaskName | None = None
+    imgsz, trained_at = DEFAULT_IMGSZ, DEFAULT_IMGSZ
+    if asked.model is not None:
+        from discreet.yolo.model import known_task, open_source  # late: seconds of imports
+        from discreet.yolo.zoom import trained_at as trained_at_of
+
+        source = open_source(asked.model)
+        task, imgsz = known_task(source).name, known_task(source).imgsz
+        trained_at = trained_at_of(source)
     if asked.data is not None:
         reporter.stage(f"reading {asked.data}")
-        dataset = load_dataset(asked.data, progress=reporter.stage_progress, splits=("train",))
+        dataset = load_dataset(
+            asked.data, progress=reporter.stage_progress, splits=("train",), task=task
+        )
         dataset = grouped(dataset, file=asked.privacy.groups, pattern=asked.privacy.group_regex)
         for notice in dataset.notices:
             reporter.notice(notice)
@@ -180,12 +195,6 @@ def plan_as_asked(asked: PlanArguments, *, timed: bool, reporter: Reporter | Non
             population = len(units)
     assert population is not None
     measure: Measure | None = None
-    trained_at: int | None = DEFAULT_IMGSZ
-    if asked.model is not None and asked.model.endswith(".pt"):
-        from discreet.yolo.model import open_source  # late: seconds of imports
-        from discreet.yolo.zoom import trained_at as trained_at_of
-
-        trained_at = trained_at_of(open_source(asked.model))
     if timed:
         from discreet.yolo.timing import measure_step  # late: seconds of imports
 
@@ -195,8 +204,9 @@ def plan_as_asked(asked: PlanArguments, *, timed: bool, reporter: Reporter | Non
         population=population,
         units=units,
         model=asked.model,
-        imgsz=asked.imgsz,
+        imgsz=asked.imgsz or imgsz,
         trained_at=trained_at,
+        task=task or "detect",
         measure=measure,
         reporter=reporter,
     )

@@ -6,6 +6,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+import torch
 
 import discreet
 import discreet.demo
@@ -208,3 +209,22 @@ def test_a_plan_of_all_that_train_offers(
     facts = json.loads(capsys.readouterr().out)
     epsilon = facts["epsilon"]["pld"] if promised is None else facts[promised]
     assert 7.9 < epsilon <= 8
+
+
+def test_a_plan_is_that_of_the_models_task_and_zoom(tmp_path: Path):
+    from discreet.yolo.model import open_source
+
+    source = open_source("yolov8n-cls.yaml")
+    source.args = {"imgsz": 640}
+    weights = tmp_path / "classes.pt"
+    torch.save({"model": source}, weights)
+    classes = discreet.plan(n=4, epsilon=8, model=weights)
+    assert classes.time is not None and classes.time.imgsz == 224
+    assert classes.chosen.values()["zoom"] == 1  # 2 for a detector
+    twice = discreet.plan(n=4000, epsilon=8, zoom=2)
+    once = discreet.plan(n=4000, epsilon=8)
+    assert 2 * batch_of(twice) == batch_of(once)
+
+
+def batch_of(plan: discreet.Plan) -> int:
+    return plan.training.mechanism.expected_batch_size

@@ -21,6 +21,13 @@ def test_a_model_is_measured_in_seconds():
     assert torch.equal(state, torch.get_rng_state())
 
 
+@pytest.mark.parametrize(
+    "model", ["yolov8n-seg.yaml", "yolov8n-pose.yaml", "yolov8n-obb.yaml", "yolov8n-cls.yaml"]
+)
+def test_every_task_is_measured(model: str):
+    assert measure_step(model, 64, "classes").seconds_per_image > 0
+
+
 def test_frozen_layers_are_measured_apart():
     whole, head = (measure_step(ARCHITECTURE, 64, part) for part in ("film", "classes"))
     assert whole.seconds_per_new_image == 0

@@ -50,6 +50,7 @@ SHARED = (
     "noise_schedule",
     "final_noise",
     "trainable",
+    "zoom",
 )
 
 
@@ -85,7 +86,10 @@ OWN: Mapping[str, Own] = {
         help="weights or architecture whose speed is measured here",
     ),
     "imgsz": Own(
-        values=Pixels, default=DEFAULT_IMGSZ, help="side of the images in pixels, for the time"
+        values=Pixels | None,
+        default=None,
+        help=f"side of the images in pixels; if left out, the task's: {DEFAULT_IMGSZ}, and 224 "
+        "for classes of whole images",
     ),
     "time": Own(
         values=Flag,
@@ -109,7 +113,7 @@ class PlanArguments:
         data: The data set; None where `n` is given.
         n: Number of training images; None where `data` is given.
         model: Weights or architecture to measure; None for the usual one.
-        imgsz: Side of the images in pixels.
+        imgsz: Side of the images in pixels; None for the usual one of the model's task.
         time: Whether to measure the speed.
         plot: Where to draw; None for nowhere.
     """
@@ -118,7 +122,7 @@ class PlanArguments:
     data: str | None
     n: int | None
     model: str | None
-    imgsz: int
+    imgsz: int | None
     time: bool
     plot: File | None
 
@@ -145,7 +149,7 @@ def read_plan_arguments(given: Mapping[str, object]) -> PlanArguments:
     """
     given = {name: value for name, value in given.items() if value is not None}
     problems: list[Problem] = []
-    own: dict[str, Any] = {"imgsz": DEFAULT_IMGSZ, "time": True}
+    own: dict[str, Any] = {"time": True}
     for name, value in given.items():
         if name in OWN:
             try:
@@ -169,7 +173,7 @@ def read_plan_arguments(given: Mapping[str, object]) -> PlanArguments:
         data=own.get("data"),
         n=own.get("n"),
         model=own.get("model"),
-        imgsz=own["imgsz"],
+        imgsz=own.get("imgsz"),
         time=own["time"],
         plot=plot,
     )

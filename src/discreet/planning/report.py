@@ -130,6 +130,7 @@ def make_plan(
     model: str | None = None,
     imgsz: int = DEFAULT_IMGSZ,
     trained_at: int | None = DEFAULT_IMGSZ,
+    task: str = "detect",
     measure: Measure | None = None,
     reporter: Reporter | None = None,
 ) -> Plan:
@@ -142,6 +143,7 @@ def make_plan(
         model: Weights or architecture to measure; None for the usual one.
         imgsz: Side of the images in pixels.
         trained_at: Side of the images that the weights have learned from.
+        task: What is trained, by Ultralytics' name.
         measure: Finds out what a step takes; without it the plan has no times.
         reporter: Who is told of the progress.
 
@@ -160,6 +162,7 @@ def make_plan(
         trained_at=trained_at,
         epsilon=asked.epsilon,
         delta=asked.delta,
+        task=task,
     )
     asked, chosen = complete(asked, facts=facts)
     trainable = asked.trainable

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -20,6 +20,7 @@ from discreet.planning.cost import StepTime
 from discreet.randomness import make_source
 from discreet.recipes import AUTO_MOMENTUM, AUTO_OPTIMIZER, DEFAULT_TRAINABLE, automatic_rate
 from discreet.step import sum_clipped
+from discreet.yolo.batches import Batch, joined
 from discreet.yolo.frozen import FrozenFront
 from discreet.yolo.loss import PerImageLoss
 from discreet.yolo.microbatch import automatic_size
@@ -27,12 +28,14 @@ from discreet.yolo.model import (
     attach_settings,
     build_model,
     fast_layout,
+    known_task,
     open_source,
     set_norm,
     train_mode,
 )
 from discreet.yolo.optimizer import build_optimizer
 from discreet.yolo.parts import make_parts, select_trainable
+from discreet.yolo.stand_ins import StandIns
 from discreet.yolo.zoom import enlarging
 
 USUAL_MODEL = "yolov8n.yaml"
@@ -86,8 +89,10 @@ def _measured(
             clipping=FlatClipping(max_grad_norm=1.0),
         )
 
+    labelled = _labelled(detector, side)
+
     def known(images: int) -> dict[str, Any]:
-        part = _blank(images, side, device)
+        part = _blank(images, labelled, device)
         return part | {"features": front(part["img"])}
 
     began = time.perf_counter()
@@ -130,14 +135,22 @@ def _ready(
     return detector, select_trainable(detector, trainable, imgsz=side)
 
 
-def _blank(images: int, side: int, device: torch.device) -> dict[str, Any]:
-    boxes = torch.tensor([[0.5, 0.5, 0.2, 0.2]]).repeat(images * _OBJECTS, 1)
-    return {
-        "img": torch.zeros(images, 3, side, side, device=device),
-        "batch_idx": torch.arange(images, device=device).repeat_interleave(_OBJECTS).float(),
-        "cls": torch.zeros(images * _OBJECTS, 1, device=device),
-        "bboxes": boxes.to(device),
-    }
+def _labelled(detector: nn.Module, side: int) -> StandIns:
+    """Makes the labels that the model's task asks for."""
+    head = cast(Any, detector).model[-1]
+    return StandIns(
+        task=known_task(detector),
+        size=side,
+        classes=len(cast(Any, detector).names),
+        kpt_shape=getattr(head, "kpt_shape", None),
+    )
+
+
+def _blank(images: int, labelled: StandIns, device: torch.device) -> Batch:
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.zeros(1, 3, labelled.size, labelled.size)
+    one = {"img": pixels, **labelled.labels(_OBJECTS, generator)}
+    return {name: value.to(device) for name, value in joined([one] * images).items()}
 
 
 def _update(clipped: ClippedSum, parameters: dict[str, nn.Parameter], trainable: str) -> None:
