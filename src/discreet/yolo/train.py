@@ -39,7 +39,7 @@ from discreet.units import PrivacyUnits
 from discreet.yolo import _compat, finishing, release
 from discreet.yolo.checkpoint import CHECKPOINT, Checkpoint
 from discreet.yolo.class_features import public_photographs, standardise_classes
-from discreet.yolo.dataset import describe
+from discreet.yolo.dataset import ImageSettings, describe
 from discreet.yolo.distillation import DistilledLoss
 from discreet.yolo.feature_cache import FeatureCache, cache_for, features_of
 from discreet.yolo.frozen import FrozenFront
@@ -491,14 +491,16 @@ class PrivateDetectionTrainer(DetectionTrainer):
         return open_images(
             self.task,
             self.dataset.train if train else self.dataset.val,
-            data=self._data,
-            imgsz=self.args.imgsz,
-            hyp=self.args,
-            augment=train,
-            seed=self.args.seed,
-            rect=not train,
-            batch_size=batch or 16,
-            stride=max(int(cast(Any, self.model).stride.max()), 32),
+            ImageSettings(
+                data=self._data,
+                imgsz=self.args.imgsz,
+                hyp=self.args,
+                augment=train,
+                seed=self.args.seed,
+                rect=not train,
+                batch_size=batch or 16,
+                stride=max(int(cast(Any, self.model).stride.max()), 32),
+            ),
         )
 
     def preprocess_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
