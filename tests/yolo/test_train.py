@@ -38,6 +38,8 @@ from discreet.terminal import SilentReporter
 
 from .conftest import ARCHITECTURE, IMGSZ, counts
 
+pytestmark = pytest.mark.usefixtures("unchecked")
+
 Run = Callable[..., TrainingResult]
 
 
@@ -222,6 +224,7 @@ def test_the_release_exports_to_onnx_and_agrees(run: Run, tmp_path: Path, norm: 
     assert torch.allclose(torch.from_numpy(exported), expected, rtol=1e-3, atol=1e-2)
 
 
+@pytest.mark.checked
 def test_the_data_set_is_never_written(run: Run, scenes: Path):
     before = tree(scenes.parent)
     run(val=True)
@@ -318,6 +321,7 @@ def test_callbacks_fire_in_order(scenes: Path, tmp_path: Path):
     assert events == [*names[:3], *per_epoch, *per_epoch, *names[-3:]]
 
 
+@pytest.mark.checked
 def test_callbacks_see_no_training_losses(scenes: Path, tmp_path: Path):
     seen: list[Any] = []
     yolo = PrivateYOLO(ARCHITECTURE)
@@ -326,6 +330,7 @@ def test_callbacks_see_no_training_losses(scenes: Path, tmp_path: Path):
     assert seen == [({}, {}, {})]
 
 
+@pytest.mark.checked
 def test_as_the_trainer_inside_ultralytics(released: TrainingResult, scenes: Path, tmp_path: Path):
     model = YOLO(ARCHITECTURE)
     events = []
@@ -341,7 +346,7 @@ def test_as_the_trainer_inside_ultralytics(released: TrainingResult, scenes: Pat
 def test_a_part_that_does_not_fit_the_memory_is_halved_without_a_trace(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ):
-    from discreet.yolo import train as room
+    from discreet.yolo import loop as room
 
     def weights() -> torch.Tensor:
         result = run(insecure_seed=1, micro_batch=8, optimizer="SGD", lr0=0.5, noise_multiplier=0.0,
@@ -595,6 +600,7 @@ def test_a_full_disk_while_releasing_loses_nothing(
     assert result.record.steps.charged == 2
 
 
+@pytest.mark.checked
 def test_no_network(run: Run, monkeypatch: pytest.MonkeyPatch):
     import socket
 
