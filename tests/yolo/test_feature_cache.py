@@ -264,7 +264,7 @@ def known(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 @pytest.mark.parametrize("more", [{}, {"views": 2}, {"workers": 1}], ids=["", "views", "workers"])
 def test_a_run_is_the_same_with_and_without(run: Run, known: list[int], more: dict[str, int]):
     kept = weights(run("kept", **more))
-    assert sum(known) > 4
+    assert sum(known) > (0 if "workers" in more else 4)  # a worker loads ahead of what is known
     known.clear()
     plain = weights(run("plain", feature_cache=0, **more))
     assert known == []
