@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +15,9 @@ from discreet.demo.dataset import write_dataset
 from discreet.demo.scenes import PRIVATE
 from discreet.gradients import make_engine
 from discreet.result import TrainingResult
+from discreet.statement import record
+from discreet.statement.figures import figures_of
+from discreet.statement.schema import Figures
 from discreet.yolo.loss import PerImageLoss
 from discreet.yolo.model import attach_settings, build_model, open_source, set_norm, train_mode
 from discreet.yolo.parts import select_trainable
@@ -28,6 +32,22 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`data.yaml` of 24 training and 8 validation scenes. Never written to again."""
     folder = tmp_path_factory.mktemp("scenes")
     return write_dataset(folder, style=PRIVATE, train=24, val=8, size=IMGSZ, seed=5)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _figures_of_equal_runs_once() -> Generator[None]:
+    """What follows from equal charges is worked out once; verifying works it out anew."""
+    known: dict[str, Figures] = {}
+
+    def remembered(*args: Any, **kwargs: Any) -> Figures:
+        key = repr((args, kwargs))
+        if key not in known:
+            known[key] = figures_of(*args, **kwargs)
+        return known[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(record, "figures_of", remembered)
+        yield
 
 
 def make_model(norm: str = "frozen", trainable: str = "all") -> nn.Module:
