@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from ultralytics.utils import DEFAULT_CFG_DICT
 
+from discreet.api import train
 from discreet.demo.dataset import write_dataset
 from discreet.demo.scenes import PRIVATE
 from discreet.gradients import make_engine
@@ -25,6 +26,7 @@ from discreet.yolo.parts import select_trainable
 ARCHITECTURE = str(Path(__file__).parents[2] / "src/discreet/demo/demo-model.yaml")
 NAMES = ("red cell", "white cell", "platelet")
 IMGSZ = 64
+Run = Callable[..., TrainingResult]
 
 
 @pytest.fixture(scope="session")
@@ -48,6 +50,26 @@ def _figures_of_equal_runs_once() -> Generator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(record, "figures_of", remembered)
         yield
+
+
+@pytest.fixture
+def run(scenes: Path, tmp_path: Path) -> Run:
+    """Train on `scenes` for three steps; arguments change that, and None takes one away."""
+
+    def start(**arguments: Any) -> TrainingResult:
+        given = {
+            "data": str(scenes),
+            "model": ARCHITECTURE,
+            "epsilon": 8,
+            "batch": 8,
+            "steps": 3,
+            "imgsz": IMGSZ,
+            "val": False,
+            "project": str(tmp_path / "runs"),
+        }
+        return train({key: v for key, v in {**given, **arguments}.items() if v is not None})
+
+    return start
 
 
 def make_model(norm: str = "frozen", trainable: str = "all") -> nn.Module:
@@ -113,6 +135,14 @@ def contributions(model: nn.Module, batch: dict[str, Tensor], engine: str = "dis
         sums = gradients.weighted_sum(dict.fromkeys(parameters, weight))
         rows.append(torch.cat([sums[name].flatten() for name in parameters]))
     return torch.stack(rows)
+
+
+def tree(folder: Path) -> dict[str, tuple[int, int]]:
+    """Size and time of change of all that is in a folder."""
+    return {
+        str(p.relative_to(folder)): (p.stat().st_size, p.stat().st_mtime_ns)
+        for p in sorted(folder.rglob("*"))
+    }
 
 
 def counts(result: TrainingResult) -> tuple[int, int, int]:
