@@ -61,8 +61,8 @@ def twice_each(patch: Patch, run: Any) -> None:
 
 
 def seeded_by_place(patch: Patch, run: Training) -> None:
-    def init(own: Any, self: Any, records: Any, **kwargs: Any) -> None:
-        own(self, records, **kwargs)
+    def init(own: Any, self: Any, records: Any, settings: Any) -> None:
+        own(self, records, settings)
         if len(records) > 1:  # alone, an image keeps the stream that it has among others
             self._identity = {str(record.image): i for i, record in enumerate(records)}
 

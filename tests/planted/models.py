@@ -13,9 +13,9 @@ from discreet.checking import Unit
 from discreet.yolo import distillation, single_losses
 from discreet.yolo import train as training
 from discreet.yolo.batches import OF_OBJECTS
+from discreet.yolo.loop import StepLoop
 from discreet.yolo.loss import PerImageDetectionLoss
 from discreet.yolo.single_losses import SingleImageLoss
-from discreet.yolo.train import PrivateDetectionTrainer
 
 from .plant import Plant, Tool, wrap
 from .runs import Segmenting, Step, Training
@@ -113,15 +113,15 @@ def unnoised_shadow(patch: Patch, run: Training) -> None:
 
     def following(own: Any, self: Any, *args: Any) -> Any:
         found = own(self, *args)
-        name = f"model.{len(self.model.model) - 1}.cv2.0.2.weight"
+        model = self.trainer.model
+        name = f"model.{len(model.model) - 1}.cv2.0.2.weight"
         ones = torch.ones_like(found.squared_norms[name])
-        self.model.shadow -= (
-            1e-3 * found.weighted_sum(dict.fromkeys(found.squared_norms, ones))[name]
-        )
+        sums = found.weighted_sum(dict.fromkeys(found.squared_norms, ones))
+        model.shadow -= 1e-3 * sums[name]
         return found
 
     wrap(patch, training, "train_mode", with_shadow)
-    wrap(patch, PrivateDetectionTrainer, "_gradients_of", following)
+    wrap(patch, StepLoop, "gradients_of", following)
 
 
 def forgotten_biases(patch: Patch, run: Training) -> None:
