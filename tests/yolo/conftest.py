@@ -16,7 +16,7 @@ from discreet.demo.dataset import write_dataset
 from discreet.demo.scenes import PRIVATE
 from discreet.gradients import make_engine
 from discreet.result import TrainingResult
-from discreet.statement import record
+from discreet.statement import consistency, record
 from discreet.statement.figures import figures_of
 from discreet.statement.schema import Figures
 from discreet.yolo.loss import PerImageLoss
@@ -36,19 +36,25 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_dataset(folder, style=PRIVATE, train=24, val=8, size=IMGSZ, seed=5)
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _figures_of_equal_runs_once() -> Generator[None]:
-    """What follows from equal charges is worked out once; verifying works it out anew."""
+def remembering(function: Callable[..., Figures]) -> Callable[..., Figures]:
+    """The function, which works things out once for equal arguments."""
     known: dict[str, Figures] = {}
 
     def remembered(*args: Any, **kwargs: Any) -> Figures:
         key = repr((args, kwargs))
         if key not in known:
-            known[key] = figures_of(*args, **kwargs)
+            known[key] = function(*args, **kwargs)
         return known[key]
 
+    return remembered
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _figures_of_equal_runs_once() -> Generator[None]:
+    """What follows from equal charges is worked out once by runs, and once by verifying."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(record, "figures_of", remembered)
+        patch.setattr(record, "figures_of", remembering(figures_of))
+        patch.setattr(consistency, "figures_of", remembering(figures_of))
         yield
 
 

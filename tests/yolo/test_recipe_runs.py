@@ -70,7 +70,7 @@ def test_arguments_win_over_the_recipe(scenes: Path, tmp_path: Path):
     assert (record.configuration["box"], record.configuration["optimizer"]) == (7.5, "SGD")
 
 
-@pytest.mark.parametrize("kind", ["automatic", "per_layer", "per_block", "adaptive"])
+@pytest.mark.parametrize("kind", ["per_layer", "per_block", "adaptive"])
 @pytest.mark.checked
 def test_every_kind_passes_the_check_and_verifies(scenes: Path, tmp_path: Path, kind: str):
     result = train(given(scenes, tmp_path, clipping=kind))
