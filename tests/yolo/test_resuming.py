@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import shutil
 from pathlib import Path
@@ -14,11 +15,13 @@ from discreet.api import train
 from discreet.errors import (
     ConfigurationError,
     DiscreetError,
+    LedgerError,
     StorageError,
 )
 from discreet.ledger import BudgetLedger
 from discreet.storage import lock_folder
 from discreet.terminal import SilentReporter
+from discreet.yolo.checkpoint import Checkpoint
 
 from .conftest import ARCHITECTURE, IMGSZ, Run, counts
 
@@ -70,6 +73,22 @@ def test_a_run_whose_own_record_is_lost_does_not_go_on(scenes: Path, tmp_path: P
     folder = interrupted(scenes, tmp_path, at=2)
     (folder / "internal" / "ledger.jsonl").unlink()
     with pytest.raises(DiscreetError, match="missing"):
+        train({"resume": str(folder)})
+
+
+def test_weights_that_hold_more_than_was_charged_do_not_go_on(
+    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    folder = interrupted(scenes, tmp_path, at=2)
+    load = Checkpoint.load
+
+    def ahead(*args: Any, **kwargs: Any) -> Any:
+        checkpoint = load(*args, **kwargs)
+        assert checkpoint is not None
+        return dataclasses.replace(checkpoint, executed=checkpoint.executed + 1)
+
+    monkeypatch.setattr(Checkpoint, "load", ahead)
+    with pytest.raises(LedgerError, match="the weights hold 3 steps, the ledger only 2"):
         train({"resume": str(folder)})
 
 
