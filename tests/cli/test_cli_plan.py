@@ -195,7 +195,9 @@ def test_python_takes_no_number_beyond_all_bounds():
         ({"relation": "replace_one"}, "replace_one", "replace one"),
         ({"sampling": "shuffle"}, None, "shuffled: accounted without amplification"),
         ({"sampling": "truncated_poisson", "largest_batch": 400}, None, "Poisson, cut at 400"),
-        ({"noise_schedule": "step", "final_noise": 0.5}, None, "step"),
+        pytest.param(
+            {"noise_schedule": "step", "final_noise": 0.5}, None, "step", marks=pytest.mark.slow
+        ),
         ({"clipping": "adaptive"}, None, "adaptive"),
     ],
 )

@@ -187,13 +187,6 @@ def test_the_release_exports_to_onnx_and_agrees(run: Run, tmp_path: Path, norm: 
     assert torch.allclose(torch.from_numpy(exported), expected, rtol=1e-3, atol=1e-2)
 
 
-@pytest.mark.checked
-def test_the_data_set_is_never_written(run: Run, scenes: Path):
-    before = tree(scenes.parent)
-    run(val=True)
-    assert tree(scenes.parent) == before
-
-
 def test_private_validation_stays_inside(run: Run):
     result = run(val=True)
     record = json.loads((result.release / "privacy.json").read_text())
@@ -342,7 +335,9 @@ def test_a_part_that_does_not_fit_the_memory_is_halved_without_a_trace(
 
 
 @pytest.mark.checked
-def test_no_network(run: Run, monkeypatch: pytest.MonkeyPatch):
+def test_a_run_uses_no_network_and_never_writes_to_the_data_set(
+    run: Run, scenes: Path, monkeypatch: pytest.MonkeyPatch
+):
     import socket
 
     def refuse(*_: Any, **__: Any) -> None:
@@ -350,5 +345,7 @@ def test_no_network(run: Run, monkeypatch: pytest.MonkeyPatch):
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setattr(socket, "create_connection", refuse)
+    before = tree(scenes.parent)
     assert run(val=True).release.exists()
+    assert tree(scenes.parent) == before
     assert os.environ["YOLO_OFFLINE"] == "true"
