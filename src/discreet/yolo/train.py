@@ -58,7 +58,7 @@ from discreet.yolo.parts import (
 from discreet.yolo.preparation import PreparedRun, prepare, team_timeout
 from discreet.yolo.run_folder import RunFolder
 from discreet.yolo.tasks import Task
-from discreet.yolo.zoom import enlarging, moved_layers
+from discreet.yolo.zoom import alike, enlarging, moved_layers
 
 # The optimizer's state is still empty in the first one, and a new one is written beside the old.
 _CHECKPOINTS_OF_SPACE = 8
@@ -300,7 +300,8 @@ class PrivateDetectionTrainer(DetectionTrainer):
         loss = PerImageLoss(model, balance=privacy.balance or 0.0)
         if teacher is None:
             return loss
-        return DistilledLoss(loss, model, teacher.model, gain=privacy.teacher_gain)
+        guide = alike(teacher.model, self._source)
+        return DistilledLoss(loss, model, guide, gain=privacy.teacher_gain)
 
     def make_clipping(self, max_grad_norm: float) -> Clipping:
         """The run's clipping rule at another max grad norm."""
