@@ -35,7 +35,7 @@ from discreet.demo.scenes import PRIVATE
 from discreet.gradients import make_engine
 from discreet.recipes import BEYOND_FLIPS
 from discreet.step import sum_clipped
-from discreet.yolo.dataset import RecordDataset
+from discreet.yolo.dataset import ImageSettings, RecordDataset
 from discreet.yolo.feature_cache import FeatureCache, features_of
 from discreet.yolo.frozen import FrozenFront
 from discreet.yolo.loading import MicroBatches
@@ -165,9 +165,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         def contestant(name: str, size: int, cache: FeatureCache | None) -> Any:
             described = {"names": dict(enumerate(data.names)), "nc": data.nc, "channels": 3}
-            images = RecordDataset(
-                data.train, data=described, imgsz=imgsz, hyp=cast(Any, hyp), augment=True
-            )
+            settings = ImageSettings(data=described, imgsz=imgsz, hyp=cast(Any, hyp), augment=True)
+            images = RecordDataset(data.train, settings)
             return name, size, Stepper(model, images, size=size, cache=cache)
 
         rows = measure(

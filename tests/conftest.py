@@ -55,3 +55,16 @@ def shared_data() -> Path:
 def yolov8n_weights() -> Path:
     """Pretrained YOLOv8n weights; skips where they are absent."""
     return _shared("weights/yolov8n.pt")
+
+
+@pytest.fixture
+def unchecked(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs begin without the check of their step, which takes longer than a small run itself.
+
+    For modules about something else, but for those of their tests that are marked as checked.
+    That a run checks its step is tested in `tests/checking`.
+    """
+    from discreet.yolo.train import PrivateDetectionTrainer
+
+    if request.node.get_closest_marker("checked") is None:
+        monkeypatch.setattr(PrivateDetectionTrainer, "_check_step", lambda _: None)

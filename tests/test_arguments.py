@@ -71,6 +71,7 @@ def test_defaults_are_those_of_the_documentation() -> None:
         "steps": None,
         "norm": None,
         "trainable": None,
+        "zoom": None,
         "norm_lr": None,
         "balance": None,
         "standardise": None,

@@ -18,7 +18,7 @@ from discreet.checking.bench import Bench
 from discreet.errors import CheckError, ConfigurationError
 from discreet.step import private_step
 
-from ..planted.models import InCompany, Softmax
+from ..planted.own_models import InCompany, Softmax
 from ..planted.small_step import Net, data, losses_of, subject
 
 IMAGES, TARGETS = data()

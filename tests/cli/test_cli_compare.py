@@ -10,6 +10,8 @@ from discreet.cli import main
 from discreet.ledger import BudgetLedger
 from tests.yolo.conftest import ARCHITECTURE, scenes  # noqa: F401  (a fixture)
 
+pytestmark = pytest.mark.usefixtures("unchecked")
+
 
 @pytest.mark.parametrize(
     ("words", "message"),

@@ -17,7 +17,7 @@ from discreet.ledger import RunAccounts, Spent
 from discreet.privacy import NeighboringRelation
 from discreet.randomness import InsecureSource
 from discreet.sampling import ShuffleSampler
-from discreet.yolo.train import PrivateDetectionTrainer
+from discreet.yolo.loop import StepLoop
 
 from ..statement.conftest import FULL_BATCH
 from .plant import Plant, Tool, wrap
@@ -36,11 +36,11 @@ def rate_of_the_drawn(patch: Patch, run: Training) -> None:
             yield draw
 
     def charge(own: Any, self: Any, event: PoissonSampledGaussian) -> None:
-        drawn = max(sizes[self.charged], 1)
-        own(self, replace(event, sample_rate=drawn / self.dataset.n))
+        drawn = max(sizes[self.trainer.charged], 1)
+        own(self, replace(event, sample_rate=drawn / self.trainer.dataset.n))
 
-    wrap(patch, PrivateDetectionTrainer, "_draws", draws)
-    wrap(patch, PrivateDetectionTrainer, "_charge", charge)
+    wrap(patch, StepLoop, "draws", draws)
+    wrap(patch, StepLoop, "charge", charge)
 
 
 def every_other_step(patch: Patch, run: Training) -> None:

@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from . import accounts, data, gradients, models, noise, releases, settings, steps
+from . import accounts, data, gradients, models, noise, own_models, releases, settings, steps
 from .plant import Plant, Tool
 
 PAGE = Path(__file__).parents[2] / "docs" / "planted.md"
 THEMES: Mapping[str, tuple[Plant, ...]] = {
-    "Models and losses": models.PLANTS,
+    "Models and losses": (*models.PLANTS, *own_models.PLANTS),
     "Norms and clipping": gradients.PLANTS,
     "Noise": noise.PLANTS,
     "Steps": steps.PLANTS,

@@ -10,7 +10,7 @@ import pytest
 from ultralytics.data.dataset import YOLODataset
 
 from discreet.sampling import PoissonSampler
-from discreet.yolo import train as training
+from discreet.yolo import loop
 from discreet.yolo.dataset import RecordDataset
 from discreet.yolo.feature_cache import FeatureCache
 from discreet.yolo.loading import MicroBatches
@@ -61,8 +61,8 @@ def twice_each(patch: Patch, run: Any) -> None:
 
 
 def seeded_by_place(patch: Patch, run: Training) -> None:
-    def init(own: Any, self: Any, records: Any, **kwargs: Any) -> None:
-        own(self, records, **kwargs)
+    def init(own: Any, self: Any, records: Any, settings: Any) -> None:
+        own(self, records, settings)
         if len(records) > 1:  # alone, an image keeps the stream that it has among others
             self._identity = {str(record.image): i for i, record in enumerate(records)}
 
@@ -102,7 +102,7 @@ def wrap_method(patch: Patch, owner: type, name: str, around: Callable[..., Any]
 
 def loading(kind: type[MicroBatches]) -> Any:
     def plant(patch: Patch, run: Training) -> None:
-        patch.setattr(training, "MicroBatches", kind)
+        patch.setattr(loop, "MicroBatches", kind)
 
     return plant
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from discreet import step
 from discreet.clipping import ClippedSum
 from discreet.step import StepReport, private_step
-from discreet.yolo import train as training
+from discreet.yolo import loop
 
 from .plant import Plant, Tool
 from .runs import Step, Training
@@ -25,7 +25,7 @@ BadStep = Callable[..., StepReport]
 def stepping(bad: BadStep) -> Any:
     def plant(patch: Patch, run: Any) -> None:
         patch.setattr(step, "private_step", bad)
-        patch.setattr(training, "private_step", bad)
+        patch.setattr(loop, "private_step", bad)
 
     return plant
 

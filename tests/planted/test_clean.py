@@ -57,6 +57,7 @@ ARCHITECTURES = ("yolov8n", "yolo11n", "yolov5n", "yolov10n", "yolo26n")
 
 def trainings() -> list[Any]:
     slow = {"group norm, all", "frozen norm, all", "engine reference", "bfloat16, group norm"}
+    slow |= {"tiny C", "AdamW with decay", "noise in plateaus"}  # much like their neighbours
     found = [
         pytest.param(given, id=name, marks=[SLOW] if name in slow else [])
         for name, given in TRAININGS.items()

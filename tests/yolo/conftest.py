@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 from ultralytics.utils import DEFAULT_CFG_DICT
 
+from discreet.api import train
 from discreet.demo.dataset import write_dataset
 from discreet.demo.scenes import PRIVATE
 from discreet.gradients import make_engine
 from discreet.result import TrainingResult
+from discreet.statement import consistency, record
+from discreet.statement.figures import figures_of
+from discreet.statement.schema import Figures
 from discreet.yolo.loss import PerImageLoss
 from discreet.yolo.model import attach_settings, build_model, open_source, set_norm, train_mode
 from discreet.yolo.parts import select_trainable
@@ -21,6 +26,7 @@ from discreet.yolo.parts import select_trainable
 ARCHITECTURE = str(Path(__file__).parents[2] / "src/discreet/demo/demo-model.yaml")
 NAMES = ("red cell", "white cell", "platelet")
 IMGSZ = 64
+Run = Callable[..., TrainingResult]
 
 
 @pytest.fixture(scope="session")
@@ -28,6 +34,48 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`data.yaml` of 24 training and 8 validation scenes. Never written to again."""
     folder = tmp_path_factory.mktemp("scenes")
     return write_dataset(folder, style=PRIVATE, train=24, val=8, size=IMGSZ, seed=5)
+
+
+def remembering(function: Callable[..., Figures]) -> Callable[..., Figures]:
+    """The function, which works things out once for equal arguments."""
+    known: dict[str, Figures] = {}
+
+    def remembered(*args: Any, **kwargs: Any) -> Figures:
+        key = repr((args, kwargs))
+        if key not in known:
+            known[key] = function(*args, **kwargs)
+        return known[key]
+
+    return remembered
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _figures_of_equal_runs_once() -> Generator[None]:
+    """What follows from equal charges is worked out once by runs, and once by verifying."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(record, "figures_of", remembering(figures_of))
+        patch.setattr(consistency, "figures_of", remembering(figures_of))
+        yield
+
+
+@pytest.fixture
+def run(scenes: Path, tmp_path: Path) -> Run:
+    """Train on `scenes` for three steps; arguments change that, and None takes one away."""
+
+    def start(**arguments: Any) -> TrainingResult:
+        given = {
+            "data": str(scenes),
+            "model": ARCHITECTURE,
+            "epsilon": 8,
+            "batch": 8,
+            "steps": 3,
+            "imgsz": IMGSZ,
+            "val": False,
+            "project": str(tmp_path / "runs"),
+        }
+        return train({key: v for key, v in {**given, **arguments}.items() if v is not None})
+
+    return start
 
 
 def make_model(norm: str = "frozen", trainable: str = "all") -> nn.Module:
@@ -93,6 +141,14 @@ def contributions(model: nn.Module, batch: dict[str, Tensor], engine: str = "dis
         sums = gradients.weighted_sum(dict.fromkeys(parameters, weight))
         rows.append(torch.cat([sums[name].flatten() for name in parameters]))
     return torch.stack(rows)
+
+
+def tree(folder: Path) -> dict[str, tuple[int, int]]:
+    """Size and time of change of all that is in a folder."""
+    return {
+        str(p.relative_to(folder)): (p.stat().st_size, p.stat().st_mtime_ns)
+        for p in sorted(folder.rglob("*"))
+    }
 
 
 def counts(result: TrainingResult) -> tuple[int, int, int]:

@@ -26,6 +26,8 @@ from discreet.yolo.checkpoint import RunState
 
 from .conftest import ARCHITECTURE, IMGSZ, counts
 
+pytestmark = pytest.mark.usefixtures("unchecked")
+
 Run = Callable[..., TrainingResult]
 DELTA = 1e-5
 

@@ -23,11 +23,13 @@ from discreet.clipping import FlatClipping
 from discreet.data import load_dataset
 from discreet.errors import DatasetError, DiscreetError, ModelError, UnsafeArgumentError
 from discreet.gradients import make_engine
-from discreet.yolo.dataset import RecordDataset
+from discreet.yolo.dataset import ImageSettings, RecordDataset
 from discreet.yolo.loss import PerImageLoss
 from discreet.yolo.train import PrivateDetectionTrainer
 
 from .conftest import contributions, make_batch, make_model, only, relative, trained
+
+pytestmark = pytest.mark.usefixtures("unchecked")
 
 UNCHANGED, NOTICED = 1e-6, 1e-2
 ROUNDING = 1e-4  # another batch size runs other kernels
@@ -113,7 +115,7 @@ def records(scenes: Path) -> tuple:
 def dataset(scenes: Path, images: Sequence, **settings: float) -> RecordDataset:
     hyp = SimpleNamespace(**{**vars(DEFAULT_CFG), **settings})
     data = {"names": dict(enumerate(["a", "b", "c"])), "nc": 3, "channels": 3}
-    return RecordDataset(images, data=data, imgsz=64, hyp=hyp, augment=True, seed=3)
+    return RecordDataset(images, ImageSettings(data=data, imgsz=64, hyp=hyp, augment=True, seed=3))
 
 
 MIXING = [{"mosaic": 1.0}, {"mixup": 1.0}, {"cutmix": 1.0}, {"copy_paste": 1.0}]
@@ -203,11 +205,13 @@ def test_rectangles_are_refused(scenes: Path):
     with pytest.raises(ValueError, match="rectangular"):
         RecordDataset(
             records(scenes),
-            data={"names": {0: "a"}, "nc": 1, "channels": 3},
-            imgsz=64,
-            hyp=DEFAULT_CFG,
-            augment=True,
-            rect=True,
+            ImageSettings(
+                data={"names": {0: "a"}, "nc": 1, "channels": 3},
+                imgsz=64,
+                hyp=DEFAULT_CFG,
+                augment=True,
+                rect=True,
+            ),
         )
 
 

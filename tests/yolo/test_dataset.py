@@ -10,7 +10,7 @@ import pytest
 from ultralytics.utils import DEFAULT_CFG
 
 from discreet.data import ImageRecord
-from discreet.yolo.dataset import RecordDataset
+from discreet.yolo.dataset import ImageSettings, RecordDataset
 from discreet.yolo.loading import MicroBatches
 
 DATA = {"names": {0: "a"}, "nc": 1, "channels": 3}
@@ -41,7 +41,7 @@ def uneven(tmp_path: Path) -> tuple[ImageRecord, ...]:
 
 def make(records: Sequence[ImageRecord], **settings: object) -> RecordDataset:
     options = {"augment": False, "hyp": DEFAULT_CFG, "imgsz": 64} | settings
-    return RecordDataset(records, data=DATA, **options)
+    return RecordDataset(records, ImageSettings(data=DATA, **options))
 
 
 @pytest.mark.parametrize("rect", [True, False])

@@ -17,7 +17,7 @@ from ultralytics.utils import DEFAULT_CFG
 
 from discreet.data import load_dataset
 from discreet.statement.pictures import picture_faults
-from discreet.yolo.dataset import RecordDataset, describe
+from discreet.yolo.dataset import ImageSettings, RecordDataset, describe
 from discreet.yolo.evaluate import evaluate
 from discreet.yolo.figures import validation_figures
 
@@ -49,7 +49,7 @@ def dataset_of(data: Path) -> tuple[RecordDataset, dict[str, Any], Any]:
     args = copy(DEFAULT_CFG)
     args.imgsz = IMGSZ
     dataset = RecordDataset(
-        found.val, data=described, imgsz=IMGSZ, hyp=args, augment=False, rect=True
+        found.val, ImageSettings(data=described, imgsz=IMGSZ, hyp=args, augment=False, rect=True)
     )
     return dataset, described, args
 

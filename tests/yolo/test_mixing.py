@@ -13,7 +13,7 @@ from discreet.api import train
 from discreet.arguments import split_arguments
 from discreet.data import ImageRecord, load_dataset
 from discreet.errors import ConfigurationError, UnsafeArgumentError
-from discreet.yolo.dataset import RecordDataset
+from discreet.yolo.dataset import ImageSettings, RecordDataset
 
 from .conftest import ARCHITECTURE, IMGSZ
 
@@ -24,7 +24,9 @@ Records = tuple[ImageRecord, ...]
 def dataset(images: Records, **settings: float) -> RecordDataset:
     still = dict.fromkeys(("hsv_h", "hsv_s", "hsv_v", "translate", "scale", "mosaic"), 0.0)
     hyp = SimpleNamespace(**{**vars(DEFAULT_CFG), **still, **settings})
-    return RecordDataset(images, data=DATA, imgsz=IMGSZ, hyp=hyp, augment=True, seed=3)
+    return RecordDataset(
+        images, ImageSettings(data=DATA, imgsz=IMGSZ, hyp=hyp, augment=True, seed=3)
+    )
 
 
 @pytest.fixture

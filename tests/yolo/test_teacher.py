@@ -34,6 +34,8 @@ from discreet.yolo.distillation import TERMS
 
 from .conftest import IMGSZ, counts
 
+pytestmark = pytest.mark.usefixtures("unchecked")
+
 WEIGHTS = Path(discreet.demo.__file__).with_name("demo-model.pt")
 Arguments = Callable[..., dict[str, Any]]
 
@@ -171,6 +173,7 @@ def test_arguments_of_a_teacher_need_one(given: Arguments, name: str):
 # ---- public ----
 
 
+@pytest.mark.checked
 def test_a_public_teacher_guides_and_is_told(given: Arguments, scenes: Path):
     result = train(given(teacher=str(WEIGHTS), teacher_data="public", teacher_gain=2))
     told = result.record.teacher
@@ -209,6 +212,7 @@ def test_a_run_goes_on_with_the_same_teacher_only(given: Arguments, tmp_path: Pa
     assert result.record.teacher is not None
 
 
+@pytest.mark.checked
 def test_a_teacher_that_mixes_images_is_found_by_the_check(
     given: Arguments, monkeypatch: pytest.MonkeyPatch
 ):

@@ -5,12 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
-import shutil
 import stat
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,40 +20,15 @@ from discreet.accounting import event_from_json, make_accountant
 from discreet.api import train
 from discreet.errors import (
     ConfigurationError,
-    DatasetError,
-    DiscreetError,
-    ModelError,
-    StorageError,
 )
-from discreet.ledger import BudgetLedger
 from discreet.result import TrainingResult
 from discreet.statement.files import RELEASED
 from discreet.statement.summary import from_description, summarise
 from discreet.statement.verify import verify_release
-from discreet.storage import lock_folder
-from discreet.terminal import SilentReporter
 
-from .conftest import ARCHITECTURE, IMGSZ, counts
+from .conftest import ARCHITECTURE, IMGSZ, Run, tree
 
-Run = Callable[..., TrainingResult]
-
-
-@pytest.fixture
-def run(scenes: Path, tmp_path: Path) -> Run:
-    def start(**arguments: Any) -> TrainingResult:
-        given = {
-            "data": str(scenes),
-            "model": ARCHITECTURE,
-            "epsilon": 8,
-            "batch": 8,
-            "steps": 3,
-            "imgsz": IMGSZ,
-            "val": False,
-            "project": str(tmp_path / "runs"),
-        }
-        return train({key: v for key, v in {**given, **arguments}.items() if v is not None})
-
-    return start
+pytestmark = pytest.mark.usefixtures("unchecked")
 
 
 @pytest.fixture(scope="module")
@@ -76,13 +48,6 @@ def released(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Training
             "name": "run_name",
         }
     )
-
-
-def tree(folder: Path) -> dict[str, tuple[int, int]]:
-    return {
-        str(p.relative_to(folder)): (p.stat().st_size, p.stat().st_mtime_ns)
-        for p in sorted(folder.rglob("*"))
-    }
 
 
 def test_ends_at_or_under_the_target_and_says_so(released: TrainingResult):
@@ -222,12 +187,6 @@ def test_the_release_exports_to_onnx_and_agrees(run: Run, tmp_path: Path, norm: 
     assert torch.allclose(torch.from_numpy(exported), expected, rtol=1e-3, atol=1e-2)
 
 
-def test_the_data_set_is_never_written(run: Run, scenes: Path):
-    before = tree(scenes.parent)
-    run(val=True)
-    assert tree(scenes.parent) == before
-
-
 def test_private_validation_stays_inside(run: Run):
     result = run(val=True)
     record = json.loads((result.release / "privacy.json").read_text())
@@ -341,7 +300,7 @@ def test_as_the_trainer_inside_ultralytics(released: TrainingResult, scenes: Pat
 def test_a_part_that_does_not_fit_the_memory_is_halved_without_a_trace(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ):
-    from discreet.yolo import train as room
+    from discreet.yolo import loop as room
 
     def weights() -> torch.Tensor:
         result = run(insecure_seed=1, micro_batch=8, optimizer="SGD", lr0=0.5, noise_multiplier=0.0,
@@ -372,230 +331,13 @@ def test_a_part_that_does_not_fit_the_memory_is_halved_without_a_trace(
     assert float((weights() - plain).norm() / plain.norm()) < 1e-4
 
 
-# ---- going on after an interruption ----
+# ---- what a run touches ----
 
 
-class InterruptAt(SilentReporter):
-    def __init__(self, step: int) -> None:
-        self.at = step
-
-    def step(self, done: int, epsilon: float | None = None) -> None:
-        if done == self.at:
-            raise KeyboardInterrupt
-
-
-def interrupted(scenes: Path, tmp_path: Path, at: int) -> Path:
-    with pytest.raises(KeyboardInterrupt) as caught:
-        train(
-            {
-                "data": str(scenes), "model": ARCHITECTURE, "epsilon": 8, "batch": 8, "steps": 5,
-                "imgsz": IMGSZ, "val": False, "project": str(tmp_path),
-            },
-            reporter=InterruptAt(at),
-        )  # fmt: skip
-    assert f"resume={tmp_path / 'train'}" in caught.value.__notes__[0]
-    return tmp_path / "train"
-
-
-def test_ctrl_c_leaves_a_run_that_goes_on(scenes: Path, tmp_path: Path):
-    folder = interrupted(scenes, tmp_path, at=2)
-    assert not (folder / "release").exists()
-    result = train({"resume": str(folder)})
-    assert counts(result) == (5, 5, 5)
-    assert result.spent.epsilon <= 8
-    assert result.release == folder / "release"
-
-
-def test_steps_lost_in_a_crash_stay_charged(scenes: Path, tmp_path: Path):
-    folder = interrupted(scenes, tmp_path, at=3)
-    ledger = folder / "internal" / "ledger.jsonl"
-    last = ledger.read_text().splitlines()[-1]
-    with ledger.open("a") as stream:
-        stream.write(last + "\n")  # charged, then the power went
-    result = train({"resume": str(folder)})
-    assert counts(result) == (5, 5, 4)
-
-
-def test_a_run_whose_own_record_is_lost_does_not_go_on(scenes: Path, tmp_path: Path):
-    folder = interrupted(scenes, tmp_path, at=2)
-    (folder / "internal" / "ledger.jsonl").unlink()
-    with pytest.raises(DiscreetError, match="missing"):
-        train({"resume": str(folder)})
-
-
-def test_a_run_whose_own_record_is_behind_takes_the_larger_count(scenes: Path, tmp_path: Path):
-    folder = interrupted(scenes, tmp_path, at=2)
-    ledger = folder / "internal" / "ledger.jsonl"
-    lines = ledger.read_text().splitlines(keepends=True)
-    ledger.write_text("".join(lines[:-1]))
-    assert counts(train({"resume": str(folder)})) == (5, 5, 5)
-
-
-def test_a_new_run_never_takes_over_an_old_one(run: Run):
-    first = run(steps=1)
-    assert run(steps=1).release != first.release
-    with pytest.raises(ConfigurationError, match="a run is there already"):
-        run(steps=1, exist_ok=True)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [{"batch": 6}, {"epsilon": 4}, {"max_grad_norm": 2}, {"trainable": "head"}, {"lr0": 0.01}],
-)
-def test_a_resumed_run_goes_on_as_it_began(scenes: Path, tmp_path: Path, change: dict[str, Any]):
-    folder = interrupted(scenes, tmp_path, at=1)
-    with pytest.raises(ConfigurationError, match=next(iter(change))):
-        train({"resume": str(folder), **change})
-
-
-def test_an_interrupt_before_the_first_charge_leaves_nothing(scenes: Path, tmp_path: Path):
-    yolo = PrivateYOLO(ARCHITECTURE)
-
-    def interrupt(_: Any) -> None:
-        raise KeyboardInterrupt
-
-    yolo.add_callback("on_train_start", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        yolo.train(data=str(scenes), epsilon=8, steps=1, imgsz=IMGSZ, project=str(tmp_path))
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_run_is_resumed_once_at_a_time(scenes: Path, tmp_path: Path):
-    folder = interrupted(scenes, tmp_path, at=1)
-    running = lock_folder(folder / "internal")
-    with pytest.raises(StorageError, match="already going on"):
-        train({"resume": str(folder)})
-    running.close()
-    assert train({"resume": str(folder)}).record.steps.charged == 5
-
-
-def test_a_changed_argument_file_changes_nothing_on_resume(scenes: Path, tmp_path: Path):
-    arguments = tmp_path / "c.yaml"
-    arguments.write_text("insecure_seed: 7\n")
-    with pytest.raises(KeyboardInterrupt):
-        train(
-            {
-                "data": str(scenes), "model": ARCHITECTURE, "epsilon": 8, "steps": 3,
-                "imgsz": IMGSZ, "val": False, "project": str(tmp_path), "cfg": str(arguments),
-            },
-            reporter=InterruptAt(1),
-        )  # fmt: skip
-    arguments.write_text("max_det: 100\n")
-    assert train({"resume": str(tmp_path / "train")}).claim_valid is False
-
-
-def test_a_ledger_of_another_mechanism_is_refused(scenes: Path, tmp_path: Path):
-    folder = interrupted(scenes, tmp_path, at=2)
-    ledger = folder / "internal" / "ledger.jsonl"
-    text = re.sub(r'"noise_multiplier": [0-9.]+', '"noise_multiplier": 100.0', ledger.read_text())
-    ledger.write_text(text)
-    with pytest.raises(DiscreetError, match="something else than it planned"):
-        train({"resume": str(folder)})
-
-
-@pytest.mark.parametrize("change", ["names", "population"])
-def test_a_resumed_run_keeps_its_data_and_its_record(scenes: Path, tmp_path: Path, change: str):
-    copy = tmp_path / "copy"
-    shutil.copytree(scenes.parent, copy)
-    folder = interrupted(copy / "data.yaml", tmp_path, at=1)
-    if change == "names":
-        described = (copy / "data.yaml").read_text()
-        (copy / "data.yaml").write_text(described.replace("red cell", "blue cell"))
-    else:
-        state = folder / "internal" / "run.json"
-        state.write_text(state.read_text().replace('"population": 24', '"population": 2400'))
-    with pytest.raises(ConfigurationError, match="resume"):
-        train({"resume": str(folder)})
-
-
-@pytest.mark.parametrize("harm", ["torn", "changed", "of another run's ledger"])
-def test_a_harmed_checkpoint_is_named(
-    scenes: Path, tmp_path: Path, harm: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.checked
+def test_a_run_uses_no_network_and_never_writes_to_the_data_set(
+    run: Run, scenes: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    folder = interrupted(scenes, tmp_path, at=1)
-    checkpoint = folder / "internal" / "checkpoint.pt"
-    whole = checkpoint.read_bytes()
-    if harm == "torn":
-        checkpoint.write_bytes(whole[:1000])
-    elif harm == "changed":  # in the middle of a weight: torch would load it
-        middle = len(whole) // 2
-        checkpoint.write_bytes(whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :])
-    else:
-        monkeypatch.setattr(BudgetLedger, "mac", lambda *_: bytes(32))
-    with pytest.raises(DiscreetError, match=r"checkpoint\.pt"):
-        train({"resume": str(folder)})
-
-
-# ---- bad input: an error before anything is written ----
-
-
-def nothing_written(tmp_path: Path) -> bool:
-    return not list((tmp_path / "runs").glob("*"))
-
-
-@pytest.mark.parametrize(
-    ("given", "error", "word"),
-    [
-        ({"batch": 25}, ConfigurationError, "batch=24"),
-        ({"model": "missing.pt"}, ModelError, "missing.pt"),
-        ({"model": __file__}, ModelError, "test_train.py"),
-        ({"model": "yolov8s-world.yaml"}, ModelError, "no task that is trained"),
-        ({"model": "no-such-model.yaml"}, ModelError, "no-such-model"),
-        ({"epsilon": 1e-9, "delta": 1e-30}, DiscreetError, "epsilon"),
-        ({"epsilon": 8, "noise_multiplier": 1}, ConfigurationError, "noise_multiplier"),
-        ({"mosaik": 1}, ConfigurationError, "mosaic"),
-        ({"data": "nowhere/data.yaml"}, DatasetError, "nowhere"),
-        ({"trainable": "tail"}, ConfigurationError, "trainable"),
-        ({"resume": "nowhere"}, ConfigurationError, "nowhere"),
-        ({"device": 7}, ConfigurationError, "device"),
-        ({"classes": [3]}, ConfigurationError, "no class 3"),
-        ({"freeze": ["22.cv9"]}, ConfigurationError, "22.cv9"),
-        ({"freeze": 100}, ConfigurationError, "freeze"),
-        ({"optimizer": "MuSGD"}, ConfigurationError, "optimizer"),
-    ],
-    ids=lambda value: str(value) if isinstance(value, dict) else "",
-)
-def test_bad_input_is_told_before_anything_is_written(
-    run: Run, tmp_path: Path, given: dict[str, Any], error: type[Exception], word: str
-):
-    with pytest.raises(error, match=word):
-        run(**given)
-    assert nothing_written(tmp_path)
-
-
-def test_an_unwritable_project_is_told(run: Run, tmp_path: Path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(DiscreetError, match="cannot be written"):
-        run(project=str(tmp_path / "file"))
-
-
-@pytest.mark.parametrize("folder", ["images/train", "images/val", "labels/train", "labels/val"])
-def test_a_project_among_the_images_is_refused(run: Run, scenes: Path, folder: str):
-    before = tree(scenes.parent)
-    with pytest.raises(ConfigurationError, match="among the data set's images"):
-        run(project=str(scenes.parent / folder))
-    assert tree(scenes.parent) == before
-
-
-def test_a_full_disk_while_releasing_loses_nothing(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    from discreet.yolo import release
-
-    def full(*_: Any, **__: Any) -> str:
-        raise StorageError("No space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(release, "write_weights", full)
-        with pytest.raises(DiscreetError, match="No space left"):
-            run(steps=2)
-    folder = tmp_path / "runs" / "train"
-    assert not (folder / "release").exists()
-    result = train({"resume": str(folder)})
-    assert result.record.steps.charged == 2
-
-
-def test_no_network(run: Run, monkeypatch: pytest.MonkeyPatch):
     import socket
 
     def refuse(*_: Any, **__: Any) -> None:
@@ -603,5 +345,7 @@ def test_no_network(run: Run, monkeypatch: pytest.MonkeyPatch):
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setattr(socket, "create_connection", refuse)
+    before = tree(scenes.parent)
     assert run(val=True).release.exists()
+    assert tree(scenes.parent) == before
     assert os.environ["YOLO_OFFLINE"] == "true"

@@ -15,9 +15,9 @@ from discreet.clipping import FlatClipping
 from discreet.gradients import make_engine
 from discreet.statement.verify import verify_release
 from discreet.yolo.loading import MicroBatches
+from discreet.yolo.loop import StepLoop
 from discreet.yolo.loss import PerImageLoss
 from discreet.yolo.microbatch import halves
-from discreet.yolo.train import PrivateDetectionTrainer
 
 from .conftest import ARCHITECTURE, IMGSZ, make_batch, make_model
 
@@ -44,7 +44,7 @@ def test_views_are_averaged_before_they_are_clipped(engine: str):
     batch = make_batch([3, 1, 2, 4])  # two images of two views
 
     def gradients(batch: dict[str, Any]) -> Any:
-        return PrivateDetectionTrainer._gradients_of(trainer, made, batch)
+        return StepLoop(trainer).gradients_of(made, batch)
 
     apart, together = gradients(batch), gradients({**batch, "unit_sizes": [2, 2]})
     rows = {n: torch.stack([_row(apart, n, i) for i in range(4)]) for n in parameters}

@@ -15,7 +15,7 @@ from discreet.errors import ConfigurationError
 from discreet.statement.verify import verify_release
 from discreet.yolo.model import build_model, known_task, open_source
 from discreet.yolo.parts import block_of, select_trainable
-from discreet.yolo.zoom import enlarging, moved_layers, trained_at, zoom_of
+from discreet.yolo.zoom import alike, enlarging, moved_layers, trained_at, zoom_of
 
 from .conftest import ARCHITECTURE, IMGSZ
 
@@ -51,6 +51,15 @@ def test_it_is_the_source_on_enlarged_images(name: str):
 def test_without_zoom_it_is_the_source_itself():
     source = open_source(WEIGHTS)
     assert enlarging(source, 1) is source
+
+
+def test_a_teacher_looks_at_images_as_the_student_does():
+    student, teacher = enlarging(open_source(WEIGHTS), 2), open_source(WEIGHTS)
+    assert zoom_of(alike(teacher, student)) == 2
+    assert alike(teacher, open_source(WEIGHTS)) is teacher
+    assert alike(student, student) is student
+    teacher.args = {"imgsz": 32}  # it knows small objects as they are
+    assert alike(teacher, student) is teacher
 
 
 def test_rt_detr_can_be_zoomed():

@@ -84,6 +84,8 @@ def check_image(
     label = label_path(listed.image)
     if listed.number is not None:
         labels, problems = class_label(listed.number), []
+    elif task == "pose" and points is None:  # refused already: every line would seem wrong
+        labels, problems = no_labels(), []
     else:
         labels, problems = read_labels(
             label, nc=nc, single_cls=single_cls, task=task, points=points

@@ -31,9 +31,10 @@ _AUTO_RATE = 0.02
 _QUIET, _LOUD_FACTOR = 4000, 0.6
 
 STEPS = 160
+_STEPS_ENLARGED = 100
 # Images read in a whole run, over n: between these, as many passes as make up this many images.
 _IMAGES_READ = 160_000
-_FEWEST_PASSES, _MOST_PASSES = 10.0, 40.0
+_FEWEST_PASSES, _MOST_PASSES, _MOST_PASSES_ENLARGED = 10.0, 40.0, 12.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,21 +65,27 @@ def default_batch_size(population: int) -> int:
 
 
 def passes_over(population: int, zoom: int = 1) -> float:
-    """Expected passes over the data: 160,000 / n, at most 40, over the zoom; at least 10."""
-    passes = min(_IMAGES_READ / population, _MOST_PASSES) / zoom
-    return max(passes, _FEWEST_PASSES)
+    """Expected passes over the data: 160,000 / n, from 10 to 40, or to 12.5 where enlarged."""
+    most = _MOST_PASSES if zoom == 1 else _MOST_PASSES_ENLARGED
+    return min(max(_IMAGES_READ / population, _FEWEST_PASSES), most)
 
 
 def _images_read(facts: PublicFacts) -> float:
     return passes_over(facts.population, facts.zoom) * facts.population
 
 
+def _usual_steps(facts: PublicFacts) -> int:
+    return STEPS if facts.zoom == 1 else _STEPS_ENLARGED
+
+
 def _steps(facts: PublicFacts) -> int:
-    return STEPS if facts.batch is None else math.ceil(_images_read(facts) / facts.batch)
+    if facts.batch is None:
+        return _usual_steps(facts)
+    return math.ceil(_images_read(facts) / facts.batch)
 
 
 def _batch(facts: PublicFacts) -> int:
-    batch = round(_images_read(facts) / (facts.steps or STEPS))
+    batch = round(_images_read(facts) / (facts.steps or _usual_steps(facts)))
     return min(facts.population, max(1, batch))
 
 
@@ -181,14 +188,15 @@ PRETRAINED = (
     Rule(
         setting="steps",
         value=_steps,
-        table="160; with batch given, as many as make up the passes",
+        table="160, of enlarged images 100; with batch given, as many as make up the passes",
         why="at the same number of images read, many steps cost little more noise and let Adam "
         "find its way",
     ),
     Rule(
         setting="batch",
         value=_batch,
-        table="n · passes / steps, with 160,000 / n passes, at most 40, over the zoom; at least 10",
+        table="n · passes / steps, with 160,000 / n passes, from 10 to 40, or to 12.5 where images "
+        "are enlarged",
         why="more passes always help a little and cost their time: small data can afford more, "
         "enlarged images fewer",
     ),

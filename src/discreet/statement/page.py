@@ -7,6 +7,7 @@ ask to be reported. Figures are rounded towards less privacy.
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -44,14 +45,19 @@ def render(record: PrivacyRecord) -> dict[str, str]:
 
 
 def _render(record: PrivacyRecord, language: str) -> str:
-    environment = Environment(
+    template = _environment().get_template(f"{PAGES[language]}.jinja")
+    return template.render(vocabulary(record, language))
+
+
+@cache
+def _environment() -> Environment:
+    """One for the process: it keeps the compiled templates."""
+    return Environment(
         loader=PackageLoader("discreet.statement"),
         undefined=StrictUndefined,
         keep_trailing_newline=True,
         autoescape=False,  # Markdown, from a record whose strings are this program's own
     )
-    template = environment.get_template(f"{PAGES[language]}.jinja")
-    return template.render(vocabulary(record, language))
 
 
 def vocabulary(record: PrivacyRecord, language: str) -> dict[str, Any]:

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -27,14 +26,13 @@ from discreet.auditing.result import AuditResult, judge
 from discreet.auditing.scores import CanaryScores
 from discreet.checking import CheckReport
 from discreet.errors import ConfigurationError
-from discreet.gradients import GradientEngine
 from discreet.randomness import make_source
 from discreet.result import TrainingResult
 from discreet.statement.record import PrivacyRecord, with_audit
 from discreet.storage import write_json
 from discreet.terminal import Reporter
+from discreet.yolo.canary_loops import GradientCanaryLoop, ImageCanaryLoop
 from discreet.yolo.image_canaries import make_image_canaries
-from discreet.yolo.loading import StepParts
 from discreet.yolo.membership import image_losses
 from discreet.yolo.preparation import PreparedRun, prepare
 from discreet.yolo.train import PrivateDetectionTrainer, default_callbacks
@@ -44,7 +42,6 @@ DEFAULT_CANARIES: Mapping[Attack, int] = {"gradient": 5000, "image": 500}
 _IMAGE_ADVERSARY = "sees the weights before and after the run; knows every canary, not its coin"
 # An audit that could not prove this share of the claimed ε is not worth a run.
 _USEFUL = 0.1
-_CANARIES = "canaries"  # key of a part that holds canaries instead of images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +124,6 @@ class AuditedTrainer(PrivateDetectionTrainer):
     ) -> None:
         self._attack: Attack = attack
         self._count, self._folder = canaries, folder
-        self._drawn: deque[NDArray[np.int64]] = deque()
         self._canary_records: tuple[Any, ...] = ()
         self.audit: AuditResult | None = None
         super().__init__(overrides=given, _callbacks=default_callbacks(), reporter=reporter)
@@ -209,6 +205,7 @@ class AuditedTrainer(PrivateDetectionTrainer):
         if self._attack == "image":
             self._included = fair_coins(self._count, self.source)
             self._losses_before = self._canary_losses()
+            self.loop = ImageCanaryLoop(self, units=self._units, included=self._included)
             return
         canaries = GradientCanaries.place(
             self.parameters,
@@ -216,12 +213,14 @@ class AuditedTrainer(PrivateDetectionTrainer):
             max_grad_norm=mechanism.max_grad_norm,
             source=self.source,
         )
-        self._canaries, self._included = canaries, canaries.included
         self._watch = CanaryWatch(
             canaries,
             max_grad_norm=mechanism.max_grad_norm,
             noise_multiplier=mechanism.noise_multiplier,
             sample_rate=mechanism.sample_rate,
+        )
+        self.loop = GradientCanaryLoop(
+            self, units=self._units, canaries=canaries, watch=self._watch
         )
         self._guesses = rehearsed_guesses(
             self._count,
@@ -249,30 +248,6 @@ class AuditedTrainer(PrivateDetectionTrainer):
                 for name, parameter in self.parameters.items()
             }
         )
-
-    # ---- the path of a canary ----
-
-    def _draws(self, *, first_step: int) -> Iterator[Sequence[int]]:
-        for draw in super()._draws(first_step=first_step):
-            units = np.asarray(draw, dtype=np.int64)
-            canaries = units[units >= self._units] - self._units
-            there = canaries[self._included[canaries]]
-            units = units[units < self._units]
-            if self._attack == "image":
-                units = np.concatenate([units, there + self._units])
-            else:
-                self._drawn.append(there)
-            yield cast(Sequence[int], units)
-
-    def _load_ahead(self, *, first_step: int) -> StepParts:
-        parts = super()._load_ahead(first_step=first_step)
-        return parts if self._attack == "image" else _WithCanaries(parts, self._drawn)
-
-    def _gradients_of(self, engine: GradientEngine, batch: dict[str, Any]) -> Any:
-        if _CANARIES in batch:
-            return self._canaries.gradients(batch[_CANARIES], self.parameters)
-        gradients = super()._gradients_of(engine, batch)
-        return self._watch.images(gradients) if self._attack == "gradient" else gradients
 
     # ---- the verdict ----
 
@@ -307,16 +282,3 @@ class AuditedTrainer(PrivateDetectionTrainer):
         write_json(self.internal / "audit.json", self.audit.to_json())
         (self.reporter.warning if self.audit.refuted else self.reporter.notice)(self.audit.verdict)
         return with_audit(record, self.audit.to_json())
-
-
-class _WithCanaries:
-    """The images of a step, and after them its canaries as a part of their own."""
-
-    def __init__(self, images: StepParts, drawn: deque[NDArray[np.int64]]) -> None:
-        self._images, self._drawn = images, drawn
-
-    def next_step(self) -> Iterator[dict[str, Any]]:
-        yield from self._images.next_step()
-        canaries = self._drawn.popleft()
-        if len(canaries):
-            yield {_CANARIES: canaries}

@@ -23,12 +23,12 @@ from discreet.gradients import ENGINES, make_engine
 from discreet.noise import DrawnAhead, Mechanism
 from discreet.randomness import RandomSource
 from discreet.terminal import Reporter
-from discreet.yolo import checking_data, checking_features, checking_plan, checking_units, train
+from discreet.yolo import checking_data, checking_features, checking_plan, checking_units, loop
 from discreet.yolo.batches import images_of, joined, with_image
 from discreet.yolo.microbatch import units_of
 from discreet.yolo.model import fast_layout
 from discreet.yolo.stand_ins import StandIns
-from discreet.yolo.train import PrivateDetectionTrainer
+from discreet.yolo.train import PrivateDetectionTrainer, default_callbacks
 
 Batch = dict[str, Any]
 
@@ -105,7 +105,7 @@ def subject_of(trainer: PrivateDetectionTrainer, *, real: bool) -> Subject:
 
     def gradients_from(name: str) -> Callable[[Batch], PerExampleGradients]:
         engine = make_engine(name, cast(Any, trainer.model), trainer.parameters)
-        return partial(trainer._gradients_of, engine)  # pyright: ignore[reportPrivateUsage]
+        return partial(trainer.loop.gradients_of, engine)
 
     def other_engine(name: str) -> Callable[[Batch], PerExampleGradients]:
         gradients_of = gradients_from(name)
@@ -139,7 +139,7 @@ def subject_of(trainer: PrivateDetectionTrainer, *, real: bool) -> Subject:
         terms=trainer.per_image_loss.names,
         exactly=partial(_exactly, trainer) if trainer.amp else None,
         engines={other: other_engine(other) for other in ENGINES if other != name},
-        step=train.private_step,  # as the trainer's module knows it
+        step=loop.private_step,  # as the trainer's loop knows it
     )
 
 
@@ -287,9 +287,7 @@ def check_arguments(
         arguments = {k: v for k, v in given.items() if k not in {"resume", "exist_ok"}}
         arguments |= {"project": str(Path(folder) / "runs"), "name": "check"}
         arguments |= {"ledger": str(Path(folder) / "ledger.sqlite")}  # nothing is reserved
-        trainer = _Rehearsal(
-            overrides=arguments, _callbacks=train.default_callbacks(), reporter=reporter
-        )
+        trainer = _Rehearsal(overrides=arguments, _callbacks=default_callbacks(), reporter=reporter)
         trainer.full = full
         trainer.train()
         assert trainer.report is not None

@@ -17,7 +17,7 @@ import torch
 from discreet.checking import Finding
 from discreet.data import ImageRecord
 from discreet.randomness import RandomSource, make_source
-from discreet.yolo import train
+from discreet.yolo import loop
 from discreet.yolo.batches import OF_IMAGES, OF_OBJECTS
 from discreet.yolo.images import TaskImages
 
@@ -229,7 +229,7 @@ def _memory(sizes: np.ndarray, shared: np.ndarray, population: int, rate: float)
 
 def load(dataset: TaskImages, draws: Sequence[Sequence[int | Sequence[int]]], *, size: int) -> Any:
     """The parts of these draws, by the trainer's own loader."""
-    return train.MicroBatches(  # as the trainer's module knows it
+    return loop.MicroBatches(  # as the trainer's loop knows it
         dataset, iter(draws), first_step=1, micro_batch_size=size, workers=0
     )
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from discreet.checking import Finding
 from discreet.checking.held import relative
-from discreet.yolo import feature_cache, train
+from discreet.yolo import feature_cache, loop
 from discreet.yolo.batches import images_of, joined
 from discreet.yolo.checking_data import dataset_of, same_item
 from discreet.yolo.dataset import Index, Key
@@ -83,7 +83,7 @@ def _keys_are_sound(trainer: PrivateDetectionTrainer, *, full: bool) -> bool:
 def _deviation(trainer: PrivateDetectionTrainer, images: _StandIns) -> float:
     """Largest relative deviation of features; infinite if labels or images are others."""
     cache = feature_cache.FeatureCache(limit=1 << 30, entries=2 * _RECORDS)
-    parts = train.MicroBatches(  # as the trainer's module knows it
+    parts = loop.MicroBatches(  # as the trainer's loop knows it
         cast(Any, images), iter(_DRAWS), first_step=1, micro_batch_size=_PART, cache=cache
     )
     worst = 0.0

@@ -9,6 +9,7 @@ copy-paste.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
 import cv2
@@ -67,21 +68,45 @@ def describe(dataset: DetectionDataset) -> dict[str, Any]:
     }
 
 
-class RecordDataset(YOLODataset):
-    """Ultralytics' data set over validated records, read-only.
+@dataclass(frozen=True, kw_only=True)
+class ImageSettings:
+    """How the images of a split are turned into what a model sees.
 
-    Args:
-        records: The images of one split.
+    Attributes:
         data: Task, class names and number, as Ultralytics wants them: see `describe`.
         imgsz: Side of the training images in pixels.
-        hyp: Augmentation settings.
+        hyp: Augmentation settings, and `single_cls` and `classes`: all objects as one class, and
+            the classes whose objects are kept (None: all).
         augment: Whether to augment.
         seed: Seeds augmentation, each (step, image) with a stream of its own.
         rect: Letterbox by neighbours' shapes: for public inference only, never for training.
         batch_size: Images per batch where `rect`.
         stride: Largest stride of the model.
-        single_cls: Treat all classes as one.
-        classes: Keep objects of these classes only; None keeps all.
+
+    Raises:
+        ValueError: Training images would take their shape from their neighbours.
+    """
+
+    data: dict[str, Any]
+    imgsz: int
+    hyp: IterableSimpleNamespace
+    augment: bool
+    seed: int = 0
+    rect: bool = False
+    batch_size: int = 16
+    stride: int = 32
+
+    def __post_init__(self) -> None:
+        if self.augment and self.rect:
+            raise ValueError("rectangular training shapes one image by its neighbours")
+
+
+class RecordDataset(YOLODataset):
+    """Ultralytics' data set over validated records, read-only.
+
+    Args:
+        records: The images of one split.
+        settings: What is done to them.
 
     Attributes:
         flips: The augmentation, where it only flips.
@@ -89,43 +114,28 @@ class RecordDataset(YOLODataset):
 
     flips: Flips | None = None
 
-    def __init__(
-        self,
-        records: Sequence[ImageRecord],
-        *,
-        data: dict[str, Any],
-        imgsz: int,
-        hyp: IterableSimpleNamespace,
-        augment: bool,
-        seed: int = 0,
-        rect: bool = False,
-        batch_size: int = 16,
-        stride: int = 32,
-        single_cls: bool = False,
-        classes: list[int] | None = None,
-    ) -> None:
-        if augment and rect:
-            raise ValueError("rectangular training shapes one image by its neighbours")
+    def __init__(self, records: Sequence[ImageRecord], settings: ImageSettings) -> None:
         self.current = 0
         self._records = records
-        self._seed = seed
+        self._seed = settings.seed
         self._identity = {str(r.image): int.from_bytes(r.digest, "big") for r in records}
-        self._side = imgsz
+        self._side = settings.imgsz
         self._kept: dict[int, tuple[np.ndarray, tuple[int, int]]] = {}
         self._kept_bytes = 0
+        hyp: Any = settings.hyp
         super().__init__(
             img_path="",
-            imgsz=imgsz,
-            augment=augment,
+            imgsz=settings.imgsz,
+            augment=settings.augment,
             hyp=hyp,
-            rect=rect,
-            batch_size=batch_size,
-            stride=stride,
-            pad=0.0 if augment else 0.5,
-            single_cls=single_cls,
-            classes=classes,
-            data=data,
-            task=data.get("task", "detect"),
+            rect=settings.rect,
+            batch_size=settings.batch_size,
+            stride=settings.stride,
+            pad=0.0 if settings.augment else 0.5,
+            single_cls=hyp.single_cls,
+            classes=hyp.classes,
+            data=settings.data,
+            task=settings.data.get("task", "detect"),
         )
 
     def get_img_files(self, img_path: str | list[str]) -> list[str]:  # noqa: ARG002

@@ -16,7 +16,7 @@ from ultralytics.utils import DEFAULT_CFG, IterableSimpleNamespace
 from discreet.data import load_dataset
 from discreet.yolo import _compat
 from discreet.yolo._compat import load_weights
-from discreet.yolo.dataset import describe
+from discreet.yolo.dataset import ImageSettings, describe
 from discreet.yolo.images import TaskImages, open_images
 from discreet.yolo.model import known_task, open_source
 
@@ -88,11 +88,13 @@ def evaluate_weights(
     dataset = open_images(
         task,
         getattr(found, split),
-        data=described,
-        imgsz=imgsz,
-        hyp=args,
-        augment=False,
-        rect=True,
+        ImageSettings(
+            data=described,
+            imgsz=imgsz,
+            hyp=args,
+            augment=False,
+            rect=True,
+        ),
     )
     with TemporaryDirectory() as name:
         folder = Path(name)

@@ -13,12 +13,11 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset
 from ultralytics.data.augment import classify_augmentations, classify_transforms
-from ultralytics.utils import IterableSimpleNamespace
 from ultralytics.utils.patches import imread
 
 from discreet.data import ImageRecord
 from discreet.errors import StorageError
-from discreet.yolo.dataset import Index, Key
+from discreet.yolo.dataset import ImageSettings, Index, Key
 from discreet.yolo.seeding import seeded
 
 
@@ -27,41 +26,30 @@ class FolderDataset(Dataset[dict[str, Any]]):
 
     Args:
         records: The images of one split.
-        imgsz: Side of the images in pixels: cut out, or scaled and cut, to this square.
-        hyp: Augmentation settings.
-        augment: Whether to augment.
-        seed: Seeds augmentation, each (step, image) with a stream of its own.
+        settings: What is done to them; they are cut out, or scaled and cut, to a square.
     """
 
     flips = None  # crops are never the same twice
 
-    def __init__(
-        self,
-        records: Sequence[ImageRecord],
-        *,
-        imgsz: int,
-        hyp: IterableSimpleNamespace,
-        augment: bool,
-        seed: int = 0,
-    ) -> None:
+    def __init__(self, records: Sequence[ImageRecord], settings: ImageSettings) -> None:
         self._records = records
-        self._seed = seed
-        settings: Any = hyp
-        low, high = _scales(settings.scale)
+        self._seed = settings.seed
+        hyp: Any = settings.hyp
+        low, high = _scales(hyp.scale)
         self._transforms: Any = (
             classify_augmentations(
-                size=imgsz,
+                size=settings.imgsz,
                 scale=(low, high),
-                hflip=settings.fliplr,
-                vflip=settings.flipud,
-                erasing=settings.erasing,
-                auto_augment=settings.auto_augment,
-                hsv_h=settings.hsv_h,
-                hsv_s=settings.hsv_s,
-                hsv_v=settings.hsv_v,
+                hflip=hyp.fliplr,
+                vflip=hyp.flipud,
+                erasing=hyp.erasing,
+                auto_augment=hyp.auto_augment,
+                hsv_h=hyp.hsv_h,
+                hsv_s=hyp.hsv_s,
+                hsv_v=hyp.hsv_v,
             )
-            if augment
-            else classify_transforms(size=imgsz)
+            if settings.augment
+            else classify_transforms(size=settings.imgsz)
         )
 
     def __len__(self) -> int:

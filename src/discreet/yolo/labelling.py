@@ -17,7 +17,7 @@ from ultralytics.utils.ops import scale_boxes, xyxy2xywhn
 
 from discreet.data import ImageRecord
 from discreet.storage import make_folder, write_text
-from discreet.yolo.dataset import RecordDataset
+from discreet.yolo.dataset import ImageSettings, RecordDataset
 
 _BATCH = 16
 
@@ -56,10 +56,12 @@ def label_images(
     ]
     images = RecordDataset(
         bare,
-        data={"nc": len(names), "names": names, "channels": 3},
-        imgsz=imgsz,
-        hyp=IterableSimpleNamespace(**{**vars(DEFAULT_CFG), "imgsz": imgsz}),
-        augment=False,
+        ImageSettings(
+            data={"nc": len(names), "names": names, "channels": 3},
+            imgsz=imgsz,
+            hyp=IterableSimpleNamespace(**{**vars(DEFAULT_CFG), "imgsz": imgsz}),
+            augment=False,
+        ),
     )
     device = next(teacher.parameters()).device
     labelled: list[ImageRecord] = []

@@ -18,7 +18,7 @@ from discreet.data import ImageRecord, load_dataset
 from discreet.errors import ConfigurationError
 from discreet.yolo._compat import load_weights
 from discreet.yolo.batches import images_of
-from discreet.yolo.dataset import describe
+from discreet.yolo.dataset import ImageSettings, describe
 from discreet.yolo.images import open_images
 from discreet.yolo.loss import PerImageLoss
 from discreet.yolo.model import attach_settings, known_task, open_source
@@ -63,7 +63,9 @@ def image_losses(
     """
     settings = IterableSimpleNamespace(**{**vars(DEFAULT_CFG), "imgsz": imgsz})
     task = known_task(model)
-    images = open_images(task, records, data=data, imgsz=imgsz, hyp=settings, augment=False)
+    images = open_images(
+        task, records, ImageSettings(data=data, imgsz=imgsz, hyp=settings, augment=False)
+    )
     device = next(model.parameters()).device
     found: list[NDArray[np.float64]] = []
     with torch.no_grad():

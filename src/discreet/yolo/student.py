@@ -33,7 +33,7 @@ from discreet.terminal import Reporter
 from discreet.yolo import release
 from discreet.yolo._compat import load_checkpoint, load_weights
 from discreet.yolo.checkpoint import claim_run_folder, file_digest
-from discreet.yolo.dataset import RecordDataset, describe
+from discreet.yolo.dataset import ImageSettings, RecordDataset, describe
 from discreet.yolo.distillation import freeze
 from discreet.yolo.evaluate import evaluate
 from discreet.yolo.figures import validation_figures
@@ -177,7 +177,9 @@ def _validate(
     """Metrics on the public validation images, and figures for the report."""
     data = describe(public)
     args = IterableSimpleNamespace(**{**vars(DEFAULT_CFG), "imgsz": imgsz})
-    images = RecordDataset(public.val, data=data, imgsz=imgsz, hyp=args, augment=False, rect=True)
+    images = RecordDataset(
+        public.val, ImageSettings(data=data, imgsz=imgsz, hyp=args, augment=False, rect=True)
+    )
     validator, metrics = evaluate(student.eval(), images, args=args, data=data, folder=folder)
     return metrics, validation_figures(validator, student, images)
 

@@ -1,14 +1,12 @@
-"""Private training inside Ultralytics' trainer: one short loop over steps.
+"""Private training inside Ultralytics' trainer: what is set up before the first step, and the end.
 
-The path of one image: drawn by the Poisson sampler, loaded and augmented alone, through a model
-whose normalisations do not mix images, to a loss of its own and a gradient of its own; clipped,
-summed, noised, charged, and only then in the weights.
+The steps between, and the path of one image through them, are in `discreet.yolo.loop`.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import cached_property, partial
 from typing import Any, cast
@@ -18,36 +16,30 @@ from torch import Tensor, nn
 from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.utils import DEFAULT_CFG, callbacks
 
-from discreet.accounting import Event
 from discreet.checking import CheckReport
 from discreet.clipping import Clipping
 from discreet.distributed import join_team
-from discreet.errors import BudgetError, LedgerError, TeamError
-from discreet.gradients import GradientEngine, make_engine
-from discreet.ledger import OWN_RECORD, BudgetLedger, RunAccounts
-from discreet.noise import DrawnAhead
+from discreet.errors import TeamError
+from discreet.ledger import RunAccounts
 from discreet.planning import plan_rows, plan_warnings, recipe_rows
 from discreet.randomness import make_source
 from discreet.result import TrainingResult
 from discreet.statement.record import PrivacyRecord
 from discreet.statement.signing import open_key
-from discreet.step import StepReport, private_step
-from discreet.storage import check_space
 from discreet.terminal import Reporter, SilentReporter
 from discreet.tracking import open_trackers
 from discreet.units import PrivacyUnits
 from discreet.yolo import _compat, finishing, release
-from discreet.yolo.checkpoint import CHECKPOINT, Checkpoint
 from discreet.yolo.class_features import public_photographs, standardise_classes
-from discreet.yolo.dataset import describe
+from discreet.yolo.dataset import ImageSettings, describe
 from discreet.yolo.distillation import DistilledLoss
-from discreet.yolo.feature_cache import FeatureCache, cache_for, features_of
+from discreet.yolo.feature_cache import FeatureCache, features_of
 from discreet.yolo.frozen import FrozenFront
 from discreet.yolo.images import TaskImages, open_images
 from discreet.yolo.journal import StepJournal
-from discreet.yolo.loading import MicroBatches, StepParts
+from discreet.yolo.keeping import Keeper, open_accounts
+from discreet.yolo.loop import StepLoop
 from discreet.yolo.loss import PerImageLoss
-from discreet.yolo.microbatch import automatic_size, halves, units_of
 from discreet.yolo.model import (
     attach_settings,
     build_model,
@@ -56,7 +48,7 @@ from discreet.yolo.model import (
     set_norm,
     train_mode,
 )
-from discreet.yolo.optimizer import build_optimizer, learning_rate_factor, set_learning_rates
+from discreet.yolo.optimizer import build_optimizer, learning_rate_factor
 from discreet.yolo.parts import (
     block_of,
     make_parts,
@@ -66,7 +58,7 @@ from discreet.yolo.parts import (
 from discreet.yolo.preparation import PreparedRun, prepare, team_timeout
 from discreet.yolo.run_folder import RunFolder
 from discreet.yolo.tasks import Task
-from discreet.yolo.zoom import enlarging, moved_layers
+from discreet.yolo.zoom import alike, enlarging, moved_layers
 
 # The optimizer's state is still empty in the first one, and a new one is written beside the old.
 _CHECKPOINTS_OF_SPACE = 8
@@ -143,6 +135,7 @@ class PrivateDetectionTrainer(DetectionTrainer):
         self.best = self.release / "best.pt"  # never written: choosing it would look at data
         self.result: TrainingResult | None = None
         self.stop = False
+        self.keeper, self.loop = Keeper(self), StepLoop(self)
 
     def _prepare(self, given: Mapping[str, Any]) -> PreparedRun:
         return prepare(given, reporter=self.reporter, team=self.team)
@@ -226,12 +219,12 @@ class PrivateDetectionTrainer(DetectionTrainer):
         try:
             self._setup_train()
             self.check = self._check_step()
-            self._train_steps()
+            self.loop.run()
             with self.team.patiently():
                 self.result = self._finish(started)
         except (KeyboardInterrupt, TeamError) as end:
             if self.charged:
-                self._save_checkpoint()
+                self.keeper.save()
                 hint = f"resume with: discreet train resume={self.run_dir}"
                 if isinstance(end, TeamError):
                     end.do = hint
@@ -284,7 +277,7 @@ class PrivateDetectionTrainer(DetectionTrainer):
             factors=rate_factors(model, norm_lr=privacy.norm_lr or 1.0),
         )
         self.clipping = self.make_clipping(self.plan.mechanism.max_grad_norm)
-        self.accounts = self._open_accounts() if self.team.leads else None
+        self.accounts = open_accounts(self) if self.team.leads else None
         self.journal = StepJournal(
             self.internal / "steps.csv" if self.team.leads else None,
             terms=self.per_image_loss.names,
@@ -307,7 +300,8 @@ class PrivateDetectionTrainer(DetectionTrainer):
         loss = PerImageLoss(model, balance=privacy.balance or 0.0)
         if teacher is None:
             return loss
-        return DistilledLoss(loss, model, teacher.model, gain=privacy.teacher_gain)
+        guide = alike(teacher.model, self._source)
+        return DistilledLoss(loss, model, guide, gain=privacy.teacher_gain)
 
     def make_clipping(self, max_grad_norm: float) -> Clipping:
         """The run's clipping rule at another max grad norm."""
@@ -315,173 +309,13 @@ class PrivateDetectionTrainer(DetectionTrainer):
         mechanism = self.plan.mechanism.model_copy(update={"max_grad_norm": max_grad_norm})
         return mechanism.make_clipping({name: block_of(model, name) for name in self.parameters})
 
-    def _open_accounts(self) -> RunAccounts:
-        prepared, mechanism = self.prepared, self.plan.mechanism
-        # An interrupted run that has charged has a ledger: another place is a mistake.
-        create = not (self.internal / OWN_RECORD).exists()
-        ledger = BudgetLedger.open(prepared.privacy.ledger, create=create)
-        private = not prepared.reasons_against
-        if prepared.teacher is not None:
-            prepared.teacher.check_ledger(ledger, self.dataset)
-        if RunAccounts.exist(self.internal, ledger=ledger, run_id=prepared.state.run_id):
-            return RunAccounts.go_on(
-                self.internal,
-                ledger=ledger,
-                run_id=prepared.state.run_id,
-                digests=self.digests,
-                units=self.units.of_images,
-                mechanism=mechanism,
-                private=private,
-            )
-        return RunAccounts.begin(
-            self.internal,
-            ledger=ledger,
-            run_id=prepared.state.run_id,
-            label=str(self.run_dir),
-            name=self.dataset.yaml.parent.name,
-            digests=self.digests,
-            units=self.units.of_images,
-            mechanism=mechanism,
-            private=private,
-        )
-
     def _restore(self) -> None:
         """Begin where the leader's folder says, with the leader's weights."""
         if self.team.leads:
-            self._restore_checkpoint()
+            self.keeper.restore()
         fact = [self.executed, self.clipping.sensitivity]
         self.executed, bound = self.team.publish(self.model.state_dict().values(), fact)
         self.clipping.follow(bound)
-
-    def _restore_checkpoint(self) -> None:
-        """Go on from the last checkpoint; prove that the disk takes one before the first step."""
-        assert self.accounts is not None
-        checkpoint = Checkpoint.load(self.internal, seal=self.accounts.seal)
-        if checkpoint is not None:
-            checkpoint.restore(self.model, self.optimizer)
-            self.executed = checkpoint.executed
-            self.clipping = self.make_clipping(checkpoint.max_grad_norm)
-        if self.executed > self.charged:
-            raise LedgerError(
-                f"the weights hold {self.executed} steps, the ledger only {self.charged}",
-                where=str(self.internal),
-                do="restore the ledger from a backup; without it the run cannot go on",
-            )
-        self._save_checkpoint()
-        size = (self.internal / CHECKPOINT).stat().st_size
-        check_space(self.internal, needed=_CHECKPOINTS_OF_SPACE * size)
-
-    def _train_steps(self) -> None:
-        entries = {name: parameter.numel() for name, parameter in self.parameters.items()}
-        entries = entries if self.team.leads else {}  # nobody else makes noise
-        with DrawnAhead(self.source, entries) as noise:
-            self._run_steps(noise)
-        self.cache = None
-
-    def _run_steps(self, noise: DrawnAhead) -> None:
-        mechanism, plan = self.plan.mechanism, self.plan
-        self._charge_the_rest_of_a_shuffled_epoch()
-        first_step = self.team.told(self.charged) + 1
-        micro_batches = self._load_ahead(first_step=first_step)
-        epsilons = plan.epsilon_by_epoch() if self.team.leads else {}
-        self.reporter.start(mechanism.steps)
-        self.run_callbacks("on_train_start")
-        epoch = 0
-        engine = make_engine(self.prepared.performance.engine, self.model, self.parameters)
-        for step in range(first_step, mechanism.steps + 1):
-            if plan.epoch_of(step) != epoch:
-                epoch = plan.epoch_of(step)
-                self.epoch = epoch - 1
-                self.run_callbacks("on_train_epoch_start")
-            self.lr = set_learning_rates(self.optimizer, self.learning_rate_factor(step))
-            self.run_callbacks("on_train_batch_start")
-            began = time.monotonic()
-            try:
-                report = private_step(
-                    micro_batches.next_step(),
-                    parameters=self.parameters,
-                    gradients_of=partial(self._gradients_of, engine),
-                    clipping=self.clipping,
-                    mechanism=noise.scaled_by(mechanism.make_mechanism(step)),
-                    expected_batch_size=mechanism.expected_batch_size,
-                    source=self.source,
-                    charge=partial(self._charge, mechanism.step_event(step)),
-                    optimizer=self.optimizer,
-                    split=halves,
-                    team=self.team,
-                )
-            except BudgetError as error:
-                self.team.tell(error)
-                self._end_at_the_budget(error)
-                break
-            losses = self.team.share(self.journal.take_losses())
-            if self.team.leads:
-                self._require_charged(step)
-                self._write_journal(step, report, losses, seconds=time.monotonic() - began)
-                self.run_callbacks("on_train_batch_end")
-                self.reporter.step(step)
-                self._save_checkpoint_where_cheap()
-                if step == plan.last_step_of(epoch) or self.stop:
-                    self._end_epoch(epoch, epsilons[epoch])
-            else:
-                self.executed += 1
-            if self.team.told(self.stop):  # a callback's wish
-                break
-
-    def _require_charged(self, step: int) -> None:
-        if self.charged != step:
-            raise LedgerError(
-                f"step {step} ran, and {self.charged} were charged",
-                where=str(self.internal),
-                do="its weights are not covered by any claim: do not share them, and report this",
-            )
-
-    def _charge_the_rest_of_a_shuffled_epoch(self) -> None:
-        # An interrupted epoch is dealt anew, so what is left of the old one counts as run.
-        mechanism = self.plan.mechanism
-        if mechanism.sampling == "shuffle" and self.accounts is not None:
-            while self.charged % mechanism.steps_per_epoch and self.charged < mechanism.steps:
-                self.accounts.charge(mechanism.step_event(self.charged + 1))
-
-    def _end_at_the_budget(self, error: BudgetError) -> None:
-        """Release what was trained so far: the step that did not fit was not applied."""
-        if not self.executed:
-            raise error
-        self.reporter.warning(f"{error.what}: the run ends after {self.charged} steps")
-        self.stopped_by_budget = True
-
-    # ---- the path of one image ----
-
-    def _draws(self, *, first_step: int) -> Iterator[Sequence[int]]:
-        sampler = self.plan.mechanism.make_sampler()
-        steps = range(first_step, self.plan.mechanism.steps + 1)
-        # A fresh key for every draw, known to the whole team and kept in memory alone.
-        keys: list[int] = self.team.told([self.source.key() for _ in steps])
-        return (cast(Sequence[int], sampler.draw(self.source.stream_of(key))) for key in keys)
-
-    def _load_ahead(self, *, first_step: int) -> StepParts:
-        dataset, performance = self.build_dataset(mode="train"), self.prepared.performance
-        place = self.team.place
-        size = performance.micro_batch_size or automatic_size(
-            self.model,
-            self.parameters,
-            imgsz=self.args.imgsz,
-            device=self.device,
-            sharing=place.local_size,
-        )
-        draws = self._draws(first_step=first_step)
-        self.cache = cache_for(self.front, dataset, gib=performance.feature_cache)
-        return MicroBatches(
-            dataset,
-            # Units, dealt in turn, and some images of each.
-            self.units.chosen((draw[place.rank :: place.size] for draw in draws), self.source),
-            first_step=first_step,
-            micro_batch_size=size,
-            workers=performance.workers,
-            pin_memory=self.device.type == "cuda",
-            views=self.prepared.privacy.views or 1,
-            cache=self.cache,
-        )
 
     @property
     def task(self) -> Task:
@@ -497,14 +331,16 @@ class PrivateDetectionTrainer(DetectionTrainer):
         return open_images(
             self.task,
             self.dataset.train if train else self.dataset.val,
-            data=self._data,
-            imgsz=self.args.imgsz,
-            hyp=self.args,
-            augment=train,
-            seed=self.args.seed,
-            rect=not train,
-            batch_size=batch or 16,
-            stride=max(int(cast(Any, self.model).stride.max()), 32),
+            ImageSettings(
+                data=self._data,
+                imgsz=self.args.imgsz,
+                hyp=self.args,
+                augment=train,
+                seed=self.args.seed,
+                rect=not train,
+                batch_size=batch or 16,
+                stride=max(int(cast(Any, self.model).stride.max()), 32),
+            ),
         )
 
     def preprocess_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
@@ -513,32 +349,10 @@ class PrivateDetectionTrainer(DetectionTrainer):
             return super().preprocess_batch(batch)
         return {k: v.to(self.device) if isinstance(v, Tensor) else v for k, v in batch.items()}
 
-    def _gradients_of(self, engine: GradientEngine, batch: dict[str, Any]) -> Any:
-        if "img" in batch:
-            batch = self.preprocess_batch(dict(batch))  # it writes into what it is given
-        units, weights = units_of(batch, self.device)
-        terms = torch.zeros(0)
-
-        def losses() -> Tensor:  # an engine may ask twice
-            nonlocal terms
-            terms = self.per_image_loss(self.predictions(batch), batch)
-            return terms.sum(1) * weights  # a unit's loss is the mean over its images and views
-
-        gradients = engine.per_example_gradients(losses, units)
-        self.journal.add_losses(terms.detach())
-        return gradients
-
     def predictions(self, batch: dict[str, Any]) -> Any:
         """The model's output for images, or for their features where these are known."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.amp):
             return self.front.rest(features_of(batch, self.front, self.cache))
-
-    def _charge(self, event: Event) -> None:
-        assert self.accounts is not None
-        self.accounts.charge(event)
-        self.executed += event.steps  # its update follows, and nothing can come between
-
-    # ---- telling, keeping, finishing ----
 
     def learning_rate_factor(self, step: int) -> float:
         """Factor on the initial learning rate in the `step`-th step, from 1."""
@@ -551,46 +365,6 @@ class PrivateDetectionTrainer(DetectionTrainer):
             cosine=self.args.cos_lr,
             warmup=self.args.warmup_epochs * steps_per_epoch,
         )
-
-    def _write_journal(
-        self, step: int, report: StepReport, losses: Sequence[Sequence[float]], *, seconds: float
-    ) -> None:
-        self.journal.write(
-            step=step,
-            report=report,
-            losses=[sum(of_all) for of_all in zip(*losses, strict=True)],
-            learning_rate=self.optimizer.param_groups[0]["lr"],
-            seconds=seconds,
-        )
-
-    def _end_epoch(self, epoch: int, epsilon: float) -> None:
-        self.run_callbacks("on_train_epoch_end")
-        if epoch % max(1, self.args.save_period) == 0 or epoch == self.plan.epochs:
-            self._save_checkpoint()
-        self.reporter.epoch(
-            epoch=epoch,
-            epochs=self.plan.epochs,
-            epsilon=epsilon,
-            target=self.plan.target_epsilon,
-        )
-        self.run_callbacks("on_fit_epoch_end")
-
-    def _save_checkpoint(self) -> None:
-        assert self.accounts is not None
-        began = time.monotonic()
-        Checkpoint(
-            executed=self.executed,
-            model=self.model.state_dict(),
-            optimizer=self.optimizer.state_dict(),
-            max_grad_norm=self.clipping.sensitivity,
-        ).save(self.internal, seal=self.accounts.seal)
-        self._saved_at = time.monotonic()
-        self._saving_takes = self._saved_at - began
-
-    def _save_checkpoint_where_cheap(self) -> None:
-        """Keep what a crash may lose small, for a hundredth of the time."""
-        if time.monotonic() - self._saved_at > _SAVING_SHARE * self._saving_takes:
-            self._save_checkpoint()
 
     def _announce(self) -> None:
         parameters = sum(parameter.numel() for parameter in self.parameters.values())

@@ -54,6 +54,12 @@ def enlarging(source: nn.Module, zoom: int) -> nn.Module:
     return new
 
 
+def alike(model: nn.Module, other: nn.Module) -> nn.Module:
+    """A model that enlarges images as much as another does, if both have learned from one size."""
+    same = trained_at(model) == trained_at(other)
+    return enlarging(model, zoom_of(other)) if same and zoom_of(model) == 1 else model
+
+
 def _with_first_layer(architecture: Mapping[str, Any], zoom: int) -> dict[str, Any]:
     backbone, head = (
         [[_all_moved(sources), *rest] for sources, *rest in architecture[part]]

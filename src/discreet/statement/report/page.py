@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import cache
 from importlib import resources
 from typing import Any
 
@@ -45,16 +46,6 @@ def render_report(record: PrivacyRecord, validation: ValidationFigures | None = 
         raise ValueError("a report has no figure of validation images that are not public")
     if validation is not None:
         validation = replace(validation, samples=_fitting(validation.samples))
-    environment = Environment(
-        loader=PackageLoader("discreet.statement"),
-        undefined=StrictUndefined,
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["percent"] = percent
-    environment.filters["count"] = lambda value: f"{value:,}"
-    environment.filters["base64"] = _base64
     groups = [(1, record.claim.epsilon)]
     groups += [(group.size, group.epsilon) for group in record.figures.groups]
     shared: dict[str, Any] = {
@@ -74,6 +65,7 @@ def render_report(record: PrivacyRecord, validation: ValidationFigures | None = 
         "largest_group": max(epsilon or 0.0 for _, epsilon in groups),
         "samples": () if validation is None else validation.samples,
     }
+    environment = _environment()
     body = environment.get_template("report.body.jinja")
     bodies = {
         language: Markup(
@@ -85,6 +77,22 @@ def render_report(record: PrivacyRecord, validation: ValidationFigures | None = 
     return page.render(
         {**shared, "bodies": bodies, "style": Markup(_style()), "tags": place_tags, "embed": embed}
     ).encode()
+
+
+@cache
+def _environment() -> Environment:
+    """One for the process: it keeps the compiled templates."""
+    environment = Environment(
+        loader=PackageLoader("discreet.statement"),
+        undefined=StrictUndefined,
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["percent"] = percent
+    environment.filters["count"] = lambda value: f"{value:,}"
+    environment.filters["base64"] = _base64
+    return environment
 
 
 def _base64(data: bytes) -> str:
