@@ -133,7 +133,8 @@ def prepare(
     task = known_task(source)
     _check_task(task, settings)
     dataset = read_dataset(privacy, settings, task=task, reporter=reporter)
-    _notice_new_key_points(source, dataset, reporter)
+    if not from_scratch:
+        _notice_new_key_points(source, dataset, reporter)
     _check_classes(settings.get("classes"), dataset)
     _check_device(settings.get("device"))
     population = len(dataset.units()) + extra_units
