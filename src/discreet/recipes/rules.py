@@ -181,9 +181,9 @@ PRETRAINED = (
         table="2, 4, …: what brings images to at most half the size that the weights have learned "
         "from, which is 640 px for Ultralytics' own; else, and for classes of whole images and "
         "masks, 1",
-        why="in small images objects are smaller than any that pretrained features know: enlarged "
-        "by the model itself they are found, and nothing is spent; takes zoom² times the work, in "
-        "training and after",
+        why="objects of images far smaller than those learned from are smaller than any that "
+        "pretrained features know; where the model itself enlarges them they are found, and "
+        "nothing is spent, for zoom² times the work in training and after",
     ),
     Rule(
         setting="steps",
