@@ -39,6 +39,7 @@ def problems(tiny: TinyDataset, content: str | bytes) -> str:
         'p2,41,"train/train2",train\n',
         "Split, Image , GROUP\ntrain,train0, p1\n\ntrain,./train1,p1 \ntrain,train2,p2\n,,\n",
         GOOD + "val,val0,p9\ntest,whatever,p1\n",
+        GOOD.replace("train,", "Train,"),
     ],
 )
 def test_a_file_is_read_however_it_is_written(tiny: TinyDataset, content: str):
@@ -73,6 +74,7 @@ def test_spellings_of_one_key_are_one_person(tiny: TinyDataset):
         (GOOD.replace("split,", "part,"), "groups.csv:1: the header has to name each of"),
         (GOOD.replace("group\n", "group,group\n"), "groups.csv:1: the header has to name each of"),
         ("", "groups.csv:1: the header has to name each of"),
+        (GOOD.replace(",", ";"), "groups.csv:1: columns are separated by ';'"),
         (GOOD.encode() + b"val,\xff,p\n", "groups.csv:5: not UTF-8 text"),
         (GOOD + 'train,"train0,p1\n', "groups.csv:5: not CSV"),
     ],

@@ -23,6 +23,7 @@ from discreet.privacy import GroupingName
 
 COLUMNS = ("split", "image", "group")
 _SPLITS = ("train", "val", "test")
+_NO_COMMAS = (";", "\t")  # what spreadsheets of many countries write
 
 Keys = Mapping[str, Mapping[int, str]]
 """Split to number of an image to its group."""
@@ -125,6 +126,8 @@ def _rows(path: Path, text: str, findings: Findings) -> Iterator[_Row]:
         header = [name.strip().lower() for name in next(reader, [])]
         if missing := [name for name in COLUMNS if header.count(name) != 1]:
             what = f"the header has to name each of {', '.join(COLUMNS)} once; see {missing[0]!r}"
+            if others := [mark for mark in _NO_COMMAS if mark in "".join(header)]:
+                what = f"columns are separated by {others[0]!r}, and have to be by commas"
             findings.problem(path, what, line=1)
             return
         places = [header.index(name) for name in COLUMNS]
@@ -137,6 +140,7 @@ def _rows(path: Path, text: str, findings: Findings) -> Iterator[_Row]:
                 findings.problem(path, what, line=line)
                 continue
             split, image, group = (_normal(cells[place]) for place in places)
+            split = split.lower()
             if split not in _SPLITS:
                 what = f"unknown split {split!r}: expected {', '.join(_SPLITS)}"
                 findings.problem(path, what, line=line)
