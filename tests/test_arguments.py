@@ -73,6 +73,7 @@ def test_defaults_are_those_of_the_documentation() -> None:
         "trainable": None,
         "zoom": None,
         "norm_lr": None,
+        "ema": None,
         "balance": None,
         "standardise": None,
         "views": None,

@@ -155,6 +155,11 @@ class PrivacyArguments(BaseModel):
     norm_lr: PositiveNumber | None = Field(
         default=None, description="learning rate of γ and β of the normalisations, over lr0"
     )
+    ema: OpenFraction | None = Field(
+        default=None,
+        description="decay of a moving average of the noised weights, which is then released: 0.9 "
+        "averages some ten steps; if left out, the last weights are",
+    )
     balance: Fraction | None = Field(
         default=None,
         description="weight of an image's rare classes beside its common ones: 0 all objects "

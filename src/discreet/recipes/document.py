@@ -77,8 +77,8 @@ Without the decorrelation of class features, whole batches: 0.793 (0.525) on hel
 Gradient over noise in one coordinate, first step and last, ε = 8: last class convolution of the
 finest level 6.1 and 2.0; γ and β of the block before it 2.3 and 1.0, of its class row 4.4 and 1.2;
 the next coarser level's class convolution 0.5 and 0.35. Platelets, rare and eight pixels wide, are
-what noise costs most. James-Stein shrinkage of the momentum, means of the last iterates, and a
-balance of 1 in place of 0.5 changed nothing or made it worse.
+what noise costs most. James-Stein shrinkage of the momentum, means of the last iterates (`ema=`),
+and a balance of 1 in place of 0.5 changed nothing or made it worse.
 """
 _TITLES = {
     "auto": "`recipe=auto`, from public weights",

@@ -21,6 +21,7 @@ from discreet.yolo import release
 from discreet.yolo.distillation import DistilledLoss
 from discreet.yolo.evaluate import evaluate
 from discreet.yolo.figures import validation_figures
+from discreet.yolo.optimizer import use_average
 
 if TYPE_CHECKING:
     from discreet.yolo.train import PrivateDetectionTrainer
@@ -39,6 +40,7 @@ def finish(trainer: PrivateDetectionTrainer, *, started: float) -> TrainingResul
     """
     assert trainer.accounts is not None
     prepared, reporter = trainer.prepared, trainer.reporter
+    use_average(trainer.optimizer)
     released = release.releasable(cast(Any, trainer.model), args=vars(trainer.args))
     metrics, figures = _validate(trainer, released) if trainer.args.val else ({}, None)
     record = release.publish(
@@ -161,6 +163,7 @@ def record_of(trainer: PrivateDetectionTrainer, metrics: Mapping[str, float]) ->
             # What the recipe chose that no other field of the record tells.
             "recipe": privacy.recipe,
             "norm_lr": privacy.norm_lr,
+            "ema": privacy.ema,
             "balance": privacy.balance,
             "standardise": privacy.standardise,
             "zoom": privacy.zoom,

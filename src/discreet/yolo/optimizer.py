@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from discreet.errors import ConfigurationError
 
 _ADAM_FAMILY = ("Adam", "AdamW", "Adamax", "NAdam", "RAdam")
 _WITH_MOMENTUM = ("SGD", "RMSprop")
+_AVERAGE = "average"  # its place in the state
 
 
 def build_optimizer(
@@ -64,6 +66,40 @@ def build_optimizer(
         return getattr(torch.optim, chosen)(groups, lr=lr, betas=(momentum, 0.99))
     options = {"nesterov": momentum > 0} if chosen == "SGD" else {}
     return getattr(torch.optim, chosen)(groups, lr=lr, momentum=momentum, **options)
+
+
+def keep_average(optimizer: torch.optim.Optimizer, *, decay: float) -> None:
+    """Keep a moving average of the weights that each step leaves, from the first on.
+
+    A function of noised weights alone, so that it costs nothing. It is a part of the optimizer's
+    state: checkpoints have it, and a resumed run goes on with it.
+
+    Args:
+        optimizer: What moves the weights.
+        decay: Share of the average that a step leaves as it is, in (0, 1).
+    """
+
+    def follow(stepped: torch.optim.Optimizer, *_: Any) -> None:
+        for weight in _moved_by(stepped):
+            state = stepped.state[weight]
+            if _AVERAGE in state:
+                state[_AVERAGE].lerp_(weight.detach(), 1 - decay)
+            else:
+                state[_AVERAGE] = weight.detach().clone()
+
+    optimizer.register_step_post_hook(follow)
+
+
+def use_average(optimizer: torch.optim.Optimizer) -> None:
+    """Put the average, where one was kept, in place of the last weights."""
+    with torch.no_grad():
+        for weight in _moved_by(optimizer):
+            if _AVERAGE in optimizer.state[weight]:
+                weight.copy_(optimizer.state[weight][_AVERAGE])
+
+
+def _moved_by(optimizer: torch.optim.Optimizer) -> Iterator[Tensor]:
+    return (weight for group in optimizer.param_groups for weight in group["params"])
 
 
 def learning_rate_factor(

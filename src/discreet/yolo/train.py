@@ -48,7 +48,7 @@ from discreet.yolo.model import (
     set_norm,
     train_mode,
 )
-from discreet.yolo.optimizer import build_optimizer, learning_rate_factor
+from discreet.yolo.optimizer import build_optimizer, keep_average, learning_rate_factor
 from discreet.yolo.parts import (
     block_of,
     make_parts,
@@ -276,6 +276,8 @@ class PrivateDetectionTrainer(DetectionTrainer):
             weight_decay=self.args.weight_decay,
             factors=rate_factors(model, norm_lr=privacy.norm_lr or 1.0),
         )
+        if privacy.ema is not None:
+            keep_average(self.optimizer, decay=privacy.ema)
         self.clipping = self.make_clipping(self.plan.mechanism.max_grad_norm)
         self.accounts = open_accounts(self) if self.team.leads else None
         self.journal = StepJournal(
