@@ -65,7 +65,7 @@ def _with_first_layer(architecture: Mapping[str, Any], zoom: int) -> dict[str, A
         [[_all_moved(sources), *rest] for sources, *rest in architecture[part]]
         for part in ("backbone", "head")
     )
-    # As many arguments as `nn.Upsample` has: a smooth image is what the first layer expects.
+    # Size, scale and mode: smooth, as photographs are.
     first = [-1, 1, _LAYER, [None, zoom, "bilinear"]]
     return {**architecture, "backbone": [first, *backbone], "head": head}
 
