@@ -176,7 +176,8 @@ def plan_as_asked(asked: PlanArguments, *, timed: bool, reporter: Reporter | Non
         from discreet.yolo.zoom import trained_at as trained_at_of
 
         source = open_source(asked.model)
-        task, imgsz = known_task(source).name, known_task(source).imgsz
+        known = known_task(source)
+        task, imgsz = known.name, known.imgsz
         trained_at = trained_at_of(source)
     if asked.data is not None:
         reporter.stage(f"reading {asked.data}")

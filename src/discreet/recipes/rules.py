@@ -30,6 +30,8 @@ _AUTO_RATE = 0.02
 # A step's noise is about 1 / (ε · n) of a gradient: where that is large, steps are smaller.
 _QUIET, _LOUD_FACTOR = 4000, 0.6
 
+_NEVER_ENLARGED = ("classify", "segment")
+
 STEPS = 160
 _STEPS_ENLARGED = 100
 # Images read in a whole run, over n: between these, as many passes as make up this many images.
@@ -103,9 +105,6 @@ def _rate(facts: PublicFacts) -> float:
     rate = automatic_rate(facts.trainable or DEFAULT_TRAINABLE)
     loud = facts.epsilon is not None and facts.epsilon * facts.population < _QUIET
     return rate * _LOUD_FACTOR if loud else rate
-
-
-_NEVER_ENLARGED = ("classify", "segment")
 
 
 def _zoom(facts: PublicFacts) -> int:

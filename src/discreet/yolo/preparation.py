@@ -82,6 +82,11 @@ class PreparedRun:
         return Path(str(self.settings.get("project") or DEFAULT_PROJECT))
 
     @property
+    def zoom(self) -> int:
+        """How many times the model enlarges the sides of its images; 1 if it does not."""
+        return self.privacy.zoom or 1
+
+    @property
     def name(self) -> str:
         """Wanted name of the run."""
         return str(self.settings.get("name") or "train")

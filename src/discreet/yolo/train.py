@@ -60,10 +60,6 @@ from discreet.yolo.run_folder import RunFolder
 from discreet.yolo.tasks import Task
 from discreet.yolo.zoom import alike, enlarging, moved_layers
 
-# The optimizer's state is still empty in the first one, and a new one is written beside the old.
-_CHECKPOINTS_OF_SPACE = 8
-_SAVING_SHARE = 100  # training time between checkpoints, over the time that one takes
-
 
 class PrivateDetectionTrainer(DetectionTrainer):
     """Trains a detector with DP-SGD; fires Ultralytics' callbacks, never its leaks.
@@ -197,7 +193,7 @@ class PrivateDetectionTrainer(DetectionTrainer):
         """A model for the data set's classes, started from public weights."""
         del cfg, verbose
         if weights is not None and not self.prepared.from_scratch:
-            self._source = enlarging(open_source(weights), self.prepared.privacy.zoom or 1)
+            self._source = enlarging(open_source(weights), self.prepared.zoom)
         return build_model(
             self._source,
             names=self.dataset.names,
@@ -294,8 +290,7 @@ class PrivateDetectionTrainer(DetectionTrainer):
 
     def _frozen_layers(self) -> Any:
         """What the user froze, by the numbers that layers have here."""
-        zoomed = (self.prepared.privacy.zoom or 1) > 1
-        return moved_layers(self.args.freeze) if zoomed else self.args.freeze
+        return self.args.freeze if self.prepared.zoom == 1 else moved_layers(self.args.freeze)
 
     def _make_loss(self, model: nn.Module) -> PerImageLoss | DistilledLoss:
         privacy, teacher = self.prepared.privacy, self.prepared.teacher
