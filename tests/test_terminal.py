@@ -241,3 +241,13 @@ def test_a_printed_delta_is_the_true_one(delta: float) -> None:
 )
 def test_epoch_lines(epsilon: float | None, target: float | None, extra: str, line: str) -> None:
     assert epoch_line(epoch=7, epochs=20, epsilon=epsilon, target=target, extra=extra) == line
+
+
+def test_long_words_of_warning_stay_within_the_page_but_paths_stay_whole() -> None:
+    stream, path = io.StringIO(), "/data/" + "x" * 100
+    reporter = RichReporter(stream)
+    reporter.warning("word " * 30 + path)
+    reporter.notice("word " * 30)
+    lines = stream.getvalue().splitlines()
+    assert lines[0].startswith("warning: word") and path in map(str.strip, lines)
+    assert all(len(line) <= 80 for line in lines if path not in line)

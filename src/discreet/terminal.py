@@ -170,12 +170,12 @@ class RichReporter:
         self._broken = False
 
     def notice(self, text: str) -> None:
-        """Print one line."""
-        self._lines(text)
+        """Print it."""
+        self._lines(_filled(self._printable(text)))
 
     def warning(self, text: str) -> None:
-        """Print one line, marked as a warning."""
-        self._lines(f"warning: {text}", style="yellow")
+        """Print it, marked as a warning."""
+        self._lines(_filled(self._printable(f"warning: {text}")), style="yellow")
 
     def stage(self, text: str) -> None:
         """Print what begins; on a terminal, a bar follows once progress is known."""
@@ -206,8 +206,7 @@ class RichReporter:
                 )
             )
         for text in warnings:
-            filled = textwrap.fill(f"warning: {text}", width=WIDTH, subsequent_indent="  ")
-            self._lines(filled, style="yellow")
+            self.warning(text)
 
     def start(self, total_steps: int) -> None:
         """Show the bar of the training; nothing in a file."""
@@ -289,6 +288,14 @@ class RichReporter:
             write()
         except (OSError, ValueError):  # ValueError: the stream is closed
             self._broken = True
+
+
+def _filled(text: str) -> str:
+    """Lines of `WIDTH` columns; a path is never torn, so that it can be copied."""
+    whole = textwrap.TextWrapper(
+        width=WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+    )
+    return "\n".join(map(whole.fill, text.split("\n")))
 
 
 def _console_on(stream: TextIO) -> Console:

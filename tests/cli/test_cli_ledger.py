@@ -174,3 +174,21 @@ def test_unknown_data_sets(charged: Path, data: Path, capsys: pytest.CaptureFixt
     Image.new("RGB", (32, 32), (1, 2, 3)).save(data.parent / "images/0.png")
     assert main(["ledger", "show", f"data={data}"]) == 2
     assert "exactly these images" in capsys.readouterr().err
+
+
+def test_groups_are_counted_as_units(
+    where: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    groups = data.with_name("groups.csv")
+    rows = [f"train,{number}.png,{number // 2}" for number in range(4)]
+    groups.write_text("\n".join(["split,image,group", *rows]))
+    named = [f"data={data}", f"groups={groups}"]
+    assert main(["ledger", "set-budget", *named, "epsilon=2", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["images"], facts["units"]) == (4, 2)
+    assert facts["budget"]["delta"] == default_delta(2)  # below 1 of two units, not of four images
+    assert main(["ledger", "show", *named]) == 0
+    assert "2 units (4 images)" in told(capsys)
+    assert main(["ledger", "list"]) == 0
+    header, row = told(capsys).splitlines()
+    assert header.split()[1] == "units" and row.split()[1] == "2"

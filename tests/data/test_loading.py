@@ -123,7 +123,7 @@ def test_all_problems_are_reported_together_at_most_twenty_shown(tiny):
     with pytest.raises(DatasetError) as error:
         tiny.load()
     text = str(error.value)
-    assert "28 problems in this data set" in text and "… and 8 more" in text
+    assert "28 problems in the data set" in text and "… and 8 more" in text
     assert "nothing was written" in text
 
 

@@ -47,7 +47,8 @@ def test_group_norm_starts_from_standardised_channels():
     set_norm(group, "group")
     assert not [m for m in group.modules() if isinstance(m, nn.BatchNorm2d)]
     norms = [m for m in group.modules() if isinstance(m, nn.GroupNorm)]
-    assert all(m.num_groups == math.gcd(32, m.num_channels) for m in norms)
+    assert all(m.num_channels / m.num_groups >= 4 and m.num_groups <= 32 for m in norms)
+    assert max(m.num_groups for m in norms) == 32
     assert {m.eps for m in norms} == {1e-3}
     # What the convolution gives GroupNorm is what BatchNorm made of it, before γ and β.
     image = torch.rand(2, 3, IMGSZ, IMGSZ)

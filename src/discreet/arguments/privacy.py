@@ -206,7 +206,8 @@ class PrivacyArguments(BaseModel):
     )
     relation: Literal["add_or_remove_one", "replace_one"] = Field(
         default="add_or_remove_one",
-        description="which data sets are hard to tell apart; replace_one has about twice the ε",
+        description="what neighbouring data sets differ in: one unit more or less, or one replaced "
+        "by another, at about twice the ε",
     )
     accountant: Literal["pld", "rdp", "prv"] = Field(
         default="pld", description="pld (tight), rdp (looser, classical) or prv (Opacus)"

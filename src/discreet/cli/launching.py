@@ -12,7 +12,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 
-from discreet.cli.output import INTERRUPTED, UNEXPECTED, say_error
+from discreet.cli.output import INTERRUPTED, MENDABLE, say_error
 from discreet.launched import place_of_process
 
 _MODE = "train"
@@ -73,6 +73,7 @@ def _status_of(error: object) -> int:
     name = signal.Signals(-failure.exitcode).name
     say_error(
         f"error: process {rank + 1} of the run was ended by {name}\n"
-        "  what was charged stays charged; go on with discreet train resume=FOLDER"
+        "  What was charged stays charged. If steps were taken, go on with\n"
+        "  discreet train resume=True, which takes the latest run of project=."
     )
-    return UNEXPECTED
+    return MENDABLE

@@ -84,12 +84,12 @@ def _list(ledger: BudgetLedger, delta: float | None, show: Callable[[str], None]
 
     found = [dataset_facts(ledger, dataset, delta=delta) for dataset in ledger.datasets()]
     lines = [
-        f"{'id':<8}  {'images':>7}  {'runs':>4}  {'ε spent':>8}  {'budget':>8}  {'at δ':>6}  name"
+        f"{'id':<8}  {'units':>7}  {'runs':>4}  {'ε spent':>8}  {'budget':>8}  {'at δ':>6}  name"
     ]
     for facts in found:
         budget = facts["budget"]
         lines.append(
-            f"{facts['dataset'][:8]}  {facts['images']:>7}  {facts['runs']:>4}  "
+            f"{facts['dataset'][:8]}  {facts['units']:>7}  {facts['runs']:>4}  "
             f"{format_epsilon(facts['epsilon_spent']):>8}  "
             f"{format_epsilon(budget['epsilon']) if budget else 'none':>8}  "
             f"{format_delta(facts['delta']):>6}  {_end_of(facts['name'], 27)}"
@@ -113,7 +113,7 @@ def _show(
     sharing = sharing_facts(ledger, dataset)
     at = f"at δ = {format_delta(facts['delta'])}"
     lines = [
-        f"data set {dataset.id[:8]}, {dataset.images} images: {_end_of(dataset.name, 40)}",
+        f"data set {dataset.id[:8]}, {_contents(facts)}: {_end_of(dataset.name, 30)}",
         "",
         f"  spent     ε = {format_epsilon(facts['epsilon_spent'])} {at}, "
         f"by {facts['charged_by']} runs on its most charged unit",
@@ -152,6 +152,12 @@ def _show(
     return {"ledger": ledger.location, **facts, "shares_images_with": sharing, "on_record": runs}
 
 
+def _contents(facts: Facts) -> str:
+    """`4 images`, or what the runs protect of them: `2 units (4 images)`."""
+    images, units = facts["images"], facts["units"]
+    return f"{images} images" if units == images else f"{units} units ({images} images)"
+
+
 def _set_budget(
     ledger: BudgetLedger,
     given: Mapping[str, str],
@@ -170,7 +176,7 @@ def _set_budget(
             name=given["data"], digests=images.digests, units=images.of_images
         )
     if delta is None:
-        delta = dataset.budget.delta if dataset.budget else default_delta(dataset.images)
+        delta = dataset.budget.delta if dataset.budget else default_delta(ledger.units(dataset))
     change = ledger.set_budget(dataset.id, epsilon, delta)
     facts = dataset_facts(ledger, change.dataset)
     name = f"data set {dataset.id[:8]} ({_end_of(dataset.name, 40)})"

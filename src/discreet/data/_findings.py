@@ -39,12 +39,14 @@ class Findings:
     Attributes:
         yaml: The data set file.
         root: Its folder with links resolved; paths below it are shown relative to it.
+        subject: What is read: the data set, or groups of its images.
         problems: What stops the run, `file:line: what is wrong`.
         notices: What does not.
     """
 
     yaml: Path
     root: Path
+    subject: str = "data set"
     problems: list[str] = field(default_factory=list[str])
     notices: list[str] = field(default_factory=list[str])
 
@@ -76,8 +78,9 @@ class Findings:
         # Two images may share a label file, and with it its problems.
         if problems := list(dict.fromkeys(self.problems)):
             raise DatasetError(
-                f"{count(len(problems), 'problem')} in this data set",
+                f"{count(len(problems), 'problem')} in the {self.subject}",
                 problems=problems,
                 where=str(self.yaml),
-                do="Mend the data set and run again; nothing was written and nothing was spent.",
+                do=f"Mend the {self.subject} and run again; nothing was written and nothing was "
+                "spent.",
             )

@@ -62,7 +62,10 @@ def find_file(data: str | Path) -> Path:
         chosen = [f for f in found if f.stem == path.name] if len(found) > 1 else found
         if len(chosen) == 1:
             return chosen[0]
-        names = examples([printable(f.name) for f in found]) or "none"
+        if not found:
+            do = f"{do} Folders of classes are for classification models, as yolov8n-cls.pt."
+            raise DatasetError("a folder without a YAML file", where=where, do=do)
+        names = examples([printable(f.name) for f in found])
         raise DatasetError(f"a folder with not one YAML file but: {names}", where=where, do=do)
     if not exists(path):
         raise DatasetError(

@@ -117,7 +117,12 @@ def shared_groups(dataset: DetectionDataset) -> list[str]:
 
 
 def _findings(dataset: DetectionDataset, file: Path) -> Findings:
-    return Findings(yaml=dataset.yaml, root=resolved(file.parent), notices=list(dataset.notices))
+    return Findings(
+        yaml=dataset.yaml,
+        root=resolved(file.parent),
+        subject="groups",
+        notices=list(dataset.notices),
+    )
 
 
 def _rows(path: Path, text: str, findings: Findings) -> Iterator[_Row]:

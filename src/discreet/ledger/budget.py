@@ -340,6 +340,15 @@ class BudgetLedger:
         with self._reading() as rows:
             return find(rows.datasets(), text, location=self.location)
 
+    def units(self, dataset: Dataset) -> int:
+        """How many privacy units a data set has: its images, or groups of them.
+
+        Raises:
+            LedgerError: If the ledger cannot be read.
+        """
+        with self._reading() as rows:
+            return rows.members(dataset).count
+
     def find_images(
         self, digests: Iterable[bytes], units: Sequence[int] | None = None
     ) -> Dataset | None:

@@ -39,7 +39,7 @@ def dataset_facts(ledger: BudgetLedger, dataset: Dataset, *, delta: float | None
     reserved = ledger.total(dataset.id, delta=at, accountant=accountant, reserved=True)
     left = budget.epsilon - reserved.epsilon if budget and budget.delta == at else None
     return {
-        **_known(dataset),
+        **_known(ledger, dataset),
         "delta": at,
         "epsilon_spent": spent.epsilon,
         "epsilon_reserved": reserved.epsilon,
@@ -85,7 +85,7 @@ def everything(ledger: BudgetLedger) -> Facts:
         "ledger": ledger.ledger_id,
         "schema": SCHEMA,
         "datasets": [
-            {**_known(dataset), "shares_images_with": sharing_facts(ledger, dataset)}
+            {**_known(ledger, dataset), "shares_images_with": sharing_facts(ledger, dataset)}
             for dataset in datasets.values()
         ],
         "runs": [
@@ -118,12 +118,13 @@ def _csv(rows: Sequence[Facts], columns: Sequence[str]) -> str:
     return stream.getvalue()
 
 
-def _known(dataset: Dataset) -> Facts:
+def _known(ledger: BudgetLedger, dataset: Dataset) -> Facts:
     budget = dataset.budget
     return {
         "dataset": dataset.id,
         "name": dataset.name,
         "images": dataset.images,
+        "units": ledger.units(dataset),
         "runs": dataset.runs,
         "created": dataset.created,
         "budget": None

@@ -57,6 +57,11 @@ class Members:
     units: UnitNumbers | None
 
     @property
+    def count(self) -> int:
+        """How many units there are."""
+        return len(self.images if self.units is None else np.unique(self.units))
+
+    @property
     def joined(self) -> bytes:
         """Both as they are stored: fingerprints, then units as 4-byte numbers, if there are any."""
         units = b"" if self.units is None else self.units.astype("<u4").tobytes()

@@ -10,7 +10,7 @@ from discreet.accounting import default_delta
 from discreet.planning.table import Cell, best_noise
 from discreet.planning.training import TrainingPlan
 from discreet.privacy import PrivacyUnit
-from discreet.recipes import AUTO_FINAL_FACTOR, AUTO_OPTIMIZER, automatic_rate
+from discreet.recipes import AUTO_FINAL_FACTOR, AUTO_OPTIMIZER
 
 _FEW_UNITS = 1000
 _NOTICEABLE = 0.97  # a change of less than 3 % is not worth advice
@@ -34,6 +34,7 @@ def advice_for(
     cells: Sequence[Cell],
     *,
     trainable: str,
+    learning_rate: float,
     needed_noise: float | None,
 ) -> tuple[Advice, ...]:
     """Advice on every setting that decides between privacy, quality and time.
@@ -42,6 +43,7 @@ def advice_for(
         plan: The requested run.
         cells: It and its neighbours.
         trainable: Parts that train.
+        learning_rate: With which they do, at first.
         needed_noise: σ for ε = 8, where the request has no privacy to speak of.
     """
     requested = next(cell for cell in cells if cell.requested)
@@ -57,9 +59,9 @@ def advice_for(
         "delta": _delta(plan),
         "steps": _steps(plan, requested, cells),
         "lr0": (
-            f"{automatic_rate(trainable):g} with {AUTO_OPTIMIZER} is what training takes for "
+            f"{learning_rate:g} with {AUTO_OPTIMIZER} is what training takes for "
             f"trainable={trainable}, falling in a line to {AUTO_FINAL_FACTOR:g} of that: "
-            f"{AUTO_OPTIMIZER} scales each parameter by its own noise, so the rate needs no change "
+            f"{AUTO_OPTIMIZER} scales each parameter by its own noise, so the rate hardly changes "
             "with n, ε or C, and small late steps average the noise out."
         ),
         "warmup_epochs": (

@@ -15,7 +15,13 @@ from discreet.planning.table import Cell, table_of
 from discreet.planning.text import as_text
 from discreet.planning.training import TrainingPlan, complete, plan_training
 from discreet.planning.verdict import noise_for_usual_epsilon, verdict_of
-from discreet.recipes import BEYOND_FLIPS, DEFAULT_IMGSZ, Chosen, PublicFacts
+from discreet.recipes import (
+    BEYOND_FLIPS,
+    DEFAULT_IMGSZ,
+    Chosen,
+    PublicFacts,
+    automatic_rate,
+)
 from discreet.terminal import Reporter, SilentReporter
 from discreet.units import PrivacyUnits
 
@@ -199,7 +205,13 @@ def make_plan(
         table=table,
         time=time,
         verdict=verdict_of(training, parameters=parameters, needed_noise=needed),
-        advice=advice_for(training, table, trainable=trainable, needed_noise=needed),
+        advice=advice_for(
+            training,
+            table,
+            trainable=trainable,
+            learning_rate=float(chosen.values().get("lr0", automatic_rate(trainable))),
+            needed_noise=needed,
+        ),
         images=None if units is None else len(units.digests),
         images_per_unit=None if units is None else images,
     )

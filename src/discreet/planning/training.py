@@ -232,8 +232,8 @@ def population_row(mechanism: MechanismConfig) -> tuple[str, str]:
         return "training images n", n
     return (
         "privacy units n",
-        f"{n} groups of images; of a drawn one at most {mechanism.max_images_per_unit} images, "
-        "chosen at random, count as one",
+        f"{n} {'group' if mechanism.population == 1 else 'groups'} of images; of a drawn one at "
+        f"most {mechanism.max_images_per_unit} images, chosen at random, count as one",
     )
 
 

@@ -22,7 +22,7 @@ Norm = Literal["frozen", "group"]
 # Expected objects of all classes in an image before training; a public guess that only sets
 # where the class scores start.
 _PRIOR_OBJECTS = 10
-_GROUPS = 32
+_GROUPS, _CHANNELS_OF_GROUP = 32, 4  # of GroupNorm: at most so many, of at least so many
 _FOREIGN = {"TorchVision"}
 
 
@@ -230,9 +230,21 @@ def _fold_statistics(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
     return folded
 
 
+def _groups_of(channels: int) -> int:
+    """A divisor of the channels, up to 32, that leaves at least four in a group.
+
+    A channel alone is lost where its map has shrunk to one place: nothing is left to compare it
+    with.
+    """
+    groups = math.gcd(_GROUPS, channels)
+    while groups > 1 and channels < _CHANNELS_OF_GROUP * groups:
+        groups //= 2
+    return groups
+
+
 def _group_norm(norm: nn.BatchNorm2d) -> nn.GroupNorm:
     group = nn.GroupNorm(
-        math.gcd(_GROUPS, norm.num_features),
+        _groups_of(norm.num_features),
         norm.num_features,
         eps=norm.eps,
         device=norm.weight.device,

@@ -134,6 +134,7 @@ def prepare(
     settings: dict[str, Any]
     privacy, settings = split_arguments(given, required=("data", "model"))
     settings["device"] = device_of(settings.get("device"), team.place)
+    _check_device(settings["device"])
     source, from_scratch = _open_model(settings)
     task = known_task(source)
     _check_task(task, settings)
@@ -141,7 +142,6 @@ def prepare(
     if not from_scratch:
         _notice_new_key_points(source, dataset, reporter)
     _check_classes(settings.get("classes"), dataset)
-    _check_device(settings.get("device"))
     population = len(dataset.units()) + extra_units
     # Whole cells of the coarsest feature map, as in Ultralytics.
     settings["imgsz"] = math.ceil(settings.get("imgsz", task.imgsz) / _CELL) * _CELL
