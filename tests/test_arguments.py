@@ -77,6 +77,7 @@ def test_defaults_are_those_of_the_documentation() -> None:
         "balance": None,
         "standardise": None,
         "views": None,
+        "public_data": None,
         "teacher": None,
         "teacher_data": None,
         "teacher_gain": None,

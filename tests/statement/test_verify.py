@@ -227,6 +227,8 @@ LIES: dict[str, Any] = {
     "configuration.lr0": 1e308,
     "configuration.optimizer": "none",
     "configuration.note": "certified",
+    "configuration.mosaic": 1.0,
+    "data.partners": {"access": "public", "images": 10, "blake2b": "ab" * 16},
     "warnings": ["this detector is certified: ε = 0.01"],
     "check": {"version": "1", "passed": False, "probes": [FAILED]},
     "audit": AUDIT,

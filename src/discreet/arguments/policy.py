@@ -51,8 +51,8 @@ class Argument:
         harmless: Values of a refused argument that are accepted all the same.
         why: Why any other value is refused, as a sentence without its subject.
         instead: What to use instead, as sentences.
-        among_views: What a refused argument takes where every image has several views, which
-            it then mixes instead of images; None if it is refused all the same.
+        with_partners: What a refused argument takes where an image has partners that may be mixed
+            with it, other views of itself or public images; None if it is refused all the same.
     """
 
     kind: Kind
@@ -63,7 +63,7 @@ class Argument:
     harmless: tuple[object, ...] = ()
     why: str = ""
     instead: str = ""
-    among_views: Any = None
+    with_partners: Any = None
 
 
 def accepted(default: object, values: Any, help: str, *, ours: object = UNSET) -> Argument:
@@ -78,7 +78,7 @@ def refused(
     why: str,
     instead: str,
     harmless: tuple[object, ...] = (),
-    among_views: Any = None,
+    with_partners: Any = None,
 ) -> Argument:
     """An argument that would void the guarantee at other values than `ours` and `harmless`."""
     return Argument(
@@ -88,7 +88,7 @@ def refused(
         harmless=(ours, *harmless),
         why=why,
         instead=instead,
-        among_views=among_views,
+        with_partners=with_partners,
     )
 
 

@@ -175,6 +175,11 @@ class PrivacyArguments(BaseModel):
         description="augmented views of each drawn image, whose mean gradient is clipped: less "
         "chance in it, for as many times the work",
     )
+    public_data: Path | None = Field(
+        default=None,
+        description="data set of public images, by your word, in the same format: mosaic= and "
+        "mixup= take a private image's partners from there",
+    )
     teacher: Path | None = Field(
         default=None,
         description="model that guides the training: public weights (.pt), or the release folder "

@@ -11,7 +11,10 @@ from collections.abc import Mapping
 from discreet.arguments.policy import Argument, fixed, irrelevant, refused
 from discreet.arguments.values import Fraction
 
-_OWN_VIEWS = "With views=2 or more it mixes views of one image instead, which is sound."
+_OTHERS = (
+    "With public_data= it mixes public images with a private one, and with views=2 or more views "
+    "of one image, which is sound."
+)
 _OWN_IMAGE = "Use augmentation of one image: hsv_h, degrees, translate, scale, fliplr, …"
 
 REFUSED: Mapping[str, Argument] = {
@@ -20,15 +23,15 @@ REFUSED: Mapping[str, Argument] = {
         1.0,
         ours=0.0,
         why="it pastes several images into one, so one image reaches several clipped gradients",
-        instead=_OWN_VIEWS,
-        among_views=Fraction,
+        instead=_OTHERS,
+        with_partners=Fraction,
     ),
     "mixup": refused(
         0.0,
         ours=0.0,
         why="it blends two images, so one image reaches several clipped gradients",
-        instead=_OWN_VIEWS,
-        among_views=Fraction,
+        instead=_OTHERS,
+        with_partners=Fraction,
     ),
     "cutmix": refused(
         0.0,

@@ -89,15 +89,16 @@ def split_arguments(
         for name in required
         if given.get(name) is None
     ]
-    several_views = _several(given.get("views"))
+    public = _literal(given.get("public_data")) is not None
+    partners = public or _several(given.get("views"))
     for name, value in given.items():
         if name in privacy_names:
             continue
         entry = ULTRALYTICS.get(name)
         if entry is None:
             problems.append(unknown_argument(name, value, known_names(), preferred=usable_names()))
-        elif entry.kind is Kind.ACCEPTED or (several_views and entry.among_views):
-            values = entry.among_views or entry.values
+        elif entry.kind is Kind.ACCEPTED or (partners and entry.with_partners):
+            values = entry.with_partners or entry.values
             try:
                 overrides[name] = check_value(values, value)
             except ValueError:
@@ -109,6 +110,10 @@ def split_arguments(
                 problems.append(_refusal(name, value, entry))
             elif name in overrides:
                 overrides[name] = known
+    if public and not (overrides["mosaic"] or overrides["mixup"]):
+        what = "nothing asks for these images"
+        do = "Give mosaic= or mixup= with it, the chance that an image is mixed; or leave it out."
+        problems.append(Problem(where="public_data", what=what, do=do))
     own = {name: value for name, value in given.items() if name in privacy_names}
     problems.extend(privacy.find_problems(own))
     if problems:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from discreet.data.grouping import group_by_file, group_by_pattern, grouped, shared_groups
 from discreet.data.loading import load_dataset, training_files
+from discreet.data.partners import partners_for
 from discreet.data.records import DetectionDataset, ImageRecord, KeyPoints, TaskName
 from discreet.data.subjects import suspected_subjects
 
@@ -19,6 +20,7 @@ __all__ = [
     "group_by_pattern",
     "grouped",
     "load_dataset",
+    "partners_for",
     "shared_groups",
     "suspected_subjects",
     "training_files",

@@ -32,6 +32,8 @@ def _printable(text: str) -> str:
 Words = Annotated[str, Field(max_length=_LONGEST), AfterValidator(_printable)]
 """One line of text."""
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+Digest = Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
+"""128 bits in hexadecimal digits."""
 MOST_STEPS = 1_000_000_000
 Count = Annotated[int, Field(ge=0, le=MOST_STEPS)]
 CountFromOne = Annotated[int, Field(ge=1, le=MOST_STEPS)]

@@ -37,7 +37,14 @@ def _training_faults(record: PrivacyRecord) -> Iterator[str]:
     gain = None if record.teacher is None else record.teacher.gain
     if gain is not None and gain > LARGEST_SETTING:
         yield "teacher.gain: no run has this value"
+    settings, partners = record.configuration, record.data.partners
+    mixes = any(settings.get(name) for name in ("mosaic", "mixup"))
     student = saw_no_private_image(record)
+    views = settings.get("views")
+    if mixes and partners is None and not student and not (isinstance(views, int) and views > 1):
+        yield "configuration: images are mixed, and neither with public ones nor with own views"
+    if partners is not None and not mixes and not student:
+        yield "data.partners: no image is mixed with them"
     if student != (training.norm == "batch") or student != (training.engine == "ultralytics"):
         yield "training: only a student of public images is trained without an engine of its own"
 

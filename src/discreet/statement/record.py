@@ -25,6 +25,7 @@ from discreet.statement.schema import (
     Hardware,
     Mechanism,
     Outputs,
+    PartnerData,
     PretrainingData,
     PrivacyRecord,
     Sampling,
@@ -101,6 +102,7 @@ def make_record(
     canaries: bool = False,
     grouping: GroupingName | None = None,
     teacher: Teacher | None = None,
+    partners: PartnerData | None = None,
 ) -> PrivacyRecord:
     """Put a run on record. The release adds the weights' digest and the signer.
 
@@ -123,6 +125,7 @@ def make_record(
         grouping: How images came to groups; None where each is its own unit.
         canaries: Whether planted canaries are among the training images.
         teacher: The model that guided the loss. What a private one spent counts in ε.
+        partners: The public images that private ones were mixed with.
     """
     accountant = mechanism.make_accountant()
     before = spent_by(teacher)
@@ -159,6 +162,7 @@ def make_record(
             ),
             validation=validation,
             pretraining=pretraining,
+            partners=partners,
         ),
         mechanism=_mechanism(mechanism),
         sampling=Sampling(

@@ -13,7 +13,7 @@ from discreet.arguments.values import check_value
 from discreet.data import TaskName
 
 _ULTRALYTICS = {
-    name: ULTRALYTICS[name].among_views or ULTRALYTICS[name].values for name in PUBLIC_SETTINGS
+    name: ULTRALYTICS[name].with_partners or ULTRALYTICS[name].values for name in PUBLIC_SETTINGS
 }
 # What a recipe chose that no other field of the record tells.
 _OWN = {

@@ -42,7 +42,7 @@ from discreet.storage import make_folder
 
 VARIABLE = "DISCREET_KEY"
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
-PREDICATE_TYPE = "urn:x-discreet:privacy-claim:2.1"
+PREDICATE_TYPE = "urn:x-discreet:privacy-claim:2.2"
 _NO_KEY = (OSError, ValueError, TypeError, UnsupportedAlgorithm)
 _OTHER_KIND = "it is of another kind"
 _MAKE_KEY = "make one with `openssl genpkey -algorithm ed25519 -out key.pem`"

@@ -35,7 +35,9 @@ _MAY_CHANGE = frozenset(
     {"device", "workers", "micro_batch", "feature_cache", "team_timeout"}
     | {"verbose", "resume", "ledger", "sign"}
 )
-_PATHS = frozenset({"data", "groups", "model", "pretrained", "teacher", "project", "cfg"})
+_PATHS = frozenset(
+    {"data", "groups", "model", "pretrained", "teacher", "public_data", "project", "cfg"}
+)
 
 
 def dataset_digest(dataset: DetectionDataset) -> str:
@@ -218,7 +220,8 @@ class RunState:
         """
         changed = {
             "the training images, labels, groups or class names are": other.dataset != self.dataset,
-            "the weights that the run started from are": other.source != self.source,
+            "the weights that the run started from, or other public files, are": other.source
+            != self.source,
             "the number of units on record is": (
                 other.mechanism.population != self.mechanism.population
             ),

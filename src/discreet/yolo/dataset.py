@@ -9,7 +9,7 @@ copy-paste.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import cv2
@@ -32,7 +32,7 @@ from ultralytics.utils.patches import imread
 from discreet.data import DetectionDataset, ImageRecord
 from discreet.errors import StorageError
 from discreet.yolo.flips import Flips
-from discreet.yolo.mixing import MIXING, OwnViews, among_views
+from discreet.yolo.mixing import MIXING, Partners, mixed_with
 from discreet.yolo.seeding import seeded
 
 # An image in one of its states: its digest, and which flips it gets.
@@ -82,6 +82,7 @@ class ImageSettings:
         rect: Letterbox by neighbours' shapes: for public inference only, never for training.
         batch_size: Images per batch where `rect`.
         stride: Largest stride of the model.
+        partners: Public images that mosaic and mixup take; none: other views of the same image.
 
     Raises:
         ValueError: Training images would take their shape from their neighbours.
@@ -95,6 +96,7 @@ class ImageSettings:
     rect: bool = False
     batch_size: int = 16
     stride: int = 32
+    partners: tuple[ImageRecord, ...] = ()
 
     def __post_init__(self) -> None:
         if self.augment and self.rect:
@@ -117,6 +119,7 @@ class RecordDataset(YOLODataset):
     def __init__(self, records: Sequence[ImageRecord], settings: ImageSettings) -> None:
         self.current = 0
         self._records = records
+        self._settings = settings
         self._seed = settings.seed
         self._identity = {str(r.image): int.from_bytes(r.digest, "big") for r in records}
         self._side = settings.imgsz
@@ -187,12 +190,21 @@ class RecordDataset(YOLODataset):
         return image, shape
 
     def build_transforms(self, hyp: IterableSimpleNamespace) -> Compose:
-        """Ultralytics' transforms, of which those that mix images mix views of one."""
+        """Ultralytics' transforms, of which those that mix images have safe partners only."""
         stock = super().build_transforms(hyp)
-        views = OwnViews(self, vars(hyp), flip_idx=self.data.get("flip_idx"))
-        transforms = list(_single_image_transforms(stock, views))
+        partners = Partners(
+            self, public=self._public(), flips=vars(hyp), flip_idx=self.data.get("flip_idx")
+        )
+        transforms = list(_single_image_transforms(stock, partners))
         self.flips = Flips.of(transforms) if self.augment else None
         return Compose(transforms)
+
+    def _public(self) -> RecordDataset | None:
+        """The public images that private ones are mixed with, if there are any."""
+        settings = self._settings
+        if not settings.partners:
+            return None
+        return RecordDataset(settings.partners, replace(settings, partners=()))
 
     def __getitem__(self, index: int | Index) -> dict[str, Any]:
         """One image with its labels.
@@ -221,13 +233,13 @@ class RecordDataset(YOLODataset):
         return self._seed, step, self._identity[self.im_files[image]], *filter(None, view)
 
 
-def _single_image_transforms(stock: Any, views: OwnViews) -> Iterator[Any]:
+def _single_image_transforms(stock: Any, partners: Partners) -> Iterator[Any]:
     for transform in stock.transforms:
         if isinstance(transform, Compose):
-            yield from _single_image_transforms(transform, views)
+            yield from _single_image_transforms(transform, partners)
         elif isinstance(transform, MIXING):
             if transform.p:
-                yield among_views(transform, views)
+                yield mixed_with(transform, partners)
         elif isinstance(transform, _SINGLE_IMAGE):
             yield transform
         elif not isinstance(transform, (*_BETWEEN_IMAGES, Albumentations)):

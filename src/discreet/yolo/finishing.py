@@ -14,10 +14,17 @@ from discreet.privacy import PrivacySpent
 from discreet.result import TrainingResult
 from discreet.statement.record import PrivacyRecord, make_record
 from discreet.statement.report import ValidationFigures
-from discreet.statement.schema import PretrainingData, Teacher, Training, ValidationData
+from discreet.statement.schema import (
+    PartnerData,
+    PretrainingData,
+    Teacher,
+    Training,
+    ValidationData,
+)
 from discreet.storage import write_json
 from discreet.tracking import public_run
 from discreet.yolo import release
+from discreet.yolo.checkpoint import dataset_digest
 from discreet.yolo.distillation import DistilledLoss
 from discreet.yolo.evaluate import evaluate
 from discreet.yolo.figures import validation_figures
@@ -175,7 +182,15 @@ def record_of(trainer: PrivateDetectionTrainer, metrics: Mapping[str, float]) ->
         canaries=trainer.has_canaries,
         grouping=trainer.dataset.grouping,
         teacher=_teacher(trainer),
+        partners=_partners(trainer),
     )
+
+
+def _partners(trainer: PrivateDetectionTrainer) -> PartnerData | None:
+    public = trainer.prepared.partners
+    if public is None:
+        return None
+    return PartnerData(access="public", images=public.n, blake2b=dataset_digest(public))
 
 
 def _teacher(trainer: PrivateDetectionTrainer) -> Teacher | None:

@@ -1,11 +1,14 @@
-"""The images of a split, for any task."""
+"""The images of a split, for any task, and whether others are public."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
-from discreet.data import ImageRecord
+from discreet.data import DetectionDataset, ImageRecord
+from discreet.errors import UnsafeArgumentError
+from discreet.ledger import BudgetLedger
 from discreet.yolo.dataset import ImageSettings, RecordDataset
 from discreet.yolo.folders import FolderDataset
 from discreet.yolo.tasks import CLASSIFY, Task
@@ -24,3 +27,30 @@ def open_images(task: Task, records: Sequence[ImageRecord], settings: ImageSetti
     if task is CLASSIFY:
         return FolderDataset(records, settings)
     return RecordDataset(records, replace(settings, rect=settings.rect and task.rectangular))
+
+
+def require_public(public: DetectionDataset, *, ledger: str | Path | None, where: str) -> None:
+    """Refuse images that are on record as private ones.
+
+    Args:
+        public: What is said to be public.
+        ledger: The ledger of private runs; as `BudgetLedger.open` takes it.
+        where: The argument that says so.
+
+    Raises:
+        UnsafeArgumentError: A run on some of them was charged.
+    """
+    book = BudgetLedger.open(ledger)
+    try:
+        runs = book.runs_on([record.digest for record in (*public.train, *public.val)])
+    finally:
+        book.close()
+    charged = [run for run in runs if run.position]
+    if charged:
+        raise UnsafeArgumentError(
+            f"some of its images are on record as private: {len(charged)} runs are charged to "
+            "them in the ledger",
+            where=where,
+            do="use public images; if these are, keep runs on them in a ledger of their own "
+            "(ledger=FILE)",
+        )

@@ -14,24 +14,29 @@ from typing import Any, cast
 
 import torch
 from torch import nn
-from ultralytics.utils.torch_utils import select_device
 
 from discreet.accounting import Event
 from discreet.arguments import PrivacyArguments, split_arguments, with_file
 from discreet.arguments.privacy import kind_of
 from discreet.arguments.values import check_value
 from discreet.config import MechanismConfig
-from discreet.data import DetectionDataset, grouped, load_dataset, shared_groups, suspected_subjects
+from discreet.data import DetectionDataset
 from discreet.distributed import SOLO, Team, require_same
 from discreet.errors import ConfigurationError
-from discreet.launched import Place
 from discreet.performance import PerformanceConfig
 from discreet.planning import TrainingPlan, complete, plan_training
 from discreet.randomness import make_source
 from discreet.recipes import Chosen, PublicFacts
 from discreet.terminal import Reporter
 from discreet.yolo.checkpoint import RunState, dataset_digest, file_digest, find_run
+from discreet.yolo.devices import check_device, device_of
 from discreet.yolo.model import Norm, known_task, open_source
+from discreet.yolo.reading import (
+    check_classes,
+    notice_new_key_points,
+    read_dataset,
+    read_partners,
+)
 from discreet.yolo.tasks import CLASSIFY, Task
 from discreet.yolo.teacher import Teacher, open_teacher
 from discreet.yolo.zoom import enlarging, trained_at
@@ -59,6 +64,7 @@ class PreparedRun:
         state: What is kept so that the run can go on.
         resumed: Folder of the interrupted run that goes on, if one does.
         teacher: The model that guides the training, if there is one.
+        partners: Public images that private ones are mixed with, if there are any.
     """
 
     privacy: PrivacyArguments
@@ -75,6 +81,7 @@ class PreparedRun:
     state: RunState
     resumed: Path | None
     teacher: Teacher | None
+    partners: DetectionDataset | None
 
     @property
     def project(self) -> Path:
@@ -134,14 +141,15 @@ def prepare(
     settings: dict[str, Any]
     privacy, settings = split_arguments(given, required=("data", "model"))
     settings["device"] = device_of(settings.get("device"), team.place)
-    _check_device(settings["device"])
+    check_device(settings["device"])
     source, from_scratch = _open_model(settings)
     task = known_task(source)
     _check_task(task, settings)
     dataset = read_dataset(privacy, settings, task=task, reporter=reporter)
+    partners = read_partners(privacy, settings, beside=dataset, task=task, reporter=reporter)
     if not from_scratch:
-        _notice_new_key_points(source, dataset, reporter)
-    _check_classes(settings.get("classes"), dataset)
+        notice_new_key_points(source, dataset, reporter)
+    check_classes(settings.get("classes"), dataset)
     population = len(dataset.units()) + extra_units
     # Whole cells of the coarsest feature map, as in Ultralytics.
     settings["imgsz"] = math.ceil(settings.get("imgsz", task.imgsz) / _CELL) * _CELL
@@ -167,7 +175,9 @@ def prepare(
         given=given,
         mechanism=plan.mechanism,
         dataset=dataset_digest(dataset),
-        source=_source_digest(settings) + ("" if teacher is None else teacher.sha256),
+        source=_source_digest(settings)
+        + ("" if teacher is None else teacher.sha256)
+        + ("" if partners is None else dataset_digest(partners)),
         run_id=uuid.uuid4().hex,
     )
     if state is not None:
@@ -190,6 +200,7 @@ def prepare(
         state=state or fresh,
         resumed=resumed,
         teacher=teacher,
+        partners=partners,
     )
 
 
@@ -235,39 +246,6 @@ def _computing_alike(mechanism: MechanismConfig) -> dict[str, str]:
     }
 
 
-def read_dataset(
-    privacy: PrivacyArguments, settings: Mapping[str, Any], *, task: Task, reporter: Reporter
-) -> DetectionDataset:
-    """The validated images and their groups, with all that the user should know of them told.
-
-    Raises:
-        DatasetError: With all problems found.
-        ConfigurationError: A group is protected and said to be public.
-    """
-    reporter.stage(f"reading {settings['data']}")
-    dataset = load_dataset(
-        settings["data"],
-        progress=reporter.stage_progress,
-        single_cls=bool(settings.get("single_cls")),
-        task=task.name,
-    )
-    dataset = grouped(dataset, file=privacy.groups, pattern=privacy.group_regex)
-    for notice in dataset.notices:
-        reporter.notice(notice)
-    for warning in suspected_subjects(dataset):
-        reporter.warning(warning)
-    if shared := shared_groups(dataset):
-        what = f"{len(shared)} groups have training images and validation images, as {shared[0]!r}"
-        if privacy.val_data == "public":
-            raise ConfigurationError(
-                f"{what}: whom training has to hide, the release would show",
-                where="val_data=public",
-                do="Keep their images out of val, or leave val_data=private.",
-            )
-        reporter.warning(f"{what}: metrics are of subjects that training has seen, and flatter it")
-    return dataset
-
-
 def _plan(
     privacy: PrivacyArguments,
     population: int,
@@ -288,16 +266,6 @@ def _plan(
             do="restore the run's folder and the data, or start a new run",
         )
     return TrainingPlan.of(mechanism, target_epsilon=privacy.epsilon, before=before)
-
-
-def _check_classes(classes: list[int] | None, dataset: DetectionDataset) -> None:
-    unknown = [number for number in classes or () if number >= dataset.nc]
-    if unknown:
-        raise ConfigurationError(
-            f"there is no class {unknown[0]}: the data set has {dataset.nc}",
-            where="classes",
-            do=f"use numbers from 0 to {dataset.nc - 1}",
-        )
 
 
 def _check_task(task: Task, settings: dict[str, Any]) -> None:
@@ -322,65 +290,6 @@ def _check_task(task: Task, settings: dict[str, Any]) -> None:
                     where=name,
                     do="leave it out",
                 )
-
-
-def _notice_new_key_points(
-    source: nn.Module, dataset: DetectionDataset, reporter: Reporter
-) -> None:
-    points, head = dataset.keypoints, cast(Any, source).model[-1]
-    if points is not None and list(head.kpt_shape) != [points.count, points.columns]:
-        reporter.notice(
-            f"the weights know {head.kpt_shape[0]} key points of {head.kpt_shape[1]} numbers, "
-            f"the data set has {points.count} of {points.columns}: their branch starts from random "
-            "weights, and needs trainable=class_film+whole_head"
-        )
-
-
-def device_of(devices: object, place: Place) -> object:
-    """The device of one process, from what all were given.
-
-    Args:
-        devices: One device, a list of one for each process of a host, or None.
-        place: Which process it is for.
-
-    Raises:
-        ConfigurationError: There are more or fewer devices than processes.
-    """
-    if isinstance(devices, list):
-        mine = cast("list[object]", devices)
-        if place.size == 1:
-            raise ConfigurationError(
-                "several devices take a process each, and this is one process",
-                where="device",
-                do="use `discreet train device=0,1 …`, or start your program with torchrun",
-            )
-        if len(mine) != place.local_size:
-            raise ConfigurationError(
-                f"{len(mine)} devices are given, and {place.local_size} processes run on this host",
-                where="device",
-                do="leave device out under torchrun: each process takes the GPU of its number",
-            )
-        return mine[place.local_rank]
-    if place.local_size == 1 or devices == "cpu":
-        return devices
-    if devices is not None:
-        raise ConfigurationError(
-            f"{place.local_size} processes on this host cannot share device {devices!r}",
-            where="device",
-            do="leave device out, or give one for each process, as device=0,1",
-        )
-    return place.local_rank if torch.cuda.is_available() else None
-
-
-def _check_device(device: object) -> None:
-    try:
-        select_device(cast(Any, device), verbose=False)
-    except Exception as error:
-        raise ConfigurationError(
-            f"there is no device {device!r} here",
-            where="device",
-            do="use device=cpu, or the number of a GPU that torch sees",
-        ) from error
 
 
 def _open_model(settings: Mapping[str, Any]) -> tuple[nn.Module, bool]:

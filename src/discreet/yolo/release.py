@@ -103,7 +103,9 @@ def private_words(
     """
     records = (*dataset.train, *dataset.val, *dataset.test)
     files = [path for record in records for path in (record.image, record.label) if path]
-    sources = {Path(str(place)).resolve() for place in (settings["model"], teacher) if place}
+    public_data = privacy.public_data if privacy else None
+    places = (settings["model"], teacher, public_data)
+    sources = {Path(str(place)).resolve() for place in places if place}
     published = map(str, public_settings(settings).values())
     groups = privacy.groups if privacy else None
     pattern = privacy.group_regex if privacy else None

@@ -19,7 +19,6 @@ from ultralytics.utils.torch_utils import select_device
 from discreet.arguments.students import DEFAULT_CONF, StudentArguments
 from discreet.data import DetectionDataset, load_dataset
 from discreet.errors import ConfigurationError, UnsafeArgumentError
-from discreet.ledger import BudgetLedger
 from discreet.privacy import PrivacySpent
 from discreet.recipes import DEFAULT_IMGSZ
 from discreet.result import TrainingResult
@@ -37,6 +36,7 @@ from discreet.yolo.dataset import ImageSettings, RecordDataset, describe
 from discreet.yolo.distillation import freeze
 from discreet.yolo.evaluate import evaluate
 from discreet.yolo.figures import validation_figures
+from discreet.yolo.images import require_public
 from discreet.yolo.labelling import label_images
 from discreet.yolo.stock import train_stock
 from discreet.yolo.teacher import Teacher, open_teacher
@@ -62,7 +62,7 @@ def train_student(asked: StudentArguments, *, reporter: Reporter) -> TrainingRes
     key = open_key(asked.sign)
     reporter.stage(f"reading {asked.public_data}")
     public = load_dataset(asked.public_data, progress=reporter.stage_progress, labels_wanted=False)
-    _check_public(public, asked)
+    require_public(public, ledger=asked.ledger, where=f"public_data={asked.public_data}")
     settings = asked.settings
     imgsz = int(settings.get("imgsz") or teacher.record.configuration.get("imgsz") or DEFAULT_IMGSZ)  # pyright: ignore[reportArgumentType]
     device = select_device(settings.get("device") or "", verbose=False)
@@ -150,24 +150,6 @@ def _check_start(model: str) -> None:
             "the weights were trained on private images, and are not public",
             where=f"model={model}",
             do="start from public weights, or from an architecture such as yolov8n.yaml",
-        )
-
-
-def _check_public(public: DetectionDataset, asked: StudentArguments) -> None:
-    """Refuse images that are on record as private ones."""
-    book = BudgetLedger.open(asked.ledger)
-    try:
-        runs = book.runs_on([record.digest for record in (*public.train, *public.val)])
-    finally:
-        book.close()
-    charged = [run for run in runs if run.position]
-    if charged:
-        raise UnsafeArgumentError(
-            f"some of its images are on record as private: {len(charged)} runs are charged to "
-            "them in the ledger",
-            where=f"public_data={asked.public_data}",
-            do="use public images; if these are, keep runs on them in a ledger of their own "
-            "(ledger=FILE)",
         )
 
 

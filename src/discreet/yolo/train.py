@@ -324,7 +324,7 @@ class PrivateDetectionTrainer(DetectionTrainer):
     ) -> TaskImages:
         """The images of a split: augmented alone for training, letterboxed for validation."""
         del img_path
-        train = mode == "train"
+        train, partners = mode == "train", self.prepared.partners
         return open_images(
             self.task,
             self.dataset.train if train else self.dataset.val,
@@ -337,6 +337,7 @@ class PrivateDetectionTrainer(DetectionTrainer):
                 rect=not train,
                 batch_size=batch or 16,
                 stride=max(int(cast(Any, self.model).stride.max()), 32),
+                partners=partners.train if train and partners else (),
             ),
         )
 

@@ -1,4 +1,4 @@
-"""The form of `privacy.json`, version 2.1: what a record may say, field by field.
+"""The form of `privacy.json`, version 2.2: what a record may say, field by field.
 
 Every field is public by configuration, or an output of the mechanism. There is no field for a
 path, a file name, a seed, a training loss, a drawn batch size or a digest of an image. The form
@@ -16,6 +16,7 @@ from discreet.statement.schema.claim import (
 )
 from discreet.statement.schema.data import (
     DataAccesses,
+    PartnerData,
     PretrainingData,
     Teacher,
     TeacherClaim,
@@ -66,6 +67,7 @@ __all__ = [
     "Mechanism",
     "Metric",
     "Outputs",
+    "PartnerData",
     "PretrainingData",
     "PrivacyRecord",
     "RandomSource",

@@ -8,6 +8,7 @@ from pydantic import model_validator
 
 from discreet.statement.part import (
     CountFromOne,
+    Digest,
     NonNegative,
     Part,
     Sha256,
@@ -44,12 +45,24 @@ class PretrainingData(Part):
     """Digest of the file of weights; null where there was none."""
 
 
+class PartnerData(Part):
+    """Public images that private ones were mixed with (mosaic, mixup)."""
+
+    access: Literal["public"]
+    """By the user's word."""
+    images: CountFromOne
+    blake2b: Digest
+    """Of the pixels of all images, their labels and class names."""
+
+
 class DataAccesses(Part):
     """All data that the run read."""
 
     training: TrainingData
     validation: ValidationData
     pretraining: PretrainingData
+    partners: PartnerData | None
+    """Null where private images were mixed with no others."""
 
 
 TeacherTerm = Literal["teacher's classes", "teacher's boxes", "teacher's features"]

@@ -25,7 +25,7 @@ from discreet.statement.schema.figures import (
 from discreet.statement.schema.mechanism import Mechanism, RandomSource, Sampling, Steps
 from discreet.statement.schema.run import Hardware, Signer, Software, Training, Weights
 
-SCHEMA_VERSION = "2.1"
+SCHEMA_VERSION = "2.2"
 SCHEMA_FILE = "privacy.schema.json"
 
 Metric = Literal[
@@ -39,7 +39,7 @@ Setting = bool | int | float | Words | None
 class PrivacyRecord(Part):
     """Everything that a stranger needs to recompute and to judge the claim."""
 
-    schema_version: Literal["2.1"] = SCHEMA_VERSION
+    schema_version: Literal["2.2"] = SCHEMA_VERSION
     claim_valid: bool
     """Whether the run was private, as accounted."""
     purpose: Literal["release", "audit"]

@@ -1,0 +1,63 @@
+"""On which device a process computes."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from ultralytics.utils.torch_utils import select_device
+
+from discreet.errors import ConfigurationError
+from discreet.launched import Place
+
+
+def device_of(devices: object, place: Place) -> object:
+    """The device of one process, from what all were given.
+
+    Args:
+        devices: One device, a list of one for each process of a host, or None.
+        place: Which process it is for.
+
+    Raises:
+        ConfigurationError: There are more or fewer devices than processes.
+    """
+    if isinstance(devices, list):
+        mine = cast("list[object]", devices)
+        if place.size == 1:
+            raise ConfigurationError(
+                "several devices take a process each, and this is one process",
+                where="device",
+                do="use `discreet train device=0,1 …`, or start your program with torchrun",
+            )
+        if len(mine) != place.local_size:
+            raise ConfigurationError(
+                f"{len(mine)} devices are given, and {place.local_size} processes run on this host",
+                where="device",
+                do="leave device out under torchrun: each process takes the GPU of its number",
+            )
+        return mine[place.local_rank]
+    if place.local_size == 1 or devices == "cpu":
+        return devices
+    if devices is not None:
+        raise ConfigurationError(
+            f"{place.local_size} processes on this host cannot share device {devices!r}",
+            where="device",
+            do="leave device out, or give one for each process, as device=0,1",
+        )
+    return place.local_rank if torch.cuda.is_available() else None
+
+
+def check_device(device: object) -> None:
+    """Refuse a device that is not there.
+
+    Raises:
+        ConfigurationError: torch cannot use it.
+    """
+    try:
+        select_device(cast(Any, device), verbose=False)
+    except Exception as error:
+        raise ConfigurationError(
+            f"there is no device {device!r} here",
+            where="device",
+            do="use device=cpu, or the number of a GPU that torch sees",
+        ) from error

@@ -1,0 +1,158 @@
+"""Mosaic and mixup with public images: what an image becomes depends on no other private one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from ultralytics.utils import DEFAULT_CFG
+
+from discreet.api import train
+from discreet.arguments import split_arguments
+from discreet.data import DetectionDataset, ImageRecord, load_dataset, partners_for
+from discreet.demo.dataset import write_dataset
+from discreet.demo.scenes import PUBLIC
+from discreet.errors import ConfigurationError, UnsafeArgumentError
+from discreet.statement.verify import verify_release
+from discreet.yolo.dataset import ImageSettings, RecordDataset
+
+from .conftest import ARCHITECTURE, IMGSZ
+
+DATA = {"names": dict(enumerate("abc")), "nc": 3, "channels": 3}
+Records = tuple[ImageRecord, ...]
+
+
+@pytest.fixture(scope="module")
+def public(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Scenes that are not those of the private data set, of the same classes."""
+    folder = tmp_path_factory.mktemp("public")
+    return write_dataset(folder, style=PUBLIC, train=12, val=2, size=IMGSZ, seed=99)
+
+
+def images(records: Records, partners: Records, **settings: float) -> RecordDataset:
+    still = dict.fromkeys(("hsv_h", "hsv_s", "hsv_v", "translate", "scale", "mosaic"), 0.0)
+    return RecordDataset(
+        records,
+        ImageSettings(
+            data=DATA,
+            imgsz=IMGSZ,
+            hyp=SimpleNamespace(**{**vars(DEFAULT_CFG), **still, **settings}),
+            augment=True,
+            seed=3,
+            partners=partners,
+        ),
+    )
+
+
+@pytest.mark.parametrize("key", ["mosaic", "mixup"])
+def test_other_private_images_do_not_matter_and_public_ones_do(
+    scenes: Path, public: Path, key: str
+) -> None:
+    records, others = load_dataset(scenes).train, load_dataset(public).train
+    few, many = records[:2], (*records[10:15], records[0], *records[15:])
+    one, other = images(few, others, **{key: 1.0}), images(many, others, **{key: 1.0})
+    views = images(few, (), **{key: 1.0})
+    one[(1, 1)], other[(1, 2)]  # whatever came before
+    for step in range(4):
+        a, b = one[(step, 0)], other[(step, 5)]
+        assert torch.equal(a["img"], b["img"]) and torch.equal(a["bboxes"], b["bboxes"])
+        assert not torch.equal(a["img"], views[(step, 0)]["img"])
+
+
+def test_partners_are_many(scenes: Path, public: Path) -> None:
+    records, others = load_dataset(scenes).train[:1], load_dataset(public).train
+    mixed = images(records, others, mixup=1.0, fliplr=0.0)
+    seen = {len(mixed[(step, 0)]["bboxes"]) for step in range(20)}
+    assert len(seen) > 1  # scenes differ in their number of objects
+
+
+def test_public_images_allow_mixing_and_ask_for_it() -> None:
+    _, settings = split_arguments({"epsilon": 8, "mosaic": 0.5, "public_data": "coco8/data.yaml"})
+    assert settings["mosaic"] == 0.5
+    with pytest.raises(UnsafeArgumentError, match="public_data="):
+        split_arguments({"epsilon": 8, "mosaic": 0.5, "public_data": None})
+    with pytest.raises(ConfigurationError, match="nothing asks for these images"):
+        split_arguments({"epsilon": 8, "public_data": "coco8/data.yaml"})
+
+
+# ---- which images may be partners ----
+
+
+def renamed(public: DetectionDataset, *names: str) -> DetectionDataset:
+    return replace(public, names=names)
+
+
+def test_classes_are_the_same_where_their_names_are(scenes: Path, public: Path) -> None:
+    private, others = load_dataset(scenes), load_dataset(public)
+    first, second, *_ = private.names
+    swapped = partners_for(private, renamed(others, second, first, *others.names[2:]))
+    assert swapped.names == private.names and swapped.notices == ()
+    for before, after in zip(others.train, swapped.train, strict=True):
+        exchanged = np.array([1, 0, *range(2, others.nc)])[before.classes]
+        assert np.array_equal(after.classes, exchanged)
+        assert np.array_equal(after.boxes, before.boxes)
+
+
+def test_objects_of_other_classes_are_left_out_and_told(scenes: Path, public: Path) -> None:
+    private, others = load_dataset(scenes), load_dataset(public)
+    found = partners_for(
+        private, renamed(others, private.names[0], *("zebra", "kite")[: others.nc - 1])
+    )
+    assert all(set(record.classes.tolist()) <= {0} for record in found.train)
+    assert all(len(record.classes) == len(record.boxes) for record in found.train)
+    assert "of other classes in public_data are left out" in found.notices[0]
+
+
+def test_private_images_and_foreign_classes_are_no_partners(scenes: Path, public: Path) -> None:
+    private, others = load_dataset(scenes), load_dataset(public)
+    both = replace(others, train=(*others.train, private.val[0]))
+    with pytest.raises(UnsafeArgumentError, match="1 image of it are private ones"):
+        partners_for(private, both)
+    with pytest.raises(ConfigurationError, match="no class of the private data set"):
+        partners_for(private, renamed(others, *(f"x{i}" for i in range(others.nc))))
+
+
+# ---- runs ----
+
+
+def arguments(scenes: Path, folder: Path, **given: Any) -> dict[str, Any]:
+    return {
+        "data": str(scenes),
+        "model": ARCHITECTURE,
+        "epsilon": 8,
+        "batch": 4,
+        "steps": 2,
+        "imgsz": IMGSZ,
+        "mosaic": 0.5,
+        "mixup": 0.5,
+        "warmup_epochs": 0.3,
+        "val": False,
+        "project": str(folder / "runs"),
+        **given,
+    }
+
+
+def test_a_run_names_its_partners_and_not_where_they_lie(
+    scenes: Path, public: Path, tmp_path: Path
+) -> None:
+    result = train(arguments(scenes, tmp_path, public_data=str(public)))
+    assert result.claim_valid
+    partners = result.record.data.partners
+    assert partners is not None and partners.images == load_dataset(public).n
+    assert str(public.parent) not in (result.release / "privacy.json").read_text()
+    assert partners.blake2b in (result.release / "PRIVACY.md").read_text()
+    assert verify_release(result.release).valid
+
+
+def test_images_that_runs_were_charged_for_are_not_public(
+    scenes: Path, public: Path, tmp_path: Path
+) -> None:
+    ledger = {"ledger": str(tmp_path / "ledger.sqlite")}
+    train(arguments(public, tmp_path, mosaic=0, mixup=0, **ledger))
+    with pytest.raises(UnsafeArgumentError, match="on record as private"):
+        train(arguments(scenes, tmp_path, public_data=str(public), **ledger))
