@@ -19,7 +19,11 @@ def test_a_level_is_needed_where_finer_ones_cannot_draw_the_largest_box(
     yolov8n: DetectionModel, imgsz: int, levels: int
 ):
     assert needed_levels(yolov8n, imgsz) == levels
-    assert needed_levels(enlarging(yolov8n, 2), imgsz) == levels
+
+
+def test_enlarged_images_need_the_levels_of_their_new_size(yolov8n: DetectionModel):
+    enlarged = enlarging(DetectionModel("yolov8n.yaml", nc=3, verbose=False), 2)
+    assert [needed_levels(enlarged, imgsz) for imgsz in (96, 160, 320)] == [1, 2, 3]
 
 
 def test_heads_without_a_distribution_reach_any_size(yolov8n: DetectionModel):
@@ -53,6 +57,13 @@ def test_blocks(yolov8n: DetectionModel):
     assert block_of(yolov8n, "model.22.cv2.0.2.weight") == "box branch"
 
 
-def test_class_rows_of_all_levels_learn_what_is_no_object(yolov8n: DetectionModel):
-    names = select_trainable(yolov8n, "classes", imgsz=160)
-    assert {name.split(".")[3] for name in names} == {"0", "1", "2"}
+def test_class_rows_of_needed_levels_train(yolov8n: DetectionModel):
+    for imgsz, rows in ((160, {"0"}), (320, {"0", "1"}), (640, {"0", "1", "2"})):
+        names = select_trainable(yolov8n, "classes", imgsz=imgsz)
+        assert {name.split(".")[3] for name in names} == rows
+
+
+def test_norms_that_a_class_layer_makes_idle_stay(yolov8n: DetectionModel):
+    trained = select_trainable(yolov8n, "class_film", imgsz=640)
+    assert "model.22.cv3.0.0.bn.weight" in trained
+    assert not [name for name in trained if ".cv3." in name and name.split(".")[4] == "1"]

@@ -10,7 +10,6 @@ from torch import nn
 from discreet.errors import ConfigurationError
 from discreet.recipes import DEFAULT_IMGSZ
 from discreet.yolo.low_rank import LowRank, add_low_rank
-from discreet.yolo.zoom import zoom_of
 
 CLASS_BRANCHES = ("cv3", "one2one_cv3")
 LOW_RANK_LR = 0.3  # of factors, over lr0: what they say is multiplied by each other
@@ -64,8 +63,7 @@ def needed_levels(model: nn.Module, imgsz: int) -> int:
 
     A level with stride s draws boxes of up to 2 · (reg_max - 1) · s pixels a side. Where that
     covers the image, coarser levels have hardly an anchor and nothing of their own to find:
-    training them adds noise. Depends on architecture and image size only, not on the zoom: levels
-    beyond have a few anchors then, and γ and β for them still cost more noise than they give.
+    training them adds noise. Depends on architecture, zoom and image size only.
 
     Args:
         model: A detection model.
@@ -74,7 +72,7 @@ def needed_levels(model: nn.Module, imgsz: int) -> int:
     head = cast(Any, model).model[-1]
     if not hasattr(head, "reg_max"):  # a transformer's queries look at all levels
         return len(_sources(head))
-    strides = sorted(float(stride) * zoom_of(model) for stride in head.stride)
+    strides = sorted(float(stride) for stride in head.stride)  # in pixels before the zoom
     if head.reg_max <= 1:  # distances without an end
         return len(strides)
     reach = [2 * (head.reg_max - 1) * stride for stride in strides]
@@ -96,9 +94,27 @@ def _class_norms(model: nn.Module, imgsz: int) -> Iterator[nn.Module]:
             waiting += [index + source if source < 0 else source for source in _sources(layer)]
     for index in sorted(reached):
         yield from _norms(whole.model[index])
-    branches = [rows for branch in CLASS_BRANCHES if (rows := getattr(head, branch, None))]
-    for row in [row for rows in branches for row in list(rows)[:levels]] or [head]:
-        yield from _norms(row)
+    rows = _class_rows(head, levels)
+    for row in rows:
+        # What γ and β of the last one could do, the class convolution behind it does.
+        yield from list(_norms(row))[:-1]
+    if not rows:
+        yield from _norms(head)
+
+
+def _class_rows(head: Any, levels: int) -> list[Any]:
+    """Rows of the class branches of the finest levels; none where the head has no such rows."""
+    branches = (getattr(head, branch, None) or () for branch in CLASS_BRANCHES)
+    return [row for branch in branches for row in list(branch)[:levels]]
+
+
+def _needed_class_layers(model: nn.Module, imgsz: int) -> list[Any]:
+    """The layers that give class scores, of the levels that are needed.
+
+    Those beyond keep their start, which is a score next to nothing everywhere.
+    """
+    rows = _class_rows(cast(Any, model).model[-1], needed_levels(model, imgsz))
+    return [_last_layer(row) for row in rows] or class_layers(model)
 
 
 def _sources(layer: Any) -> list[int]:
@@ -118,13 +134,10 @@ def class_path(model: nn.Module, imgsz: int) -> list[nn.Module]:
     """
     whole = cast(Any, model)
     head, levels = whole.model[-1], needed_levels(model, imgsz)
-    rows: list[list[Any]] = [
-        list(getattr(head, branch, None) or ())[:levels] for branch in CLASS_BRANCHES
-    ]
     last, first = len(whole.model) - 1, len(whole.yaml["backbone"])
     sources = [last + index if index < 0 else index for index in _sources(head)[:levels]]
     feeding = [whole.model[index] for index in sources if index >= first]  # the backbone stays
-    return [*feeding, *(layer for branch in rows for row in branch for layer in row[:-1])]
+    return [*feeding, *(layer for row in _class_rows(head, levels) for layer in row[:-1])]
 
 
 def _low_rank(model: nn.Module, _imgsz: int) -> Iterator[nn.Module]:
@@ -150,7 +163,7 @@ PARTS: Mapping[str, _Part] = {
     "neck_film": lambda model, _imgsz: _neck_norms(model),
     "class_film": _class_norms,
     "class_low_rank": _low_rank,
-    "classes": lambda model, _imgsz: class_layers(model),
+    "classes": _needed_class_layers,
     "head": lambda model, _imgsz: _head_layers(model),
     "whole_head": lambda model, _imgsz: [cast(Any, model).model[-1]],
 }
@@ -181,10 +194,9 @@ def select_trainable(
         model: A model of any task; `requires_grad` is set on all of its parameters.
         trainable: Parts joined by `+`: `all`; `film`, γ and β of every normalisation; `head`,
             the last layer of every branch of the head (of boxes, classes, mask coefficients, key
-            points, angles); `whole_head`; `classes`, the layers that give class scores, of every
-            level: one that hardly an object is on still has to learn not to make objects up;
-            `neck_film`, γ and β behind the backbone; `class_film`, those on the way to the class
-            scores of the levels that are needed; `class_low_rank`, what `make_parts` has put
+            points, angles); `whole_head`; `classes`, the layers that give class scores, of the
+            levels that are needed; `neck_film`, γ and β behind the backbone; `class_film`, those
+            on the way to these scores but the last; `class_low_rank`, what `make_parts` has put
             beside the convolutions that turn features of these levels into class scores.
         freeze: As in Ultralytics: the first N layers, or layer indices and name parts.
         imgsz: Side of the images in pixels; see `needed_levels`.
