@@ -77,6 +77,8 @@ def test_defaults_are_those_of_the_documentation() -> None:
         "balance": None,
         "standardise": None,
         "views": None,
+        "first_trainable": None,
+        "first_steps": None,
         "public_data": None,
         "teacher": None,
         "teacher_data": None,

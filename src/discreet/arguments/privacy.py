@@ -33,6 +33,7 @@ from discreet.privacy import DEFAULT_MAX_IMAGES_PER_UNIT, PrivacyUnit
 TRACKERS = ("tensorboard", "mlflow", "wandb")
 TRAINABLE_PARTS = (
     "all", "head", "film", "whole_head", "classes", "neck_film", "class_film", "class_low_rank",
+    "last_neck",
 )  # fmt: skip
 
 
@@ -143,8 +144,15 @@ class PrivacyArguments(BaseModel):
         description="parts that train: all, head (last convolutions), film (γ/β of the "
         "normalisations), whole_head, classes (last class convolution), neck_film (γ/β behind the "
         "backbone), class_film (those of them that class scores need), class_low_rank "
-        "(products of two thin convolutions beside those before the class scores); joined by +, as "
-        "film+head",
+        "(products of two thin convolutions beside those before the class scores), last_neck (last "
+        "blocks of the neck); joined by +, as film+head",
+    )
+    first_trainable: Trainable | None = Field(
+        default=None,
+        description="a part of trainable that trains alone at first, as classes or head",
+    )
+    first_steps: Count | None = Field(
+        default=None, description="steps of that; a third of all if left out"
     )
     zoom: Zoom | None = Field(
         default=None,
@@ -326,21 +334,27 @@ def find_problems(given: Mapping[str, object]) -> list[Problem]:
                 do="Keep epochs or steps.",
             )
         )
-    return [*problems, *_misplaced(given), *_of_the_teacher(given)]
+    return [*problems, *_misplaced(given), *_details_alone(given)]
 
 
-def _of_the_teacher(given: Mapping[str, object]) -> list[Problem]:
-    """Arguments of a teacher where there is none."""
-    if not _is_none(given.get("teacher")):
-        return []
+# Arguments that say how another is meant.
+_DETAILS: Mapping[str, tuple[str, ...]] = {
+    "teacher": ("teacher_data", "teacher_gain"),
+    "first_trainable": ("first_steps",),
+}
+
+
+def _details_alone(given: Mapping[str, object]) -> list[Problem]:
+    """Arguments that say how another is meant, which is not given."""
     return [
         Problem(
             where=shown(name, given[name]),
-            what="there is no teacher",
-            do="Give teacher= with it, or leave it out.",
+            what=f"there is no {of}",
+            do=f"Give {of}= with it, or leave it out.",
         )
-        for name in ("teacher_data", "teacher_gain")
-        if not _is_none(given.get(name))
+        for of, details in _DETAILS.items()
+        for name in details
+        if _is_none(given.get(of)) and not _is_none(given.get(name))
     ]
 
 

@@ -10,20 +10,24 @@ from dataclasses import dataclass
 # disjoint pieces, and what each part of `trainable` is made of.
 _PIECES = {
     "film of backbone": 5_024,
-    "film of neck": 3_840,
+    "film of neck": 1_152,
+    "film of last neck blocks": 2_688,
     "film of head": 1_728,
     "classes": 19_440,
     "boxes": 12_480,
     "low rank": 12_000,
     "rest of head": 864_000,
-    "rest": 2_250_672,
+    "rest of last neck blocks": 651_264,
+    "rest": 1_599_408,
 }
+_NECK_FILM = {"film of neck", "film of last neck blocks", "film of head"}
 _PARTS = {
     "all": set(_PIECES) - {"low rank"},
-    "film": {"film of backbone", "film of neck", "film of head"},
-    "neck_film": {"film of neck", "film of head"},
-    "class_film": {"film of neck", "film of head"},  # at most
+    "film": {"film of backbone", *_NECK_FILM},
+    "neck_film": _NECK_FILM,
+    "class_film": _NECK_FILM,  # at most
     "class_low_rank": {"low rank"},  # at most
+    "last_neck": {"film of last neck blocks", "rest of last neck blocks"},
     "classes": {"classes"},
     "head": {"classes", "boxes"},
     "whole_head": {"film of head", "classes", "boxes", "rest of head"},

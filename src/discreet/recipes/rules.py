@@ -20,6 +20,7 @@ AUTO_MOMENTUM = 0.9
 _AUTO_RATES = {
     "all": 0.002,
     "whole_head": 0.005,
+    "last_neck": 0.005,
     "classes": 0.05,
     "neck_film": 0.05,
     "class_film": 0.05,
@@ -122,8 +123,8 @@ _SCHEDULE = (
         setting="lr0",
         value=_rate,
         table="0.05 for classes, class_film, class_low_rank and neck_film; 0.02 for film and head; "
-        "0.005 for whole_head; 0.002 for all; 0.6 of it where ε · n < 4,000; thin convolutions "
-        "0.3 of it",
+        "0.005 for whole_head and last_neck; 0.002 for all; 0.6 of it where ε · n < 4,000; thin "
+        "convolutions 0.3 of it",
         why="the rate of every coordinate is its own under Adam: smaller the more is trained, and "
         "the louder the noise",
     ),

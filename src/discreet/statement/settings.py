@@ -18,7 +18,17 @@ _ULTRALYTICS = {
 # What a recipe chose that no other field of the record tells.
 _OWN = {
     name: PrivacyArguments.model_fields[name].annotation
-    for name in ("recipe", "norm_lr", "ema", "balance", "standardise", "views", "zoom")
+    for name in (
+        "recipe",
+        "norm_lr",
+        "ema",
+        "balance",
+        "standardise",
+        "views",
+        "zoom",
+        "first_trainable",
+        "first_steps",
+    )
 }
 _KINDS: Mapping[str, Any] = {**_ULTRALYTICS, **_OWN, "task": TaskName}
 # What no other field tells of a student's training on public images.

@@ -207,6 +207,12 @@ class AuditedTrainer(PrivateDetectionTrainer):
             self._losses_before = self._canary_losses()
             self.loop = ImageCanaryLoop(self, units=self._units, included=self._included)
             return
+        if len(self.stages) > 1:
+            raise ConfigurationError(
+                "canaries of attack=gradient lie in what trains in every step",
+                where="first_trainable",
+                do="leave it out, or take attack=image",
+            )
         canaries = GradientCanaries.place(
             self.parameters,
             self._count,

@@ -169,6 +169,8 @@ def record_of(trainer: PrivateDetectionTrainer, metrics: Mapping[str, float]) ->
             "task": trainer.task.name,
             # What the recipe chose that no other field of the record tells.
             "recipe": privacy.recipe,
+            "first_trainable": privacy.first_trainable,
+            "first_steps": privacy.first_steps,
             "norm_lr": privacy.norm_lr,
             "ema": privacy.ema,
             "balance": privacy.balance,

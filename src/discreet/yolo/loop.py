@@ -8,12 +8,12 @@ summed, noised, charged, and only then in the weights.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from discreet.accounting import Event
 from discreet.errors import BudgetError, LedgerError
@@ -24,6 +24,7 @@ from discreet.yolo.feature_cache import cache_for
 from discreet.yolo.loading import MicroBatches, StepParts
 from discreet.yolo.microbatch import automatic_size, halves, units_of
 from discreet.yolo.optimizer import set_learning_rates
+from discreet.yolo.stages import Stage
 
 if TYPE_CHECKING:
     from discreet.yolo.train import PrivateDetectionTrainer
@@ -38,6 +39,8 @@ class StepLoop:
 
     def __init__(self, trainer: PrivateDetectionTrainer) -> None:
         self.trainer = trainer
+        self._epoch = 0
+        self._epsilons: Mapping[int, float] = {}  # after each epoch, as planned
 
     def run(self) -> None:
         """Run the steps that are planned and not charged yet, or as many as the budget pays.
@@ -46,40 +49,48 @@ class StepLoop:
             BudgetError: It does not pay for the first one.
             LedgerError: A step ran that is not on record, or a record cannot be written.
         """
-        trainer = self.trainer
-        entries = {name: parameter.numel() for name, parameter in trainer.parameters.items()}
-        entries = entries if trainer.team.leads else {}  # nobody else makes noise
-        with DrawnAhead(trainer.source, entries) as noise:
-            self._run(noise)
+        trainer, team = self.trainer, self.trainer.team
+        self._charge_the_rest_of_a_shuffled_epoch()
+        step = team.told(trainer.charged) + 1
+        parts = self.load_ahead(first_step=step)
+        self._epsilons = trainer.plan.epsilon_by_epoch() if team.leads else {}
+        trainer.reporter.start(trainer.plan.mechanism.steps)
+        trainer.run_callbacks("on_train_start")
+        for stage in trainer.stages:
+            steps = range(step, stage.last_step + 1)
+            if steps and not self._run_stage(stage, steps, parts):
+                break
+            step = max(step, stage.last_step + 1)
         trainer.cache = None
 
-    def _run(self, noise: DrawnAhead) -> None:
-        trainer, plan, team = self.trainer, self.trainer.plan, self.trainer.team
-        steps = plan.mechanism.steps
-        self._charge_the_rest_of_a_shuffled_epoch()
-        first_step = team.told(trainer.charged) + 1
-        parts = self.load_ahead(first_step=first_step)
-        epsilons = plan.epsilon_by_epoch() if team.leads else {}
-        trainer.reporter.start(steps)
-        trainer.run_callbacks("on_train_start")
-        epoch = 0
+    def _run_stage(self, stage: Stage, steps: range, parts: StepParts) -> bool:
+        """Run steps of one stage; whether they all ran."""
+        trainer = self.trainer
+        entries = {name: parameter.numel() for name, parameter in stage.parameters.items()}
+        entries = entries if trainer.team.leads else {}  # nobody else makes noise
         engine = make_engine(
-            trainer.prepared.performance.engine, cast(Any, trainer.model), trainer.parameters
+            trainer.prepared.performance.engine, cast(Any, trainer.model), stage.parameters
         )
-        for step in range(first_step, steps + 1):
-            if plan.epoch_of(step) != epoch:
-                epoch = plan.epoch_of(step)
-                trainer.epoch = epoch - 1
+        with stage.alone(trainer.parameters), DrawnAhead(trainer.source, entries) as noise:
+            take = partial(self._step, parameters=stage.parameters, engine=engine, noise=noise)
+            return self._run_steps(steps, parts, take)
+
+    def _run_steps(self, steps: range, parts: StepParts, take: Callable[..., StepReport]) -> bool:
+        trainer, plan, team = self.trainer, self.trainer.plan, self.trainer.team
+        for step in steps:
+            if plan.epoch_of(step) != self._epoch:
+                self._epoch = plan.epoch_of(step)
+                trainer.epoch = self._epoch - 1
                 trainer.run_callbacks("on_train_epoch_start")
             trainer.lr = set_learning_rates(trainer.optimizer, trainer.learning_rate_factor(step))
             trainer.run_callbacks("on_train_batch_start")
             began = time.monotonic()
             try:
-                report = self._step(step, parts.next_step(), engine=engine, noise=noise)
+                report = take(step, parts.next_step())
             except BudgetError as error:
                 team.tell(error)
                 self._end_at_the_budget(error)
-                break
+                return False
             losses = team.share(trainer.journal.take_losses())
             if team.leads:
                 self._require_charged(step)
@@ -87,12 +98,13 @@ class StepLoop:
                 trainer.run_callbacks("on_train_batch_end")
                 trainer.reporter.step(step)
                 trainer.keeper.save_where_cheap()
-                if step == plan.last_step_of(epoch) or trainer.stop:
-                    self._end_epoch(epoch, epsilons[epoch])
+                if step == plan.last_step_of(self._epoch) or trainer.stop:
+                    self._end_epoch(self._epoch, self._epsilons[self._epoch])
             else:
                 trainer.executed += 1
             if team.told(trainer.stop):  # a callback's wish
-                break
+                return False
+        return True
 
     # ---- the path of one image ----
 
@@ -158,13 +170,14 @@ class StepLoop:
         step: int,
         parts: Iterator[dict[str, Any]],
         *,
+        parameters: Mapping[str, nn.Parameter],
         engine: GradientEngine,
         noise: DrawnAhead,
     ) -> StepReport:
         trainer, mechanism = self.trainer, self.trainer.plan.mechanism
         return private_step(
             parts,
-            parameters=trainer.parameters,
+            parameters=parameters,
             gradients_of=partial(self.gradients_of, engine),
             clipping=trainer.clipping,
             mechanism=noise.scaled_by(mechanism.make_mechanism(step)),

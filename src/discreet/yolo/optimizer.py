@@ -81,6 +81,8 @@ def keep_average(optimizer: torch.optim.Optimizer, *, decay: float) -> None:
 
     def follow(stepped: torch.optim.Optimizer, *_: Any) -> None:
         for weight in _moved_by(stepped):
+            if weight.grad is None:  # it did not train in this step
+                continue
             state = stepped.state[weight]
             if _AVERAGE in state:
                 state[_AVERAGE].lerp_(weight.detach(), 1 - decay)

@@ -134,10 +134,20 @@ def class_path(model: nn.Module, imgsz: int) -> list[nn.Module]:
     """
     whole = cast(Any, model)
     head, levels = whole.model[-1], needed_levels(model, imgsz)
-    last, first = len(whole.model) - 1, len(whole.yaml["backbone"])
-    sources = [last + index if index < 0 else index for index in _sources(head)[:levels]]
-    feeding = [whole.model[index] for index in sources if index >= first]  # the backbone stays
-    return [*feeding, *(layer for row in _class_rows(head, levels) for layer in row[:-1])]
+    return [
+        *_last_neck_blocks(model, imgsz),
+        *(layer for row in _class_rows(head, levels) for layer in row[:-1]),
+    ]
+
+
+def _last_neck_blocks(model: nn.Module, imgsz: int) -> list[nn.Module]:
+    """The layers that feed the needed levels of the head, of the neck."""
+    whole = cast(Any, model)
+    head, last = whole.model[-1], len(whole.model) - 1
+    sources = _sources(head)[: needed_levels(model, imgsz)]
+    numbers = [last + index if index < 0 else index for index in sources]
+    # Features of the backbone that a head takes as they are stay.
+    return [whole.model[number] for number in numbers if number >= len(whole.yaml["backbone"])]
 
 
 def _low_rank(model: nn.Module, _imgsz: int) -> Iterator[nn.Module]:
@@ -163,6 +173,7 @@ PARTS: Mapping[str, _Part] = {
     "neck_film": lambda model, _imgsz: _neck_norms(model),
     "class_film": _class_norms,
     "class_low_rank": _low_rank,
+    "last_neck": _last_neck_blocks,
     "classes": _needed_class_layers,
     "head": lambda model, _imgsz: _head_layers(model),
     "whole_head": lambda model, _imgsz: [cast(Any, model).model[-1]],
@@ -197,7 +208,8 @@ def select_trainable(
             points, angles); `whole_head`; `classes`, the layers that give class scores, of the
             levels that are needed; `neck_film`, γ and β behind the backbone; `class_film`, those
             on the way to these scores but the last; `class_low_rank`, what `make_parts` has put
-            beside the convolutions that turn features of these levels into class scores.
+            beside the convolutions that turn features of these levels into class scores;
+            `last_neck`, the blocks of the neck that feed these levels.
         freeze: As in Ultralytics: the first N layers, or layer indices and name parts.
         imgsz: Side of the images in pixels; see `needed_levels`.
 

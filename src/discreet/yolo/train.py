@@ -57,6 +57,7 @@ from discreet.yolo.parts import (
 )
 from discreet.yolo.preparation import PreparedRun, prepare, team_timeout
 from discreet.yolo.run_folder import RunFolder
+from discreet.yolo.stages import stages_of
 from discreet.yolo.tasks import Task
 from discreet.yolo.zoom import alike, enlarging, moved_layers
 
@@ -259,8 +260,16 @@ class PrivateDetectionTrainer(DetectionTrainer):
             standardise_classes(model, public_photographs(self.args.imgsz))
         make_parts(model, self.prepared.trainable, imgsz=self.args.imgsz)
         fast_layout(model)
-        self.parameters = select_trainable(
-            model, self.prepared.trainable, freeze=self._frozen_layers(), imgsz=self.args.imgsz
+        selected = partial(
+            select_trainable, model, freeze=self._frozen_layers(), imgsz=self.args.imgsz
+        )
+        first = privacy.first_trainable and selected(privacy.first_trainable)
+        self.parameters = selected(self.prepared.trainable)
+        self.stages = stages_of(
+            self.parameters,
+            steps=self.plan.mechanism.steps,
+            first=first,
+            first_steps=privacy.first_steps,
         )
         self.front = FrozenFront(model)
         self.per_image_loss = self._make_loss(model)
@@ -373,11 +382,17 @@ class PrivateDetectionTrainer(DetectionTrainer):
         self.reporter.plan(
             [
                 *plan_rows(self.plan, trainable=self.prepared.trainable, parameters=parameters),
+                *self._first_rows(),
                 *recipe_rows(self.prepared.chosen),
                 *(() if self.prepared.teacher is None else self.prepared.teacher.rows()),
             ],
             plan_warnings(self.plan, parameters=parameters, secure=self.source.secure),
         )
+
+    def _first_rows(self) -> list[tuple[str, str]]:
+        first, *later = self.stages
+        what = f"{self.prepared.privacy.first_trainable}, for {first.last_step:,} steps"
+        return [("trained alone at first", what)] if later else []
 
     def make_record(self, metrics: Mapping[str, float]) -> PrivacyRecord:
         """What ran, on record, with metrics where these may be published."""
