@@ -67,3 +67,5 @@ def test_norms_that_a_class_layer_makes_idle_stay(yolov8n: DetectionModel):
     trained = select_trainable(yolov8n, "class_film", imgsz=640)
     assert "model.22.cv3.0.0.bn.weight" in trained
     assert not [name for name in trained if ".cv3." in name and name.split(".")[4] == "1"]
+    assert "model.15.cv1.bn.weight" in trained
+    assert not [name for name in trained if ".m." in name]  # of bottlenecks

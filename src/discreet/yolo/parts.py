@@ -17,6 +17,7 @@ _CLASS_LAYERS = (*CLASS_BRANCHES, "linear", "enc_score_head", "dec_score_head")
 # Branches of a row a level, by what their last layers say: boxes; masks, key points or angles.
 _OTHER_BRANCHES = ("cv2", "cv4_kpts", "cv4_sigma", "cv4")
 _TRANSFORMER_BOXES = ("enc_bbox_head", "dec_bbox_head")
+_BOTTLENECKS = "m"  # what Ultralytics' blocks call them
 # Neither gets a gradient of single images: DFL is a constant, denoising queries would mix images,
 # and rows of the flow are key points.
 _CONSTANT = (".dfl.", ".denoising_class_embed.", ".flow_model.")
@@ -80,7 +81,7 @@ def needed_levels(model: nn.Module, imgsz: int) -> int:
 
 
 def _class_norms(model: nn.Module, imgsz: int) -> Iterator[nn.Module]:
-    """Normalisations from the backbone's end to the class scores of the levels that are needed."""
+    """Normalisations on the way from the backbone's end to the class scores that are needed."""
     whole = cast(Any, model)
     head, levels = whole.model[-1], needed_levels(model, imgsz)
     reached: set[int] = set()
@@ -93,13 +94,24 @@ def _class_norms(model: nn.Module, imgsz: int) -> Iterator[nn.Module]:
             layer = whole.model[index]
             waiting += [index + source if source < 0 else source for source in _sources(layer)]
     for index in sorted(reached):
-        yield from _norms(whole.model[index])
+        yield from _edge_norms(whole.model[index])
     rows = _class_rows(head, levels)
     for row in rows:
         # What γ and β of the last one could do, the class convolution behind it does.
         yield from list(_norms(row))[:-1]
     if not rows:
         yield from _norms(head)
+
+
+def _edge_norms(block: nn.Module) -> Iterator[nn.Module]:
+    """Normalisations of a block outside its bottlenecks: within, noise drowns what they hear."""
+    within = {
+        id(norm)
+        for name, module in block.named_modules()
+        if name.split(".")[-1] == _BOTTLENECKS
+        for norm in _norms(module)
+    }
+    return (norm for norm in _norms(block) if id(norm) not in within)
 
 
 def _class_rows(head: Any, levels: int) -> list[Any]:
@@ -207,7 +219,7 @@ def select_trainable(
             the last layer of every branch of the head (of boxes, classes, mask coefficients, key
             points, angles); `whole_head`; `classes`, the layers that give class scores, of the
             levels that are needed; `neck_film`, γ and β behind the backbone; `class_film`, those
-            on the way to these scores but the last; `class_low_rank`, what `make_parts` has put
+            on the way to these scores, but not in bottlenecks nor the last; `class_low_rank`, what `make_parts` has put
             beside the convolutions that turn features of these levels into class scores;
             `last_neck`, the blocks of the neck that feed these levels.
         freeze: As in Ultralytics: the first N layers, or layer indices and name parts.
