@@ -219,8 +219,9 @@ def select_trainable(
             the last layer of every branch of the head (of boxes, classes, mask coefficients, key
             points, angles); `whole_head`; `classes`, the layers that give class scores, of the
             levels that are needed; `neck_film`, γ and β behind the backbone; `class_film`, those
-            on the way to these scores, but not in bottlenecks nor the last; `class_low_rank`, what `make_parts` has put
-            beside the convolutions that turn features of these levels into class scores;
+            on the way to these scores, but not in bottlenecks nor the last; `class_low_rank`, what
+            `make_parts` has put beside the convolutions that turn features of these levels into
+            class scores;
             `last_neck`, the blocks of the neck that feed these levels.
         freeze: As in Ultralytics: the first N layers, or layer indices and name parts.
         imgsz: Side of the images in pixels; see `needed_levels`.
