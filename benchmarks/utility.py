@@ -30,6 +30,7 @@ from rich.console import Console
 from benchmarks.machine import describe
 from discreet.api import train
 from discreet.data import load_dataset
+from discreet.drawing import draw
 from discreet.storage import write_json
 from discreet.terminal import RichReporter
 from discreet.yolo.evaluate import evaluate_weights
@@ -138,6 +139,47 @@ def rows_of(results: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     return rows
 
 
+def write_plot(results: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Draw mAP50 on val over ε: means of repeats with all of them, and stock training dashed.
+
+    Args:
+        results: As `main` keeps them.
+        path: SVG or PNG.
+    """
+
+    def paint(figure: Any) -> None:
+        axes = figure.subplots()
+        epsilons = sorted({float(r["epsilon"]) for r in results} - {STOCK})
+        place = {epsilon: number for number, epsilon in enumerate(epsilons)}
+        for colour, name in enumerate(dict.fromkeys(r["set"] for r in results)):
+            same = [r for r in results if r["set"] == name]
+            scores = {
+                epsilon: [
+                    r["scores"]["val"]["map50"] for r in same if float(r["epsilon"]) == epsilon
+                ]
+                for epsilon in (STOCK, *epsilons)
+            }
+            there = [epsilon for epsilon in epsilons if scores[epsilon]]
+            axes.plot(
+                [place[e] for e in there],
+                [statistics.mean(scores[e]) for e in there],
+                "o-",
+                color=f"C{colour}",
+                label=name,
+            )
+            dots = [(place[e], value) for e in there for value in scores[e]]
+            axes.plot(*zip(*dots, strict=True), ".", color=f"C{colour}", alpha=0.5)
+            if scores[STOCK]:
+                level = statistics.mean(scores[STOCK])
+                axes.axhline(level, linestyle="--", color=f"C{colour}", linewidth=1)
+        axes.set_xticks(list(place.values()), [f"{e:g}".replace("inf", "∞") for e in epsilons])
+        axes.set(xlabel="ε (∞: no noise, no clipping)", ylabel="mAP50, val", ylim=(0, 1))
+        axes.grid(visible=True, alpha=0.3)
+        axes.legend(loc="lower right")
+
+    draw(path, paint, size=(6.0, 3.6))
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure what is not measured yet, and print all of it."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
@@ -150,6 +192,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="for train")
     parser.add_argument("--label", default="auto", help="what the settings are called")
     parser.add_argument("--results", type=Path, default=Path("utility.json"))
+    parser.add_argument("--plot", type=Path, help="where to draw them, FILE.svg or FILE.png")
     asked = parser.parse_args(argv)
     settings = dict(word.split("=", 1) for word in asked.set)
     results: list[dict[str, Any]] = (
@@ -175,6 +218,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     console = Console(width=140)
     for row in rows_of(results):
         console.print("  ".join(row), highlight=False)
+    if asked.plot:
+        write_plot(results, asked.plot)
     return 0
 
 
