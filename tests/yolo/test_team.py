@@ -25,7 +25,7 @@ from discreet.errors import ConfigurationError, TeamError
 from discreet.launched import Place
 from discreet.ledger import RunLedger
 from discreet.result import TrainingResult
-from discreet.yolo.preparation import device_of
+from discreet.yolo.devices import device_of, fits
 from tests.team import Member, start_team
 from tests.yolo.conftest import ARCHITECTURE, IMGSZ
 from tests.yolo.test_faults import Visible, charged, wait_for
@@ -179,6 +179,8 @@ def test_devices_that_do_not_fit_the_processes_are_refused(
         ("train device=0,1", 2),
         ("train --device=0,1,2", 3),
         ("train device=[0,1]", 2),
+        ("train --device cpu,cpu", 2),
+        ("train device = 0,1", 2),
         ("train device=0", 1),
         ("train device=cpu,", 1),
         ("train epsilon=8", 1),
@@ -194,6 +196,13 @@ def test_several_devices_ask_for_as_many_processes(
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert devices_asked(typed.split()) == 1
+
+
+def test_devices_that_a_run_began_on_fit_as_many_processes():
+    one, two = Place(), Place(size=2, local_rank=1, local_size=2)
+    assert fits("cpu,cpu", two) and fits([0, 1], two)
+    assert not fits("cpu,cpu", one) and not fits("0,1,2", two)
+    assert fits(None, one) and fits("cpu", one) and fits("cpu", two)
 
 
 # ---- processes that die, hosts that are cut off ----
@@ -270,6 +279,9 @@ def test_devices_start_a_process_each_and_one_speaks(given: dict[str, Any], tmp_
     assert '"claim_valid": true' in done.stdout
     assert done.stderr.count("this training spent") == 1
     assert charged(tmp_path / "runs", tmp_path / "ledger.sqlite") == (6, 6)
+    # It goes on with any number of processes: here nothing is left to do.
+    again = cli("discreet", "train", f"resume={tmp_path / 'runs' / 'devices'}")
+    assert again.returncode == 0, again.stderr
     missing = cli("discreet", *words({**given, "data": "absent.yaml"}), "device=cpu,cpu")
     assert missing.returncode == 2
     assert missing.stderr.count("error: ") == 1

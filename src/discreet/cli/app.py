@@ -52,10 +52,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit status.
     """
     words = list(sys.argv[1:] if argv is None else argv)
-    if (processes := devices_asked(words)) > 1:
-        return start_processes(words, count=processes)
+    typed = words
     words, as_json = _take_switch(words, "json")
     words, debug = _take_switch(words, "debug")
+    if (processes := devices_asked(words)) > 1:
+        return start_processes(typed, count=processes)
     debug = debug or os.environ.get("DISCREET_DEBUG", "") not in ("", "0")
     try:
         if as_json:

@@ -12,18 +12,28 @@ import sys
 import tempfile
 from collections.abc import Sequence
 
+from discreet.cli.grammar import to_pairs
 from discreet.cli.output import INTERRUPTED, MENDABLE, say_error
+from discreet.errors import ConfigurationError
 from discreet.launched import place_of_process
 
 _MODE = "train"
 
 
 def devices_asked(words: Sequence[str]) -> int:
-    """How many processes a command line asks for, in a process that is not one of them yet."""
+    """How many processes a command line asks for, in a process that is not one of them yet.
+
+    Args:
+        words: After the program's name, without its own switches.
+    """
     if not words or words[0] != _MODE or place_of_process().size > 1:
         return 1
-    asked = [word.removeprefix("--") for word in words if word.startswith(("device=", "--device="))]
-    devices = asked[-1].partition("=")[2].strip("[]()") if asked else ""
+    from discreet.arguments import is_flag
+
+    try:
+        devices = to_pairs(words[1:], is_flag=is_flag).get("device", "").strip("[]()")
+    except ConfigurationError:
+        return 1  # told when the words are read in earnest
     return max(1, len([device for device in devices.split(",") if device.strip()]))
 
 

@@ -54,9 +54,9 @@ zoom 2, 100 steps of 12.5 passes; two figures are two draws of the noise:
 | without the class row of a level that has no objects | 1,958 | 2 | 0.809 | 0.60 | 0.535 |
 | without both, nor the first neck block's bottleneck | 1,542 | 2 | 0.829 | 0.68 | 0.537 |
 | without both, γ and β of two levels | 2,854 | 2 | 0.814 | 0.60 | 0.535 |
-| without both, two levels, but that bottleneck | 2,598 | 2 | **0.842**, **0.854** | 0.69, 0.73 | 0.545, 0.549 |
+| without all three, two levels | 2,598 | 2 | **0.842**, **0.854** | 0.69, 0.73 | 0.545, 0.549 |
 | the same | 2,598 | 8 | 0.887 | 0.78 | 0.603 |
-| without both, two levels, no bottlenecks, no down-sampling | 2,086 | 2 | 0.807, 0.854 | 0.58, 0.73 | 0.529, 0.552 |
+| the same, no bottlenecks at all | 2,086 | 2 | 0.807, 0.854 | 0.58, 0.73 | 0.529, 0.552 |
 
 The recipe trains γ and β on the way to the class scores of both levels that the enlarged image
 needs, outside bottlenecks: 2,214 numbers. At ε = 2 in the first row's setting, on its first draw

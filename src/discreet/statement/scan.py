@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -45,6 +46,8 @@ _TOKEN = re.compile(r"[\w.-]+")
 _SHORTEST_WORD = 3
 _SHORTEST_STEM = 6
 _SHORTEST_NUMBER = 7
+_TEXTS = (".py", ".jinja", ".json", ".css")
+_NEVER_RELEASED = ("cli", "demo", "__pycache__")  # folders whose words no release has
 _IN_HTML = re.compile(r"data:([\w/+.-]+);base64,([A-Za-z0-9+/=\s]+)")
 
 
@@ -75,10 +78,11 @@ class PrivateWords:
         Args:
             files: The data set's files.
             folders: Folders of the run and of the data set.
-            public: What is published anyway, such as class names and settings. A word of these
-                is not private: a run may be called `adamw`.
-            keys: What the groups of images are called. Short numbers are left out: a statement
-                may hold them by chance.
+            public: What is published anyway, such as class names, settings and the words of the
+                architecture. A word of these is not private: a run may be called `adamw`.
+            keys: What the groups of images are called.
+
+        Short numbers are left out: a statement may hold them by chance.
         """
         found = {path.name for path in files}
         found |= {
@@ -87,15 +91,15 @@ class PrivateWords:
             if len(stem) >= _SHORTEST_STEM and re.search(r"\d", stem) and re.search(r"\D", stem)
         }
         places = {str(folder) for folder in folders} | {str(f.resolve()) for f in folders}
-        found |= {Path(place).name for place in places} | set(_of_this_machine())
-        found |= {key for key in keys if not key.isdecimal() or len(key) >= _SHORTEST_NUMBER}
+        found |= {Path(place).name for place in places} | {*_of_this_machine(), *keys}
         known = _own_words() | _tokens("\n".join(public))
         return cls(
             paths=frozenset(place for place in places if place.count("/") > 1),
             names=frozenset(
                 word.casefold()
                 for word in found
-                if len(word) >= _SHORTEST_WORD and word.casefold() not in known
+                if len(word) >= (_SHORTEST_NUMBER if word.isdecimal() else _SHORTEST_WORD)
+                and word.casefold() not in known
             ),
         )
 
@@ -222,15 +226,24 @@ def _of_this_machine() -> Iterator[str]:
 
 @cache
 def _own_words() -> frozenset[str]:
-    """Words that every release has, whoever publishes it."""
-    here = resources.files("discreet.statement")
-    texts = [here.joinpath("privacy.schema.json").read_text(encoding="utf-8")]
-    for page in here.joinpath("templates").iterdir():
-        texts.append(page.read_text(encoding="utf-8"))
+    """Words that a release may have whoever publishes it: those of this program, and of its kind.
+
+    What a record says beside numbers is in the words of the source, and so a folder that is called
+    like one of them tells nothing.
+    """
+    texts = list(_sources(resources.files("discreet")))
     own = {"archive", "data", "model", "names", "train", "val", "test", "images", "labels"}
-    own |= {"torch", "ultralytics", "nn", "modules", "tasks", "block", "head", "conv"}
-    own |= {"root", "user", "storage", "cpu", "linux"}
+    own |= {"root", "user", "storage", "cpu"}
     return _tokens("\n".join(texts)) | own
+
+
+def _sources(folder: Traversable) -> Iterator[str]:
+    for entry in folder.iterdir():
+        if entry.is_dir():
+            if entry.name not in _NEVER_RELEASED:
+                yield from _sources(entry)
+        elif entry.name.endswith(_TEXTS):
+            yield entry.read_text(encoding="utf-8")
 
 
 def _tokens(text: str) -> frozenset[str]:

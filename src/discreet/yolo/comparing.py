@@ -32,7 +32,7 @@ from discreet.ledger import BudgetLedger
 from discreet.storage import make_folder, write_json, write_text
 from discreet.terminal import Reporter, RichReporter
 from discreet.yolo.checkpoint import claim_run_folder
-from discreet.yolo.preparation import device_of
+from discreet.yolo.devices import device_of
 
 _STOCK_BATCH = 16
 # No clipping: a bound that no gradient reaches.

@@ -7,6 +7,8 @@ from typing import Any, cast
 import torch
 from ultralytics.utils.torch_utils import select_device
 
+from discreet.arguments.split import ULTRALYTICS
+from discreet.arguments.values import check_value
 from discreet.errors import ConfigurationError
 from discreet.launched import Place
 
@@ -27,7 +29,8 @@ def device_of(devices: object, place: Place) -> object:
             raise ConfigurationError(
                 "several devices take a process each, and this is one process",
                 where="device",
-                do="use `discreet train device=0,1 …`, or start your program with torchrun",
+                do="give one device; `discreet train device=0,1 …` and torchrun start a process on "
+                "each",
             )
         if len(mine) != place.local_size:
             raise ConfigurationError(
@@ -45,6 +48,13 @@ def device_of(devices: object, place: Place) -> object:
             do="leave device out, or give one for each process, as device=0,1",
         )
     return place.local_rank if torch.cuda.is_available() else None
+
+
+def fits(devices: object, place: Place) -> bool:
+    """Whether devices as they were typed are one for each process of this host, or any one."""
+    kind = ULTRALYTICS["device"].values
+    found = None if devices is None else check_value(kind, devices)
+    return not isinstance(found, list) or (place.size > 1 and len(found) == place.local_size)
 
 
 def check_device(device: object) -> None:

@@ -68,6 +68,7 @@ def finish(trainer: PrivateDetectionTrainer, *, started: float) -> TrainingResul
                 prepared.performance.engine,
                 *(f.probe for f in (trainer.check.findings if trainer.check else ())),
             ),
+            model=released,
             teacher=prepared.privacy.teacher,
         ),
         validation=figures,

@@ -29,7 +29,7 @@ from discreet.randomness import make_source
 from discreet.recipes import Chosen, PublicFacts
 from discreet.terminal import Reporter
 from discreet.yolo.checkpoint import RunState, dataset_digest, file_digest, find_run
-from discreet.yolo.devices import check_device, device_of
+from discreet.yolo.devices import check_device, device_of, fits
 from discreet.yolo.model import Norm, known_task, open_source
 from discreet.yolo.reading import (
     check_classes,
@@ -137,7 +137,10 @@ def prepare(
     given: dict[str, Any] = with_file(arguments)  # the file may change before the run is resumed
     resumed, state = _interrupted(given, team)
     if state is not None:
+        began_on = None if "device" in given else state.given.get("device")
         given = state.continued_with(given)
+        if not fits(began_on, team.place):
+            del given["device"]  # it goes on with any number of processes
     settings: dict[str, Any]
     privacy, settings = split_arguments(given, required=("data", "model"))
     settings["device"] = device_of(settings.get("device"), team.place)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import shutil
+import tempfile
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,8 +16,10 @@ from torch import nn
 
 from discreet.arguments import PUBLIC_SETTINGS, PrivacyArguments
 from discreet.data import DetectionDataset
+from discreet.statement.archive import read_weights
 from discreet.statement.checkpoint import TRAVELLING_SETTINGS
 from discreet.statement.files import WEIGHTS
+from discreet.statement.record import this_machine, this_software
 from discreet.statement.report import ValidationFigures
 from discreet.statement.scan import PrivateWords
 from discreet.statement.schema import PrivacyRecord
@@ -26,7 +29,7 @@ from discreet.statement.summary import KEY, as_model_name, summarise
 from discreet.storage import make_folder, sync_folder, write_atomically
 from discreet.yolo.class_features import fold_classes
 from discreet.yolo.low_rank import fold_low_rank
-from discreet.yolo.model import known_task
+from discreet.yolo.model import known_task, set_norm
 
 __all__ = [
     "WEIGHTS",
@@ -89,6 +92,7 @@ def private_words(
     privacy: PrivacyArguments | None = None,
     settings: Mapping[str, Any],
     public: Iterable[str],
+    model: nn.Module,
     teacher: str | None = None,
 ) -> PrivateWords:
     """Words that must not be in the release: of the data set, the run and this machine.
@@ -99,6 +103,7 @@ def private_words(
         privacy: Its privacy arguments, which say how images were grouped; None if they are public.
         settings: All other settings; those that are published tell nothing private.
         public: Other words that are published.
+        model: What `releasable` returned.
         teacher: Where the teacher lies.
     """
     records = (*dataset.train, *dataset.val, *dataset.test)
@@ -112,10 +117,23 @@ def private_words(
     return PrivateWords.of(
         files=[*files, dataset.yaml, *([Path(groups)] if groups else [])],
         folders={*(path.parent for path in files), dataset.yaml.parent, run, run.parent, *sources},
-        public=[*dataset.names, *published, *public],
+        public=[*dataset.names, *published, *public, *_words_of_kind(model)],
         keys={record.group for record in records if record.group is not None}
         | ({pattern} if pattern else set()),
     )
+
+
+def _words_of_kind(model: nn.Module) -> list[str]:
+    """All text in weights of the same architecture that nobody has trained, written here today."""
+    fresh = known_task(model).build(model, names=len(cast(Any, model).names), kpt_shape=None)
+    if any(isinstance(module, nn.GroupNorm) for module in model.modules()):
+        set_norm(fresh, "group")
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / WEIGHTS
+        _save(_checkpoint(releasable(fresh, args={})), file)
+        texts = read_weights(file).texts
+    here = (this_software(), this_machine(accelerator=None))
+    return [*texts, *(part.model_dump_json() for part in here)]
 
 
 def accelerator(device: torch.device) -> str | None:
@@ -138,7 +156,13 @@ def write_weights(path: Path, released: nn.Module, *, record: PrivacyRecord) -> 
         StorageError: If the disk refuses.
     """
     cast(Any, released).yaml["yaml_file"] = as_model_name(record)
-    checkpoint = {
+    checkpoint = {**_checkpoint(released), KEY: summarise(record)}
+    _save(checkpoint, path)
+
+
+def _checkpoint(released: nn.Module) -> dict[str, Any]:
+    """What stock `YOLO(...)` looks for in a file of weights."""
+    return {
         "model": released,
         "ema": None,
         "optimizer": None,
@@ -147,8 +171,10 @@ def write_weights(path: Path, released: nn.Module, *, record: PrivacyRecord) -> 
         "date": datetime.now(UTC).date().isoformat(),
         "version": ultralytics.__version__,
         "license": "AGPL-3.0-or-later",
-        KEY: summarise(record),
     }
+
+
+def _save(checkpoint: dict[str, Any], path: Path) -> None:
     # The archive's root folder is named after the file: a fixed name, not the temporary one.
     write_atomically(path, lambda stream: torch.save(checkpoint, stream))
 

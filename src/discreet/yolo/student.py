@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 from ultralytics.utils import DEFAULT_CFG, IterableSimpleNamespace
@@ -19,6 +19,7 @@ from ultralytics.utils.torch_utils import select_device
 from discreet.arguments.students import DEFAULT_CONF, StudentArguments
 from discreet.data import DetectionDataset, load_dataset
 from discreet.errors import ConfigurationError, UnsafeArgumentError
+from discreet.launched import Place
 from discreet.privacy import PrivacySpent
 from discreet.recipes import DEFAULT_IMGSZ
 from discreet.result import TrainingResult
@@ -33,6 +34,7 @@ from discreet.yolo import release
 from discreet.yolo._compat import load_checkpoint, load_weights
 from discreet.yolo.checkpoint import claim_run_folder, file_digest
 from discreet.yolo.dataset import ImageSettings, RecordDataset, describe
+from discreet.yolo.devices import check_device, device_of
 from discreet.yolo.distillation import freeze
 from discreet.yolo.evaluate import evaluate
 from discreet.yolo.figures import validation_figures
@@ -56,6 +58,8 @@ def train_student(asked: StudentArguments, *, reporter: Reporter) -> TrainingRes
         DiscreetError: Anything that is wrong, before anything is written.
     """
     started = time.monotonic()
+    asked_for = device_of(asked.settings.get("device"), Place())  # one, or none
+    check_device(asked_for)
     teacher = open_teacher(asked.teacher, vouched=False, dataset=None)
     assert teacher.record is not None  # a public one is refused: nobody vouches for it here
     _check_start(asked.model)
@@ -65,7 +69,7 @@ def train_student(asked: StudentArguments, *, reporter: Reporter) -> TrainingRes
     require_public(public, ledger=asked.ledger, where=f"public_data={asked.public_data}")
     settings = asked.settings
     imgsz = int(settings.get("imgsz") or teacher.record.configuration.get("imgsz") or DEFAULT_IMGSZ)  # pyright: ignore[reportArgumentType]
-    device = select_device(settings.get("device") or "", verbose=False)
+    device = select_device(cast(Any, asked_for) or "", verbose=False)
     root = claim_run_folder(
         Path(str(settings.get("project") or _PROJECT)),
         name=str(settings.get("name") or _NAME),
@@ -118,7 +122,12 @@ def train_student(asked: StudentArguments, *, reporter: Reporter) -> TrainingRes
         record=_record(asked, teacher, student=released, metrics=metrics, imgsz=imgsz, n=public.n),
         key=key,
         words=release.private_words(
-            public, run=root, settings={"model": asked.model}, public=(), teacher=str(asked.teacher)
+            public,
+            run=root,
+            settings={"model": asked.model},
+            public=(),
+            model=released,
+            teacher=str(asked.teacher),
         ),
         validation=figures,
     )

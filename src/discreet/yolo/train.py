@@ -20,6 +20,7 @@ from discreet.checking import CheckReport
 from discreet.clipping import Clipping
 from discreet.distributed import join_team
 from discreet.errors import TeamError
+from discreet.launched import Place
 from discreet.ledger import RunAccounts
 from discreet.planning import plan_rows, plan_warnings, recipe_rows
 from discreet.randomness import make_source
@@ -32,6 +33,7 @@ from discreet.units import PrivacyUnits
 from discreet.yolo import _compat, finishing, release
 from discreet.yolo.class_features import public_photographs, standardise_classes
 from discreet.yolo.dataset import ImageSettings, describe
+from discreet.yolo.devices import fits
 from discreet.yolo.distillation import DistilledLoss
 from discreet.yolo.feature_cache import FeatureCache, features_of
 from discreet.yolo.frozen import FrozenFront
@@ -222,7 +224,9 @@ class PrivateDetectionTrainer(DetectionTrainer):
         except (KeyboardInterrupt, TeamError) as end:
             if self.charged:
                 self.keeper.save()
-                hint = f"resume with: discreet train resume={self.run_dir}"
+                devices = self.prepared.state.given.get("device")
+                more = "" if devices is None or fits(devices, Place()) else f" device={devices}"
+                hint = f"resume with: discreet train resume={self.run_dir}{more}"
                 if isinstance(end, TeamError):
                     end.do = hint
                 else:
