@@ -113,6 +113,29 @@ def test_mlflow_gets_public_facts_and_no_tag(
         assert word not in written, name
 
 
+def test_mlflow_needs_no_setting(run: PublicRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    mlflow = pytest.importorskip("mlflow")
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_ALLOW_FILE_STORE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(mlflow.tracking._tracking_service.utils, "_tracking_uri", None)
+    monkeypatch.chdir(tmp_path)
+    open_trackers("mlflow")["mlflow"].publish(run, tmp_path / "own")
+    assert (tmp_path / "mlflow.db").is_file()
+
+
+def test_a_server_that_does_not_answer_is_not_waited_for(
+    run: PublicRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    mlflow = pytest.importorskip("mlflow")
+    monkeypatch.setattr(mlflow.tracking._tracking_service.utils, "_tracking_uri", None)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    for name in ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_TIMEOUT"):
+        monkeypatch.setenv(name, "1")  # so that it is put back
+        monkeypatch.delenv(name)
+    with pytest.raises(Exception, match="9"):
+        open_trackers("mlflow")["mlflow"].publish(run, tmp_path / "own")
+
+
 @pytest.mark.slow
 def test_wandb_gets_public_facts_and_nothing_of_the_machine(
     run: PublicRun,

@@ -97,7 +97,8 @@ def test_two_processes_make_the_run_of_one(given: dict[str, Any], tmp_path: Path
     assert isinstance(team, TrainingResult), team
     assert follower.answer() == replace(team, seconds=round(team.seconds, 3))
     moved = apart(weights(alone), {k: torch.zeros(()) for k in weights(alone)})
-    assert apart(weights(alone), weights(team)) < 1e-5 * moved
+    # Released weights are in half precision: a last digit of a few of them may differ.
+    assert apart(weights(alone), weights(team)) < 3e-5 * moved
     # The statement of a stranger: the same events, the same ε.
     assert team.record.events == alone.record.events
     assert team.spent == alone.spent
