@@ -61,7 +61,7 @@ def told(capsys: pytest.CaptureFixture[str]) -> str:
     return captured.out
 
 
-def epsilon(steps: int, delta: float = 1e-5) -> float:
+def epsilon(steps: int, delta: float = 1e-5) -> float:  # the default of four images
     return PLD.epsilon([STEP.with_steps(steps)], delta=delta)
 
 
@@ -70,7 +70,7 @@ def test_list_and_show(charged: Path, data: Path, capsys: pytest.CaptureFixture[
     assert "none" in told(capsys)
     assert main(["ledger", "show", f"data={data}"]) == 0
     page = told(capsys)
-    assert "by 1 runs" in page and "budget    none" in page and "private/train" in page
+    assert "by 1 run " in page and "budget    none" in page and "private/train" in page
     assert main(["ledger", "show", f"data={data}", "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
     assert facts["epsilon_spent"] == epsilon(3) and facts["epsilon_reserved"] == epsilon(10)
@@ -148,7 +148,7 @@ def test_export_holds_all_but_the_key_and_the_images(
         (["show", "data=a", "dataset=b"], "both are given"),
         (["list", "epsilon=8"], "no argument of ledger list"),
         (["set-budget", "dataset=blood"], "epsilon: missing"),
-        (["set-budget", "dataset=blood", "epsilon=-1"], "expected a number >= 0"),
+        (["set-budget", "dataset=blood", "epsilon=-1"], "expected a number >= 0\n  Give epsilon=8"),
         (["set-budget", "dataset=blood", "epsilon=inf"], "expected a number >= 0"),
         (["set-budget", "dataset=blood", "epsilon=1", "delta=1"], "strictly between 0 and 1"),
         (["export"], "file: missing"),
