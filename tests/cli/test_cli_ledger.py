@@ -109,6 +109,26 @@ def test_a_budget_may_come_before_the_first_run(
     assert facts["epsilon_spent"] == 0
 
 
+def test_epsilon_is_told_at_the_delta_of_a_run_on_so_many_units(
+    where: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ledger = BudgetLedger.open(where)
+    ledger.reserve(
+        run_id="0123456789abcdef",
+        name="blood",
+        digests=[number.to_bytes(32, "big") for number in range(292)],
+        planned=[STEP],
+        accountant=PLD,
+        delta=1e-3,
+    ).charge(STEP)
+    ledger.close()
+    assert main(["ledger", "list", "--json"]) == 0
+    (facts,) = json.loads(capsys.readouterr().out)["datasets"]
+    assert (facts["delta"], facts["epsilon_spent"]) == (1e-3, epsilon(1, 1e-3))
+    assert main(["ledger", "show", "dataset=blood", "delta=1e-6", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["epsilon_spent"] == epsilon(1, 1e-6)
+
+
 def test_settle_frees_what_a_dead_run_holds(
     charged: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
