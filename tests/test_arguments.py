@@ -21,7 +21,9 @@ from discreet.arguments import (
     parse_value,
     split_arguments,
 )
+from discreet.arguments.privacy import kind_of, names
 from discreet.arguments.refused import OUTSIDE_CONFIGURATION
+from discreet.arguments.values import check_value, example_of
 from discreet.errors import ConfigurationError, UnsafeArgumentError
 
 
@@ -532,3 +534,26 @@ def test_flags_are_truth_values() -> None:
 def test_names_are_listed_once() -> None:
     assert len(known_names()) == len(set(known_names()))
     assert known_names()[0] == "epsilon"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "do"),
+    [
+        ({"epsilon": "-1"}, "Give epsilon=8, for example."),
+        ({"epsilon": "abc"}, "Give epsilon=8, for example."),
+        ({"epsilon": 8, "batch": "many"}, "Give batch=100, for example."),
+        ({"epsilon": 8, "lr0": "-1"}, "Give lr0=0.01, for example."),  # the default
+    ],
+)
+def test_a_wrong_number_is_told_with_one_that_fits(wrong: dict[str, object], do: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        split_arguments(wrong)
+    assert caught.value.do == do
+
+
+def test_examples_are_of_their_kind() -> None:
+    kinds = [*(entry.values for entry in ULTRALYTICS.values()), *map(kind_of, names())]
+    given = [(kind, example_of(kind)) for kind in kinds if kind is not None and example_of(kind)]
+    assert len(given) > 20
+    for kind, example in given:
+        check_value(kind, example)

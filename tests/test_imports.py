@@ -88,5 +88,9 @@ def test_importing_the_package_is_inert():
 def test_curated_exports_resolve():
     for name in discreet.__all__:
         assert getattr(discreet, name) is not None
+    code = (
+        "import discreet; assert set(discreet.__all__) <= set(dir(discreet))"  # none asked for yet
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
     with pytest.raises(AttributeError, match="nothing"):
         discreet.nothing  # noqa: B018

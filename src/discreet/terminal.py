@@ -39,6 +39,11 @@ def format_delta(delta: float) -> str:
     return next((text for text in candidates if float(text) == delta), repr(delta))
 
 
+def count(number: int, noun: str) -> str:
+    """A number with its noun: 1 image, 2 images."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def printable(text: str, encoding: str | None) -> str:
     """Text that a stream can show: no control characters (file names may hold some).
 
@@ -235,14 +240,17 @@ class RichReporter:
 
     def finish(self, *, epsilon: float, delta: float, release: str) -> None:
         """Print what the training spent, and the release's folder."""
-        self._end_bar()
-        spent = f"ε = {format_epsilon(epsilon)} at δ = {format_delta(delta)}"
-        self._lines(f"this training spent {spent}", style="bold")
+        self._show_spent(epsilon, delta)
         self._lines(f"release: {release}")
 
     def close(self) -> None:
         """Take down the bar."""
         self._end_bar()
+
+    def _show_spent(self, epsilon: float, delta: float) -> None:
+        self._end_bar()
+        spent = f"ε = {format_epsilon(epsilon)} at δ = {format_delta(delta)}"
+        self._lines(f"this training spent {spent}", style="bold")
 
     def _lines(self, text: str, *, style: str | None = None) -> None:
         text = self._printable(text)

@@ -38,7 +38,7 @@ def test_mistakes(
 def test_contestants_side_by_side(
     scenes: Path,  # noqa: F811
     tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    capfd: pytest.CaptureFixture[str],  # what the contestants' own processes print, too
 ) -> None:
     before = {path: path.read_bytes() for path in scenes.parent.rglob("*") if path.is_file()}
     project = tmp_path / "runs"
@@ -47,7 +47,10 @@ def test_contestants_side_by_side(
         "stock_epochs=1", "steps=2", "batch=4", "workers=0", f"project={project}", "--json",
     ]  # fmt: skip
     assert main(words) == 0
-    told = json.loads(capsys.readouterr().out)
+    captured = capfd.readouterr()
+    told = json.loads(captured.out)
+    assert "this training spent" in captured.err
+    assert "release:" not in captured.err  # it is gone by the time that anyone could look
     assert [row["kind"] for row in told["rows"]] == ["stock", "twin", "private"]
     assert [row["epsilon"] is None for row in told["rows"]] == [True, True, False]
     assert all(row["seconds_per_epoch"] > 0 and row["peak_mib"] > 100 for row in told["rows"])
@@ -63,5 +66,5 @@ def test_contestants_side_by_side(
     assert [run.private for run in runs] == [False, False, True]
     # Nothing is trained again of what is on disk.
     assert main([*words, f"resume={folder}"]) == 0
-    assert json.loads(capsys.readouterr().out)["rows"] == told["rows"]
+    assert json.loads(capfd.readouterr().out)["rows"] == told["rows"]
     assert len(BudgetLedger.open(os.environ["DISCREET_LEDGER"]).runs()) == 3

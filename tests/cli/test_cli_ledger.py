@@ -61,7 +61,7 @@ def told(capsys: pytest.CaptureFixture[str]) -> str:
     return captured.out
 
 
-def epsilon(steps: int, delta: float = 1e-5) -> float:
+def epsilon(steps: int, delta: float = 1e-5) -> float:  # the default of four images
     return PLD.epsilon([STEP.with_steps(steps)], delta=delta)
 
 
@@ -70,7 +70,7 @@ def test_list_and_show(charged: Path, data: Path, capsys: pytest.CaptureFixture[
     assert "none" in told(capsys)
     assert main(["ledger", "show", f"data={data}"]) == 0
     page = told(capsys)
-    assert "by 1 runs" in page and "budget    none" in page and "private/train" in page
+    assert "by 1 run " in page and "budget    none" in page and "private/train" in page
     assert main(["ledger", "show", f"data={data}", "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
     assert facts["epsilon_spent"] == epsilon(3) and facts["epsilon_reserved"] == epsilon(10)
@@ -107,6 +107,26 @@ def test_a_budget_may_come_before_the_first_run(
     facts = json.loads(capsys.readouterr().out)
     assert facts["budget"]["epsilon"] == 2 and facts["budget"]["delta"] == default_delta(4)
     assert facts["epsilon_spent"] == 0
+
+
+def test_epsilon_is_told_at_the_delta_of_a_run_on_so_many_units(
+    where: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ledger = BudgetLedger.open(where)
+    ledger.reserve(
+        run_id="0123456789abcdef",
+        name="blood",
+        digests=[number.to_bytes(32, "big") for number in range(292)],
+        planned=[STEP],
+        accountant=PLD,
+        delta=1e-3,
+    ).charge(STEP)
+    ledger.close()
+    assert main(["ledger", "list", "--json"]) == 0
+    (facts,) = json.loads(capsys.readouterr().out)["datasets"]
+    assert (facts["delta"], facts["epsilon_spent"]) == (1e-3, epsilon(1, 1e-3))
+    assert main(["ledger", "show", "dataset=blood", "delta=1e-6", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["epsilon_spent"] == epsilon(1, 1e-6)
 
 
 def test_settle_frees_what_a_dead_run_holds(
@@ -148,7 +168,7 @@ def test_export_holds_all_but_the_key_and_the_images(
         (["show", "data=a", "dataset=b"], "both are given"),
         (["list", "epsilon=8"], "no argument of ledger list"),
         (["set-budget", "dataset=blood"], "epsilon: missing"),
-        (["set-budget", "dataset=blood", "epsilon=-1"], "expected a number >= 0"),
+        (["set-budget", "dataset=blood", "epsilon=-1"], "expected a number >= 0\n  Give epsilon=8"),
         (["set-budget", "dataset=blood", "epsilon=inf"], "expected a number >= 0"),
         (["set-budget", "dataset=blood", "epsilon=1", "delta=1"], "strictly between 0 and 1"),
         (["export"], "file: missing"),

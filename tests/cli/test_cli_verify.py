@@ -41,6 +41,18 @@ def test_a_changed_release_ends_with_status_2_and_says_what_differs(
     told = capsys.readouterr().err
     assert "NOT VALID" in told
     assert "weights.pt: it was changed" in told
+    assert "\n  ask whoever gave it to you" in told
+
+
+def test_an_export_beside_the_weights_is_the_readers_own_to_remove(
+    release: Path,  # noqa: F811
+    capsys: pytest.CaptureFixture[str],
+):
+    (release / "weights.onnx").write_bytes(b"")
+    assert main(["verify", str(release)]) == 2
+    told = capsys.readouterr().err
+    assert "weights.onnx: it does not belong" in told
+    assert "remove what does not belong if you put it there, as an export does; else ask" in told
 
 
 def test_json_tells_the_same(

@@ -97,6 +97,13 @@ def test_a_missing_file_is_told_with_its_neighbour(tiny: TinyDataset):
         group_by_file(tiny.load(), tiny.root.parent / "grops.csv")
 
 
+def test_a_folder_is_told_as_it_was_given(tiny: TinyDataset):
+    folder = tiny.load().yaml.parent
+    with pytest.raises(DatasetError) as caught:
+        group_by_file(tiny.load(), folder)
+    assert caught.value.problems == (f"groups={folder}: not a plain file",)
+
+
 def test_keys_that_differ_in_case_only_are_asked_about(tiny: TinyDataset):
     dataset = grouped(tiny, GOOD.replace("train1,p1", "train1,P1"))
     assert keys(dataset) == ["p1", "P1", "p2"]

@@ -68,7 +68,7 @@ def _free_port() -> int:
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:
     """URL of a server's databases, to which a name is appended."""
-    pytest.importorskip("psycopg", reason="needs psycopg: pip install 'discreet[postgres]'")
+    pytest.importorskip("psycopg", reason="needs psycopg: pip install '.[postgres]'")
     binaries = _binaries()
     if binaries is None:
         pytest.skip("needs PostgreSQL: no /usr/lib/postgresql/*/bin (apt install postgresql)")

@@ -104,7 +104,7 @@ def test_a_total_over_other_units_is_told_and_has_to_be_told():
         mixed=True,
     )
     record = record_of(total=total)
-    assert any("other privacy units" in warning for warning in record.warnings)
+    assert any("the total over all runs is of one image" in warning for warning in record.warnings)
     assert examine(record).faults == []
     assert examine(altered_all(record, {"warnings": []})).faults
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from discreet.arguments import privacy
 from discreet.arguments.privacy import PrivacyArguments
-from discreet.arguments.problems import Problem, gather
+from discreet.arguments.problems import Problem, gather, wrong_value
 from discreet.arguments.split import known_names
 from discreet.arguments.suggestions import unknown_argument
 from discreet.arguments.values import (
@@ -19,7 +19,6 @@ from discreet.arguments.values import (
     PathOrFlag,
     Pixels,
     check_value,
-    expected,
     shown,
 )
 from discreet.recipes import DEFAULT_IMGSZ
@@ -155,8 +154,8 @@ def read_plan_arguments(given: Mapping[str, object]) -> PlanArguments:
             try:
                 own[name] = check_value(OWN[name].values, value)
             except ValueError:
-                what = f"expected {expected(OWN[name].values)}"
-                problems.append(Problem(where=shown(name, value), what=what))
+                entry = OWN[name]
+                problems.append(wrong_value(name, value, entry.values, usual=entry.default))
         elif name not in SHARED:
             problems.append(_unknown(name, value))
     problems += _sources(given)

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from discreet.arguments.problems import Problem, gather
+from discreet.arguments.problems import Problem, gather, wrong_value
 from discreet.arguments.suggestions import unknown_argument
 from discreet.arguments.values import (
     Count,
@@ -25,7 +25,6 @@ from discreet.arguments.values import (
     Verbatim,
     Zoom,
     check_value,
-    expected,
     shown,
 )
 from discreet.privacy import DEFAULT_MAX_IMAGES_PER_UNIT, PrivacyUnit
@@ -88,7 +87,9 @@ class PrivacyArguments(BaseModel):
         description="standard deviation of the noise over max_grad_norm; 0 is not private",
     )
     delta: OpenFraction | None = Field(
-        default=None, description="δ; if left out, below 1/images, a power of ten"
+        default=None,
+        description="δ; by default the largest power of ten below 1/n, n the number of units; "
+        "1e-5 below 100 units",
     )
     groups: Path | None = Field(
         default=None,
@@ -307,8 +308,8 @@ def find_problems(given: Mapping[str, object]) -> list[Problem]:
         try:
             _read(name, value)
         except ValueError:
-            what = f"expected {expected(kind_of(name))}"
-            problems.append(Problem(where=shown(name, value), what=what))
+            usual = PrivacyArguments.model_fields[name].default
+            problems.append(wrong_value(name, value, kind_of(name), usual=usual))
     chosen = {name for name, value in given.items() if not _is_none(value)}
     if {"epsilon", "noise_multiplier"} <= chosen:
         problems.append(

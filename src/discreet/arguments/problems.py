@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from discreet.arguments.values import example_of, expected, shown
 from discreet.errors import ConfigurationError, UnsafeArgumentError
 
 
@@ -23,6 +25,24 @@ class Problem:
     what: str
     do: str = ""
     unsafe: bool = False
+
+
+def wrong_value(name: str, value: object, kind: Any, *, usual: object = None) -> Problem:
+    """The problem of a value that is not of an argument's kind.
+
+    Args:
+        name: The argument.
+        value: As given.
+        kind: What it may be, as a type annotation.
+        usual: A value to suggest, such as the default; only a number is.
+    """
+    is_number = isinstance(usual, int | float) and not isinstance(usual, bool)
+    example = f"{usual:g}" if is_number else example_of(kind)
+    return Problem(
+        where=shown(name, value),
+        what=f"expected {expected(kind)}",
+        do=f"Give {name}={example}, for example." if example else "",
+    )
 
 
 def gather(problems: Sequence[Problem]) -> ConfigurationError:

@@ -10,10 +10,10 @@ from discreet.arguments import privacy
 from discreet.arguments.accepted import ACCEPTED, OWN_MEANING
 from discreet.arguments.policy import UNSET, Argument, Kind, harmless_value
 from discreet.arguments.privacy import PrivacyArguments
-from discreet.arguments.problems import Problem, gather
+from discreet.arguments.problems import Problem, gather, wrong_value
 from discreet.arguments.refused import FIXED, IRRELEVANT, OUTSIDE_CONFIGURATION, REFUSED
 from discreet.arguments.suggestions import unknown_argument
-from discreet.arguments.values import check_value, expected, parse_value, shown
+from discreet.arguments.values import check_value, parse_value, shown
 from discreet.errors import ConfigurationError
 
 ULTRALYTICS: Mapping[str, Argument] = {
@@ -102,8 +102,7 @@ def split_arguments(
             try:
                 overrides[name] = check_value(values, value)
             except ValueError:
-                what = f"expected {expected(values)}"
-                problems.append(Problem(where=shown(name, value), what=what))
+                problems.append(wrong_value(name, value, values, usual=entry.default))
         else:
             known = harmless_value(entry, _literal(value))
             if known is UNSET:
@@ -143,16 +142,20 @@ def _refusal(name: str, value: object, entry: Argument) -> Problem:
 def with_file(given: Mapping[str, object]) -> dict[str, object]:
     """Arguments with those of the file that `cfg` names, if any, below them; without `cfg`.
 
+    Args:
+        given: Argument name to value.
+
     Raises:
-        ConfigurationError: If the file cannot be read.
+        ConfigurationError: `cfg` is no path, or its file cannot be read, is not YAML, holds
+            anything but `key: value` lines, or names another `cfg`.
     """
     if given.get("cfg") is None:
         return dict(given)
     try:
         path = str(check_value(ULTRALYTICS["cfg"].values, given["cfg"]))
     except ValueError:
-        what = "expected the path of a YAML file"
-        raise gather([Problem(where=shown("cfg", given["cfg"]), what=what)]) from None
+        what, do = "expected the path of a YAML file", "Give cfg=FILE.yaml, or leave it out."
+        raise gather([Problem(where=shown("cfg", given["cfg"]), what=what, do=do)]) from None
     content = read_yaml(path)
     if content.get("cfg") is not None:
         raise ConfigurationError(
@@ -173,10 +176,13 @@ def _merely_listed(name: str, value: object) -> bool:
 
 
 def read_yaml(path: str) -> dict[str, object]:
-    """Read a YAML file of `key: value` lines.
+    """Read a YAML file of `key: value` lines; an empty one holds none.
+
+    Args:
+        path: The file, UTF-8.
 
     Raises:
-        ConfigurationError: It cannot be read, or holds something else.
+        ConfigurationError: It cannot be read, is not UTF-8 or not YAML, or holds something else.
     """
     import yaml  # late: most runs have no such file
 

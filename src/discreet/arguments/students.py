@@ -9,9 +9,9 @@ from typing import Any
 
 from discreet.arguments import privacy
 from discreet.arguments.accepted import ACCEPTED
-from discreet.arguments.problems import Problem, gather
+from discreet.arguments.problems import Problem, gather, wrong_value
 from discreet.arguments.suggestions import unknown_argument
-from discreet.arguments.values import Count, Path, check_value, expected, shown
+from discreet.arguments.values import Count, Path, check_value, shown
 
 DEFAULT_EPOCHS, DEFAULT_BATCH, DEFAULT_CONF = 50, 16, 0.25
 # Ultralytics' own that its training without privacy takes over, under their own names.
@@ -112,8 +112,7 @@ def read_student_arguments(given: Mapping[str, object]) -> StudentArguments:
         try:
             values[name] = check_value(kind, value)
         except ValueError:
-            what = f"expected {expected(kind)}"
-            problems.append(Problem(where=shown(name, value), what=what))
+            problems.append(wrong_value(name, value, kind, usual=values.get(name)))
     problems += [
         Problem(where=name, what="missing", do=f"Give {name}=…")
         for name in ("teacher", "model", "public_data")

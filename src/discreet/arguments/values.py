@@ -27,9 +27,15 @@ MAX_SHOWN = 60  # characters of a value that an error repeats
 
 @dataclass(frozen=True)
 class Expected:
-    """Wording of a kind of value, as in "expected TEXT"."""
+    """Wording of a kind of value, as in "expected TEXT".
+
+    Attributes:
+        text: What it may be.
+        example: One such value as typed, where `text` alone leaves doubt.
+    """
 
     text: str
+    example: str = ""
 
 
 @dataclass(frozen=True)
@@ -71,6 +77,15 @@ def expected(kind: Any) -> str:
     if origin in (Union, types.UnionType):
         return ", or ".join(expected(part) for part in arguments if part is not type(None))
     return "True or False" if kind is bool else "text"
+
+
+def example_of(kind: Any) -> str:
+    """A value of a kind, as typed; empty where its wording needs none."""
+    for extra in getattr(kind, "__metadata__", ()):
+        if isinstance(extra, Expected):
+            return extra.example
+    parts = get_args(kind) if get_origin(kind) in (Annotated, Union, types.UnionType) else ()
+    return next((found for found in map(example_of, parts) if found), "")
 
 
 def _is_verbatim(kind: Any) -> bool:
@@ -167,28 +182,38 @@ _Clean = Annotated[
 ]
 Text = Annotated[_Clean, Expected("text in UTF-8")]
 Path = Annotated[_Clean, Expected("a path in UTF-8")]
-Fraction = Annotated[float, Field(ge=0, le=1), Expected("a number from 0 to 1")]
-Gain = Annotated[float, Field(ge=0), Expected("a number >= 0")]
-PositiveNumber = Annotated[float, Field(gt=0), Expected("a number > 0")]
+Fraction = Annotated[float, Field(ge=0, le=1), Expected("a number from 0 to 1", example="0.5")]
+Gain = Annotated[float, Field(ge=0), Expected("a number >= 0", example="1")]
+PositiveNumber = Annotated[float, Field(gt=0), Expected("a number > 0", example="8")]
 OpenFraction = Annotated[
     float, Field(gt=0, lt=1), Expected("a number strictly between 0 and 1, such as 1e-5")
 ]
-Angle = Annotated[float, Field(ge=0, le=180), Expected("an angle from 0 to 180 degrees")]
+Angle = Annotated[
+    float, Field(ge=0, le=180), Expected("an angle from 0 to 180 degrees", example="10")
+]
 NoiseMultiplier = Annotated[
-    float, Field(ge=0, le=MAX_NOISE), Expected(f"a number from 0 to {MAX_NOISE:,}")
+    float, Field(ge=0, le=MAX_NOISE), Expected(f"a number from 0 to {MAX_NOISE:,}", example="1.2")
 ]
 Zoom = Annotated[
-    int, BeforeValidator(_whole), Field(ge=1, le=16), Expected("a whole number from 1 to 16")
+    int,
+    BeforeValidator(_whole),
+    Field(ge=1, le=16),
+    Expected("a whole number from 1 to 16", example="2"),
 ]
 Count = Annotated[
     int,
     BeforeValidator(_whole),
     Field(ge=1, le=MAX_COUNT),
-    Expected(f"a whole number >= 1, at most {MAX_COUNT:,}"),
+    Expected(f"a whole number >= 1, at most {MAX_COUNT:,}", example="100"),
 ]
-CountOrZero = Annotated[int, BeforeValidator(_whole), Field(ge=0), Expected("a whole number >= 0")]
+CountOrZero = Annotated[
+    int, BeforeValidator(_whole), Field(ge=0), Expected("a whole number >= 0", example="0")
+]
 Pixels = Annotated[
-    int, BeforeValidator(_whole), Field(ge=32), Expected("a whole number of pixels >= 32")
+    int,
+    BeforeValidator(_whole),
+    Field(ge=32),
+    Expected("a whole number of pixels >= 32", example="640"),
 ]
 CheckpointPeriod = Annotated[
     int, BeforeValidator(_whole), Field(ge=-1), Expected("a whole number of epochs, or -1")

@@ -29,8 +29,8 @@ class AuditResult:
         rates: Clopper-Pearson on error rates: holds where scores are independent.
         conditional: Estimates that hold only for a Gaussian mechanism, by name. They decide
             nothing.
-        reach: What `one_run` would be if the attack had been right on every canary: a claim above
-            it cannot be refuted by so few.
+        reach: What `one_run` would be if the attack had been right in all guesses that it tried,
+            on all canaries or on fewer: a claim above it cannot be refuted.
     """
 
     attack: str
@@ -59,12 +59,13 @@ class AuditResult:
             return f"REFUTED: the attack proves {found}, more than the claimed {claim}."
         if self.reach <= self.claimed_epsilon:
             return (
-                f"Not refuted: the attack proves {found}, the claim is {claim}. So few canaries "
-                f"could prove {self.reach:.2f} at most: this claim they cannot refute."
+                f"Not refuted: the attack proves {found}, the claim is {claim}. Right in every "
+                f"guess that it tried, it would have proved {self.reach:.2f}: this claim so few "
+                "canaries cannot refute."
             )
         return (
             f"Not refuted: the attack proves {found}, within the claimed {claim}. "
-            f"{self.canaries:,} canaries could have proved up to {self.reach:.2f}."
+            f"Right in every guess that it tried, it would have proved {self.reach:.2f}."
         )
 
     def to_json(self) -> dict[str, Any]:

@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from discreet.arguments.problems import Problem, gather
+from discreet.arguments.problems import Problem, gather, wrong_value
 from discreet.cli.mode import Call, Facts, Mode, Row
 from discreet.errors import ConfigurationError
-from discreet.terminal import format_delta, format_epsilon
+from discreet.terminal import count, format_delta, format_epsilon
 
 if TYPE_CHECKING:  # the ledger imports numpy and the accounting: late, below
     from discreet.ledger import BudgetLedger, Dataset
@@ -29,8 +29,9 @@ _ARGUMENTS: Mapping[str, str] = {
     "group_regex": "or the pattern that they had",
     "dataset": "or its id, as listed, its first digits, or its name",
     "epsilon": "the budget's ε, over all runs; none takes it away",
-    "delta": "the budget's δ, by default the largest power of ten below 1/n; in show and "
-    "list, the δ at which ε is told",
+    "delta": "the budget's δ, and in show and list that at which ε is told; by default the "
+    "budget's, else that of train: the largest power of ten below 1/n, n the number of units; "
+    "1e-5 below 100 units",
     "run": "a run's id, or its first digits (settle)",
     "file": "where to write, FILE.json or FILE.csv (export)",
     "ledger": "the ledger: a file, or postgresql://USER@HOST/NAME; if not given, "
@@ -116,7 +117,7 @@ def _show(
         f"data set {dataset.id[:8]}, {_contents(facts)}: {_end_of(dataset.name, 30)}",
         "",
         f"  spent     ε = {format_epsilon(facts['epsilon_spent'])} {at}, "
-        f"by {facts['charged_by']} runs on its most charged unit",
+        f"by {count(facts['charged_by'], 'run')} on its most charged unit",
         f"  reserved  ε = {format_epsilon(facts['epsilon_reserved'])} if open runs go as far as "
         "they may",
     ]
@@ -134,7 +135,7 @@ def _show(
     if facts["mixed_units"]:
         lines.append("  Its runs had different privacy units: ε is of one image, taken as replaced")
     if facts["unprotected_runs"]:
-        lines.append(f"  {facts['unprotected_runs']} runs had no guarantee: ε is ∞")
+        lines.append(f"  {count(facts['unprotected_runs'], 'run')} had no guarantee: ε is ∞")
     lines += [
         f"  shares {other['images']} images with {other['dataset'][:8]} "
         f"({_end_of(other['name'], 40)})"
@@ -288,16 +289,15 @@ def _check_names(action: str, given: Mapping[str, str]) -> None:
 
 
 def _number(given: Mapping[str, str], name: str, kind: object) -> float | None:
-    from discreet.arguments.values import check_value, expected
+    from discreet.arguments.values import check_value
 
     if name not in given:
         return None
     try:
         value = check_value(kind, given[name])
     except ValueError:
-        raise ConfigurationError(
-            f"expected {expected(kind)}", where=f"{name}={given[name]}"
-        ) from None
+        usual = 8 if name == "epsilon" else None
+        raise gather([wrong_value(name, given[name], kind, usual=usual)]) from None
     return float(value) if isinstance(value, int | float) else None
 
 

@@ -67,9 +67,11 @@ class Mode:
         run: Does it, and returns its facts, which are printed with `--json`.
         about: A paragraph.
         example: Command lines.
-        rows: Its arguments; asked for late, since tables take time to import.
+        rows: Returns its arguments by section of the help page; asked for late, since tables take
+            time to import.
         lists: Further names by title of the help page and key of its JSON, with reasons.
-        is_flag: Whether an argument may stand without a value, meaning True.
+        is_flag: Told an argument's name, returns whether it may stand without a value, meaning
+            True.
         takes_team: Whether several processes may run it together, under torchrun.
         takes_word: Whether a word may come before the arguments, such as an action or a folder.
     """

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from discreet.arguments.problems import Problem, gather
-from discreet.arguments.values import check_value, expected, shown
+from discreet.arguments.problems import Problem, gather, wrong_value
+from discreet.arguments.values import check_value
 from discreet.cli.mode import Row
 
 
@@ -53,8 +53,7 @@ def read_options(given: Mapping[str, str], options: Sequence[Option]) -> dict[st
         try:
             values[option.name] = option.default if text is None else check_value(option.kind, text)
         except ValueError:
-            what = f"expected {expected(option.kind)}"
-            problems.append(Problem(where=shown(option.name, text), what=what))
+            problems.append(wrong_value(option.name, text, option.kind, usual=option.default))
     if problems:
         raise gather(problems)
     return values

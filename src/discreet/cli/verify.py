@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,12 +44,21 @@ def run(call: Call) -> Facts:
             "NOT VALID: the release is not what it says",
             problems=found.faults,
             where=place,
-            do="ask whoever gave it to you for another copy, and for the id of their key",
+            do=_advice(found.faults),
         )
         error.facts = found.to_json()
         raise error
     call.show(_told(found))
     return found.to_json()
+
+
+def _advice(faults: Sequence[str]) -> str:
+    from discreet.statement.verify import STRAY
+
+    ask = "ask whoever gave it to you for another copy, and for the id of their key"
+    if any(STRAY in fault for fault in faults):
+        return f"remove what does not belong if you put it there, as an export does; else {ask}"
+    return ask
 
 
 def _told(found: Verification) -> str:

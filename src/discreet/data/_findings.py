@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from discreet.errors import DatasetError
+from discreet.terminal import count
 
 EXAMPLES_SHOWN = 3
 
@@ -19,11 +20,6 @@ def printable(text: str) -> str:
         else character.encode("unicode_escape", "backslashreplace").decode()
         for character in text
     )
-
-
-def count(number: int, noun: str) -> str:
-    """A number with its noun: 1 image, 2 images."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def examples(items: Sequence[str]) -> str:

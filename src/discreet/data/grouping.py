@@ -14,12 +14,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from discreet.data._findings import Findings, count, examples
+from discreet.data._findings import Findings, examples, printable
 from discreet.data._nearest import hint
 from discreet.data._reading import UnreadableError, read_text, resolved
 from discreet.data.patterns import PatternError, match_all
 from discreet.data.records import DetectionDataset, ImageRecord
 from discreet.privacy import GroupingName
+from discreet.terminal import count
 
 COLUMNS = ("split", "image", "group")
 _SPLITS = ("train", "val", "test")
@@ -66,8 +67,11 @@ def group_by_file(dataset: DetectionDataset, file: str | Path) -> DetectionDatas
     try:
         rows = list(_rows(path, read_text(path), findings))
     except UnreadableError as error:
-        near = hint(path, suffixes=(".csv",)) if not path.exists() else ""
-        findings.problem(path, f"{error}{near}", line=error.line)
+        if error.line is None:
+            near = hint(path, suffixes=(".csv",)) if not path.exists() else ""
+            findings.problems.append(printable(f"groups={file}: {error}{near}"))
+        else:
+            findings.problem(path, str(error), line=error.line)
         rows = []
     findings.refuse()
     keys = _keys_of(dataset, rows, path, findings)

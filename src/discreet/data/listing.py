@@ -11,12 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from discreet.data._findings import EXAMPLES_SHOWN, Findings, count, examples
+from discreet.data._findings import EXAMPLES_SHOWN, Findings, examples
 from discreet.data._nearest import hint
 from discreet.data._reading import UnreadableError, exists, is_folder, names_in, read_text
 from discreet.data.description import NO_NETWORK, is_remote
 from discreet.data.images import ULTRALYTICS_SUFFIXES, suffix_of
 from discreet.data.labels import label_path
+from discreet.terminal import count
 
 
 @dataclass(frozen=True, kw_only=True)

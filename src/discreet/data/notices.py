@@ -9,11 +9,12 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from discreet.data._findings import Findings, count, examples
+from discreet.data._findings import Findings, examples
 from discreet.data._nearest import hint
 from discreet.data._reading import names_in
 from discreet.data.checking import CheckedImage
 from discreet.data.images import ULTRALYTICS_SUFFIXES, suffix_of
+from discreet.terminal import count
 
 
 def report_labels(

@@ -7,9 +7,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from discreet.data._findings import count, examples, printable
+from discreet.data._findings import examples, printable
 from discreet.data.records import DetectionDataset, ImageRecord
 from discreet.errors import ConfigurationError, UnsafeArgumentError
+from discreet.terminal import count
 
 
 def partners_for(dataset: DetectionDataset, public: DetectionDataset) -> DetectionDataset:

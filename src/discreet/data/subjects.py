@@ -13,9 +13,10 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from discreet.data._findings import count, examples, printable
+from discreet.data._findings import examples, printable
 from discreet.data.looks import LOOK_BYTES, near_pairs
 from discreet.data.records import DetectionDataset, ImageRecord
+from discreet.terminal import count
 
 _FEWEST_BEGINNINGS = 3
 _SHARE_OF_NAMES, _SHARE_OF_LOOKS = 0.2, 0.01

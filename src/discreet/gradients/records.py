@@ -171,7 +171,15 @@ class Held:
 
 
 def scaled(tensor: Tensor, scale: Tensor) -> Tensor:
-    """Multiply each entry of dimension 0 by its factor."""
+    """Multiply each entry of dimension 0 by its factor.
+
+    Args:
+        tensor: (N, *shape).
+        scale: A factor for each entry, (N,).
+
+    Returns:
+        (N, *shape), a new tensor.
+    """
     return tensor * scale.view(-1, *[1] * (tensor.dim() - 1))
 
 

@@ -246,7 +246,7 @@ def _parse(where: str | Path) -> URL:
         raise ConfigurationError(
             "PostgreSQL needs the package psycopg",
             where="ledger",
-            do='Install it with `pip install "discreet[postgres]"`.',
+            do='Install it with `pip install ".[postgres]"` in the checkout.',
         )
     return url.set(drivername="postgresql+psycopg")
 

@@ -6,7 +6,7 @@ from discreet.errors import BudgetError
 from discreet.ledger.judging import Judge, allowed, charged, compose, is_unbounded
 from discreet.ledger.limits import Crossing, Overlap, first_crossing, fitting
 from discreet.ledger.rows import Run
-from discreet.terminal import format_delta, format_epsilon
+from discreet.terminal import count, format_delta, format_epsilon
 
 MANY = 20  # different mechanisms, from which on composing them takes a while
 
@@ -61,7 +61,7 @@ def refusal(crossed: Crossed, judge: Judge, *, location: str) -> BudgetError:
         f"the run would cross the budget of data set {dataset.name} ({dataset.id[:8]}), "
         f"ε = {format_epsilon(budget.epsilon)} at δ = {format_delta(budget.delta)}",
         f"spent so far: ε = {format_epsilon(spent)} by "
-        f"{sum(each.position > 0 for each in crossing.runs)} runs",
+        + count(sum(each.position > 0 for each in crossing.runs), "run"),
     ]
     if open_runs:
         reserved = ", ".join(

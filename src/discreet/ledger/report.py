@@ -7,14 +7,12 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from discreet.accounting import make_accountant
+from discreet.accounting import default_delta, make_accountant
 from discreet.ledger.budget import BudgetLedger
 from discreet.ledger.overlaps import shared_with
 from discreet.ledger.rows import Dataset, Run
 from discreet.ledger.tables import ENDED, SCHEMA
 from discreet.privacy import NeighboringRelation
-
-USUAL_DELTA = 1e-5
 
 Facts = dict[str, Any]
 
@@ -25,14 +23,15 @@ def dataset_facts(ledger: BudgetLedger, dataset: Dataset, *, delta: float | None
     Args:
         ledger: The ledger.
         dataset: The data set.
-        delta: δ at which ε is told; that of the budget if not given, 1e-5 if there is none.
+        delta: δ at which ε is told; that of the budget if not given, and without a budget that of
+            a run on so many units.
 
     Returns:
         `epsilon_spent` over all charges, `epsilon_reserved` if open runs go as far as they may,
         and `epsilon_left` by which the latter may still grow: None without a budget at this δ.
     """
     budget = dataset.budget
-    at = delta or (budget.delta if budget else USUAL_DELTA)
+    at = delta or (budget.delta if budget else default_delta(ledger.units(dataset)))
     relation = budget.relation if budget else NeighboringRelation.ADD_OR_REMOVE_ONE
     accountant = make_accountant("pld", relation=relation)
     spent = ledger.total(dataset.id, delta=at, accountant=accountant)

@@ -39,6 +39,7 @@ from discreet.statement.schema import (
     ValidationData,
 )
 from discreet.statement.teaching import spent_by
+from discreet.terminal import count
 
 __all__ = [
     "PrivacyRecord",
@@ -237,13 +238,13 @@ def warnings_of(record: PrivacyRecord) -> list[str]:
     unprotected = record.spent.unprotected_runs
     if unprotected:
         warnings.append(
-            f"{unprotected} earlier or present runs on these images had no protection "
+            f"{count(unprotected, 'earlier or present run')} on these images had no protection "
             "at all: what became public of them is not bounded by any ε"
         )
     if total_is_of_an_image(record):
         warnings.append(
-            "earlier runs on these images had other privacy units: spent.total is of one image, "
-            "taken as replaced by another"
+            "earlier runs on these images had other privacy units: the total over all runs is of "
+            "one image, taken as replaced by another"
             + (
                 ""
                 if record.unit.kind is PrivacyUnit.IMAGE

@@ -30,6 +30,7 @@ from discreet.statement.signing import envelope_faults, make_statement, read_pub
 from discreet.statement.summary import KEY, as_model_name, summarise
 
 Pages = Literal["redrawn", "not checked"]
+STRAY = "it does not belong into a release"  # a fault of a file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +111,7 @@ def _read_folder(folder: Path) -> tuple[dict[str, str], list[str]]:
     faults = [f"{name}: it is missing" for name in RELEASED if name not in names]
     for path in paths:
         if path.name not in RELEASED:
-            faults.append(f"{path.name}: it does not belong into a release")
+            faults.append(f"{path.name}: {STRAY}")
         elif path.is_symlink() or not path.is_file():
             faults.append(f"{path.name}: it is not a file")
         elif path.stat().st_size > LARGEST[path.name]:

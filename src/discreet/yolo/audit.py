@@ -159,8 +159,9 @@ class AuditedTrainer(PrivateDetectionTrainer):
             )
         self.reporter.notice(
             f"{self._count:,} canaries join the {self._units:,} training {noun}s: a fair coin each "
-            "says whether it is really there, and all count in n. They can prove ε >= "
-            f"{self._provable(prepared):.2f} at most. The weights are for the audit only."
+            "says whether it is really there, and all count in n. Right on every "
+            f"one, the attack would prove ε >= {self._provable(prepared):.2f}, the most they can; "
+            "where noise has it guess on the surest only, less. The weights are for the audit only."
         )
         return prepared if self._attack == "gradient" else self._with_images(prepared)
 

@@ -243,7 +243,7 @@ def _measure_private(job: _Job) -> Measured:
     )
     fixed = {"project": str(job.folder), "name": "run", "val": True}
     # A child's words go to standard error: standard output may be kept for JSON.
-    result = train({**job.arguments, **own, **fixed}, reporter=RichReporter(sys.stderr))
+    result = train({**job.arguments, **own, **fixed}, reporter=_ContestantReporter(sys.stderr))
     assert result.metrics is not None
     seconds = _step_seconds(result.internal / "steps.csv")
     epochs = result.record.steps.charged * result.record.sampling.sample_rate
@@ -258,6 +258,15 @@ def _measure_private(job: _Job) -> Measured:
         epsilon=result.spent.epsilon if result.claim_valid else None,
         delta=result.spent.delta if result.claim_valid else None,
     )
+
+
+class _ContestantReporter(RichReporter):
+    """Says what a contestant spent, and names no release."""
+
+    def finish(self, *, epsilon: float, delta: float, release: str) -> None:
+        """Print what the training spent."""
+        del release  # the run's folder goes once it is measured
+        self._show_spent(epsilon, delta)
 
 
 def _step_seconds(journal: Path) -> float:

@@ -19,7 +19,21 @@ _SIGNATURE = inspect.signature(nn.MultiheadAttention.forward)
 def attention(
     tape: Tape, layer: str, module: nn.MultiheadAttention, checked: set[Hashable]
 ) -> Callable[..., Any]:
-    """Replacement of the forward pass of `nn.MultiheadAttention`."""
+    """Replacement of the forward pass of `nn.MultiheadAttention`.
+
+    Args:
+        tape: Where the layer's per-image gradients go.
+        layer: Its dotted name.
+        module: The layer.
+        checked: See `Vectorised`.
+
+    Returns:
+        Takes what the layer's own forward pass takes, and returns what that returns.
+
+    Raises:
+        UnsupportedLayerError: By what is returned, with gradients on: the query has no image
+            dimension, or the layer gives another output image by image.
+    """
     vectorised = Vectorised(tape, layer, module, checked)
     images_dim = 0 if module.batch_first else 1
 

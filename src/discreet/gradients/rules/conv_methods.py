@@ -24,7 +24,18 @@ def bias_gradient(grad: Tensor) -> Tensor:
 
 
 def grouped(x: Tensor, grad: Tensor, weight: Tensor, geometry: Geometry, into: Tensor) -> Tensor:
-    """Images become channel groups of one image, so that the kernel does not sum over them."""
+    """Images become channel groups of one image, so that the kernel does not sum over them.
+
+    Args:
+        x: Input, (B, C, *spatial), of grad's dtype.
+        grad: Gradient of the output, (B, O, *spatial).
+        weight: For its shape.
+        geometry: The convolution.
+        into: Memory for the result, (B, P).
+
+    Returns:
+        Gradients of the weight, (B, *weight.shape), in `into`.
+    """
     images = len(x)
     _, by_weight, _ = geometry.backward(
         grad.reshape(1, -1, *grad.shape[2:]),
@@ -38,7 +49,18 @@ def grouped(x: Tensor, grad: Tensor, weight: Tensor, geometry: Geometry, into: T
 
 
 def loop(x: Tensor, grad: Tensor, weight: Tensor, geometry: Geometry, into: Tensor) -> Tensor:
-    """The ordinary kernel, image by image."""
+    """The ordinary kernel, image by image.
+
+    Args:
+        x: Input, (B, C, *spatial), of grad's dtype.
+        grad: Gradient of the output, (B, O, *spatial).
+        weight: For its shape.
+        geometry: The convolution.
+        into: Memory for the result, (B, P).
+
+    Returns:
+        Gradients of the weight, (B, *weight.shape), in `into`.
+    """
     by_weight = into.view(len(x), *weight.shape)
     for image in range(len(x)):
         one = slice(image, image + 1)
@@ -49,7 +71,17 @@ def loop(x: Tensor, grad: Tensor, weight: Tensor, geometry: Geometry, into: Tens
 
 
 def product(x: Tensor, grad: Tensor, weight: Tensor, into: Tensor) -> Tensor:
-    """A 1×1 convolution is a matrix product at every position."""
+    """A 1×1 convolution is a matrix product at every position.
+
+    Args:
+        x: Input, (B, C, *spatial), of grad's dtype.
+        grad: Gradient of the output, (B, O, *spatial).
+        weight: For its shape.
+        into: Memory for the result, (B, P).
+
+    Returns:
+        Gradients of the weight, (B, *weight.shape), in `into`.
+    """
     by_weight = into.view(len(x), *weight.shape[:2])  # (B, O, C)
     torch.bmm(grad.flatten(2), x.flatten(2).transpose(1, 2), out=by_weight)
     return by_weight.view(-1, *weight.shape)
