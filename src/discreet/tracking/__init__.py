@@ -62,7 +62,7 @@ def open_trackers(names: str | None) -> Mapping[str, Tracker]:
             raise ConfigurationError(
                 f"{name} is not installed",
                 where=f"track={names}",
-                do='install it with pip install "discreet[trackers]", or leave it out',
+                do='install it with pip install ".[trackers]", or leave it out',
             )
     return {name: cast(Tracker, import_module(f"{__name__}.{name}")) for name in chosen}
 
