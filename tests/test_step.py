@@ -109,19 +109,22 @@ def test_a_refused_charge_leaves_the_model_untouched():
 
 
 @pytest.fixture
-def ctrl_c() -> Iterator[None]:
-    """SIGINT as a terminal has it: processes in the background begin with it ignored."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+def interrupting() -> Iterator[None]:
+    """SIGINT as a terminal has it, and SIGTERM as our command line; in the background, neither."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, signal.default_int_handler) for number in numbers}
     yield
-    signal.signal(signal.SIGINT, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
-@pytest.mark.usefixtures("ctrl_c")
-def test_ctrl_c_during_the_charge_waits_for_the_update():
+@pytest.mark.usefixtures("interrupting")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_end_during_the_charge_waits_for_the_update(number: signal.Signals):
     run = Run()
 
     def interrupted() -> None:
-        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), number)
 
     with pytest.raises(KeyboardInterrupt):
         run.step([Rows([[1.0, 0, 0]])], charge=interrupted)

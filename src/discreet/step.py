@@ -116,18 +116,25 @@ def _is_out_of_memory(error: RuntimeError) -> bool:
 
 @contextmanager
 def _uninterrupted() -> Generator[None]:
-    """Hold Ctrl-C back until the block is done: a charge without its update would be wasted."""
+    """Hold Ctrl-C back until the block is done: a charge without its update would be wasted.
+
+    And whatever else was made to end the run in order, as the command line does with SIGTERM.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     received: list[int] = []
-    previous = signal.signal(signal.SIGINT, lambda number, _frame: received.append(number))
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    held = {number: handler for number, handler in handlers.items() if callable(handler)}
+    for number in held:
+        signal.signal(number, lambda number, _frame: received.append(number))
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, previous)
+        for number, handler in held.items():
+            signal.signal(number, handler)
         if received:
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(received[0])
 
 
 def private_step(

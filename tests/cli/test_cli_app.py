@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -243,6 +244,21 @@ def test_an_interrupted_run_says_how_to_resume(
     told = "resume with: discreet train resume=runs/private/train"
     assert captured.err == f"interrupted: {told}\n"
     assert json.loads(captured.out)["error"]["do"] == told
+
+
+def test_sigterm_ends_as_the_keyboard_does(
+    api: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+
+    def terminated() -> Exception:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return AssertionError("it went on")
+
+    failing(api, terminated)
+    assert main(TRAIN) == 130
+    assert "interrupted" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_an_interrupted_run_without_a_hint(

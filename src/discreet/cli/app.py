@@ -3,17 +3,19 @@
 0    done
 1    an unexpected error: a bug, or a machine out of memory
 2    a mistake that the user can mend: a `DiscreetError`
-130  interrupted from the keyboard
+130  interrupted: from the keyboard, or by SIGTERM
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
+import threading
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 
 from discreet.cli.grammar import to_pairs
 from discreet.cli.launching import devices_asked, start_processes
@@ -94,11 +96,29 @@ def _take_switch(words: Sequence[str], name: str) -> tuple[list[str], bool]:
     return others, is_set
 
 
+@contextlib.contextmanager
+def _ending_in_order() -> Generator[None]:
+    """SIGTERM, as batch systems and containers send it, ends as Ctrl-C does: to be resumed.
+
+    Not where a launcher started several processes: it ends all as soon as one has failed.
+    """
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if not in_main_thread or place_of_process().size > 1:
+        yield
+        return
+    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
 def _guarded(words: Sequence[str], *, as_json: bool, debug: bool) -> tuple[int, Facts]:
     """Run, and turn exceptions into an exit status and facts."""
     speaks = place_of_process().local_rank == 0  # for all processes of its host: they fail together
     try:
-        return OK, _run(words, as_json=as_json)
+        with _ending_in_order():
+            return OK, _run(words, as_json=as_json)
     except DiscreetError as error:
         if not speaks:
             time.sleep(_FIRST_SPEAKS)

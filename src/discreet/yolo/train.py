@@ -380,14 +380,17 @@ class PrivateDetectionTrainer(DetectionTrainer):
     def _announce(self) -> None:
         parameters = sum(parameter.numel() for parameter in self.parameters.values())
         if self.charged:
+            left = self.plan.mechanism.steps - self.charged
             self.reporter.notice(
                 f"resuming after {self.charged} charged steps, {self.executed} in the weights"
+                + ("" if left else ": none is left, and the release is made again")
             )
         self.reporter.plan(
             [
+                # Reasons first: on a screen, the guarantee stays above the progress.
+                *recipe_rows(self.prepared.chosen),
                 *plan_rows(self.plan, trainable=self.prepared.trainable, parameters=parameters),
                 *self._first_rows(),
-                *recipe_rows(self.prepared.chosen),
                 *(() if self.prepared.teacher is None else self.prepared.teacher.rows()),
             ],
             plan_warnings(self.plan, parameters=parameters, secure=self.source.secure),
