@@ -35,6 +35,7 @@ def advice_for(
     *,
     trainable: str,
     learning_rate: float,
+    batch_is_chosen: bool,
     needed_noise: float | None,
 ) -> tuple[Advice, ...]:
     """Advice on every setting that decides between privacy, quality and time.
@@ -44,11 +45,12 @@ def advice_for(
         cells: It and its neighbours.
         trainable: Parts that train.
         learning_rate: With which they do, at first.
+        batch_is_chosen: Whether the recipe chose the batch size.
         needed_noise: σ for ε = 8, where the request has no privacy to speak of.
     """
     requested = next(cell for cell in cells if cell.requested)
     told = {
-        "batch": _batch(plan, requested, cells),
+        "batch": _batch(plan, requested, cells, is_chosen=batch_is_chosen),
         "noise_multiplier": _noise(plan, needed_noise),
         "max_grad_norm": (
             f"Keep C = {plan.mechanism.max_grad_norm:g}. The noise grows with C, and "
@@ -72,7 +74,7 @@ def advice_for(
     return tuple(Advice(about=about, text=text) for about, text in told.items())
 
 
-def _batch(plan: TrainingPlan, requested: Cell, cells: Sequence[Cell]) -> str:
+def _batch(plan: TrainingPlan, requested: Cell, cells: Sequence[Cell], *, is_chosen: bool) -> str:
     batch, noun = requested.expected_batch_size, plan.mechanism.unit.noun
     if batch == plan.mechanism.population:
         return (
@@ -94,6 +96,13 @@ def _batch(plan: TrainingPlan, requested: Cell, cells: Sequence[Cell]) -> str:
         return (
             f"{best.expected_batch_size:,} in place of {batch:,} has {1 - saved:.0%} less noise "
             f"over as many images read, since the noise on the mean gradient is σ/B{price}."
+        )
+    if is_chosen:
+        return (
+            f"The recipe takes {batch:,}, for {requested.steps:,} steps in which Adam finds its "
+            f"way. {best.expected_batch_size:,} has {1 - saved:.0%} less noise over the whole run, "
+            f"for the same ε and as many images read, and {best.steps:,} steps: worth a try where "
+            "the noise drowns the images."
         )
     return (
         f"Try {best.expected_batch_size:,} in place of {batch:,}: for the same ε and as many "

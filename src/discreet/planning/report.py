@@ -210,6 +210,7 @@ def make_plan(
             table,
             trainable=trainable,
             learning_rate=float(chosen.values().get("lr0", automatic_rate(trainable))),
+            batch_is_chosen="batch" in chosen.values(),
             needed_noise=needed,
         ),
         images=None if units is None else len(units.digests),
