@@ -74,6 +74,12 @@ def test_a_larger_batch_is_advised_where_it_lowers_the_noise():
     assert text.startswith("Try 1,024 in place of 256")
 
 
+def test_the_recipe_is_not_advised_against():
+    made = plan(292, epsilon=8)
+    (text,) = (advice.text for advice in made.advice if advice.about == "batch")
+    assert text.startswith(f"The recipe takes {made.training.mechanism.expected_batch_size}")
+
+
 @pytest.mark.parametrize("name", ["strong", "no privacy", "drowned", "sampled", "huge"])
 def test_text_fits_80_columns(plans: dict[str, Plan], name: str):
     lines = plans[name].to_text().splitlines()

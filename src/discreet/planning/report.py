@@ -170,6 +170,7 @@ def make_plan(
         delta=asked.delta,
         task=task,
     )
+    batch_is_chosen = asked.batch is None
     asked, chosen = complete(asked, facts=facts)
     trainable = asked.trainable
     assert trainable is not None
@@ -210,7 +211,7 @@ def make_plan(
             table,
             trainable=trainable,
             learning_rate=float(chosen.values().get("lr0", automatic_rate(trainable))),
-            batch_is_chosen="batch" in chosen.values(),
+            batch_is_chosen=batch_is_chosen,
             needed_noise=needed,
         ),
         images=None if units is None else len(units.digests),
