@@ -46,15 +46,17 @@ def releasable(model: nn.Module, *, args: Mapping[str, Any]) -> nn.Module:
     """A copy of the model in half precision, of stock classes, without a trace of the run.
 
     Standardised class features are folded into the convolution behind them, low-rank products into
-    the one beside them. GroupNorm cannot stay
-    in a convolution block's `.bn`, where `fuse()` expects a BatchNorm: it moves behind the
-    convolution in `.conv`, as a plain `nn.Sequential`.
+    the one beside them. GroupNorm cannot stay in a convolution block's `.bn`, where `fuse()`
+    expects a BatchNorm: it moves behind the convolution in `.conv`, as a plain `nn.Sequential`.
 
     Args:
         model: The trained model; left as it is.
         args: The run's settings; only those that inference reads are kept.
     """
-    released = copy.deepcopy(model).cpu()
+    return _as_stock(copy.deepcopy(model).cpu(), args=args)
+
+
+def _as_stock(released: nn.Module, *, args: Mapping[str, Any]) -> nn.Module:
     fold_classes(released)
     fold_low_rank(released)
     for parameter in released.parameters():
@@ -69,7 +71,7 @@ def releasable(model: nn.Module, *, args: Mapping[str, Any]) -> nn.Module:
     kept = {key: args[key] for key in TRAVELLING_SETTINGS if key in args}
     anything = cast(Any, released)
     anything.args = kept
-    anything.task = known_task(model).name
+    anything.task = known_task(released).name
     anything.criterion = None
     anything.yaml = {k: v for k, v in dict(anything.yaml).items() if k != "yaml_file"}
     for stray in ("pt_path", "loss_names", "class_weights"):
@@ -130,7 +132,7 @@ def _words_of_kind(model: nn.Module) -> list[str]:
         set_norm(fresh, "group")
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / WEIGHTS
-        _save(_checkpoint(releasable(fresh, args={})), file)
+        _save(_checkpoint(_as_stock(fresh, args={})), file)
         texts = read_weights(file).texts
     here = (this_software(), this_machine(accelerator=None))
     return [*texts, *(part.model_dump_json() for part in here)]
