@@ -9,13 +9,12 @@ import pytest
 import torch
 from ultralytics.utils import DEFAULT_CFG
 
-from discreet.api import train
 from discreet.arguments import split_arguments
 from discreet.data import ImageRecord, load_dataset
 from discreet.errors import ConfigurationError, UnsafeArgumentError
 from discreet.yolo.dataset import ImageSettings, RecordDataset
 
-from .conftest import ARCHITECTURE, IMGSZ
+from .conftest import IMGSZ, Run
 
 DATA = {"names": dict(enumerate("abc")), "nc": 3, "channels": 3}
 Records = tuple[ImageRecord, ...]
@@ -77,22 +76,7 @@ def test_it_takes_several_views(key: str):
         split_arguments({"epsilon": 8, key: 2, "views": 2})
 
 
-def test_a_run_mixes_views(scenes: Path, tmp_path: Path):
-    result = train(
-        {
-            "data": str(scenes),
-            "model": ARCHITECTURE,
-            "epsilon": 8,
-            "batch": 4,
-            "steps": 2,
-            "imgsz": IMGSZ,
-            "views": 2,
-            "mosaic": 1.0,
-            "mixup": 0.5,
-            "warmup_epochs": 0.3,
-            "val": False,
-            "project": str(tmp_path),
-        }
-    )
+def test_a_run_mixes_views(run: Run):
+    result = run(batch=4, steps=2, views=2, mosaic=1.0, mixup=0.5, warmup_epochs=0.3)
     assert result.claim_valid
     assert result.record.configuration["mosaic"] == 1.0

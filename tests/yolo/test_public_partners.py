@@ -5,14 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from ultralytics.utils import DEFAULT_CFG
 
-from discreet.api import train
 from discreet.arguments import split_arguments
 from discreet.data import DetectionDataset, ImageRecord, load_dataset, partners_for
 from discreet.demo.dataset import write_dataset
@@ -21,7 +19,7 @@ from discreet.errors import ConfigurationError, UnsafeArgumentError
 from discreet.statement.verify import verify_release
 from discreet.yolo.dataset import ImageSettings, RecordDataset
 
-from .conftest import ARCHITECTURE, IMGSZ
+from .conftest import IMGSZ, Run
 
 DATA = {"names": dict(enumerate("abc")), "nc": 3, "channels": 3}
 Records = tuple[ImageRecord, ...]
@@ -120,27 +118,8 @@ def test_private_images_and_foreign_classes_are_no_partners(scenes: Path, public
 # ---- runs ----
 
 
-def arguments(scenes: Path, folder: Path, **given: Any) -> dict[str, Any]:
-    return {
-        "data": str(scenes),
-        "model": ARCHITECTURE,
-        "epsilon": 8,
-        "batch": 4,
-        "steps": 2,
-        "imgsz": IMGSZ,
-        "mosaic": 0.5,
-        "mixup": 0.5,
-        "warmup_epochs": 0.3,
-        "val": False,
-        "project": str(folder / "runs"),
-        **given,
-    }
-
-
-def test_a_run_names_its_partners_and_not_where_they_lie(
-    scenes: Path, public: Path, tmp_path: Path
-) -> None:
-    result = train(arguments(scenes, tmp_path, public_data=str(public)))
+def test_a_run_names_its_partners_and_not_where_they_lie(run: Run, public: Path) -> None:
+    result = run(public_data=str(public), mosaic=0.5, mixup=0.5)
     assert result.claim_valid
     partners = result.record.data.partners
     assert partners is not None and partners.images == load_dataset(public).n
@@ -150,9 +129,9 @@ def test_a_run_names_its_partners_and_not_where_they_lie(
 
 
 def test_images_that_runs_were_charged_for_are_not_public(
-    scenes: Path, public: Path, tmp_path: Path
+    run: Run, public: Path, tmp_path: Path
 ) -> None:
-    ledger = {"ledger": str(tmp_path / "ledger.sqlite")}
-    train(arguments(public, tmp_path, mosaic=0, mixup=0, **ledger))
+    ledger = str(tmp_path / "ledger.sqlite")
+    run(data=str(public), ledger=ledger)
     with pytest.raises(UnsafeArgumentError, match="on record as private"):
-        train(arguments(scenes, tmp_path, public_data=str(public), **ledger))
+        run(public_data=str(public), mosaic=0.5, ledger=ledger)

@@ -30,15 +30,15 @@ def dataset_facts(ledger: BudgetLedger, dataset: Dataset, *, delta: float | None
         `epsilon_spent` over all charges, `epsilon_reserved` if open runs go as far as they may,
         and `epsilon_left` by which the latter may still grow: None without a budget at this δ.
     """
-    budget = dataset.budget
-    at = delta or (budget.delta if budget else default_delta(ledger.units(dataset)))
+    budget, known = dataset.budget, _known(ledger, dataset)
+    at = delta or (budget.delta if budget else default_delta(known["units"]))
     relation = budget.relation if budget else NeighboringRelation.ADD_OR_REMOVE_ONE
     accountant = make_accountant("pld", relation=relation)
     spent = ledger.total(dataset.id, delta=at, accountant=accountant)
     reserved = ledger.total(dataset.id, delta=at, accountant=accountant, reserved=True)
     left = budget.epsilon - reserved.epsilon if budget and budget.delta == at else None
     return {
-        **_known(ledger, dataset),
+        **known,
         "delta": at,
         "epsilon_spent": spent.epsilon,
         "epsilon_reserved": reserved.epsilon,

@@ -57,14 +57,14 @@ def fits(devices: object, place: Place) -> bool:
     return not isinstance(found, list) or (place.size > 1 and len(found) == place.local_size)
 
 
-def check_device(device: object) -> None:
-    """Refuse a device that is not there.
+def check_device(device: object) -> torch.device:
+    """The device that was asked for, or the usual one; refused if it is not there.
 
     Raises:
         ConfigurationError: torch cannot use it.
     """
     try:
-        select_device(cast(Any, device), verbose=False)
+        return cast(torch.device, select_device(cast(Any, device), verbose=False))
     except Exception as error:
         raise ConfigurationError(
             f"there is no device {device!r} here",

@@ -10,11 +10,10 @@ from __future__ import annotations
 import dataclasses
 import time
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from torch import nn
 from ultralytics.utils import DEFAULT_CFG, IterableSimpleNamespace
-from ultralytics.utils.torch_utils import select_device
 
 from discreet.arguments.students import DEFAULT_CONF, StudentArguments
 from discreet.data import DetectionDataset, load_dataset
@@ -58,8 +57,7 @@ def train_student(asked: StudentArguments, *, reporter: Reporter) -> TrainingRes
         DiscreetError: Anything that is wrong, before anything is written.
     """
     started = time.monotonic()
-    asked_for = device_of(asked.settings.get("device"), Place())  # one, or none
-    check_device(asked_for)
+    device = check_device(device_of(asked.settings.get("device"), Place()))  # one, or none
     teacher = open_teacher(asked.teacher, vouched=False, dataset=None)
     assert teacher.record is not None  # a public one is refused: nobody vouches for it here
     _check_start(asked.model)
@@ -69,7 +67,6 @@ def train_student(asked: StudentArguments, *, reporter: Reporter) -> TrainingRes
     require_public(public, ledger=asked.ledger, where=f"public_data={asked.public_data}")
     settings = asked.settings
     imgsz = int(settings.get("imgsz") or teacher.record.configuration.get("imgsz") or DEFAULT_IMGSZ)  # pyright: ignore[reportArgumentType]
-    device = select_device(cast(Any, asked_for) or "", verbose=False)
     root = claim_run_folder(
         Path(str(settings.get("project") or _PROJECT)),
         name=str(settings.get("name") or _NAME),
