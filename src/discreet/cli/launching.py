@@ -11,6 +11,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Sequence
+from typing import cast
 
 from discreet.cli.grammar import to_pairs
 from discreet.cli.output import INTERRUPTED, MENDABLE, say_error
@@ -29,12 +30,15 @@ def devices_asked(words: Sequence[str]) -> int:
     if not words or words[0] != _MODE or place_of_process().size > 1:
         return 1
     from discreet.arguments import is_flag
+    from discreet.arguments.split import ULTRALYTICS
+    from discreet.arguments.values import check_value
 
     try:
-        devices = to_pairs(words[1:], is_flag=is_flag).get("device", "").strip("[]()")
-    except ConfigurationError:
-        return 1  # told when the words are read in earnest
-    return max(1, len([device for device in devices.split(",") if device.strip()]))
+        typed = to_pairs(words[1:], is_flag=is_flag)["device"]
+        devices = check_value(ULTRALYTICS["device"].values, typed)
+    except (KeyError, ValueError, ConfigurationError):
+        return 1  # what is wrong is told when the words are read in earnest
+    return len(cast("list[object]", devices)) if isinstance(devices, list) else 1
 
 
 def start_processes(words: Sequence[str], *, count: int) -> int:
