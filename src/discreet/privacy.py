@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from discreet import _validate
+from discreet.terminal import format_delta, format_epsilon
 
 GroupingName = Literal["file", "pattern"]
 """How images came to groups: by a file that names them, or by a pattern on their paths."""
@@ -53,4 +54,4 @@ class PrivacySpent:
         _validate.open_unit_interval(delta=self.delta)
 
     def __str__(self) -> str:
-        return f"ε = {self.epsilon:.2f} at δ = {self.delta:.0e}"
+        return f"ε = {format_epsilon(self.epsilon)} at δ = {format_delta(self.delta)}"

@@ -12,6 +12,7 @@ from discreet.auditing.conditional import gaussian_one_run_estimate, gaussian_ra
 from discreet.auditing.one_run import Guessing, one_run_bound, reach
 from discreet.auditing.rates import clopper_pearson_bound
 from discreet.auditing.scores import CONFIDENCE, Bound, CanaryScores
+from discreet.terminal import format_delta, format_epsilon
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +55,7 @@ class AuditResult:
         """The outcome in plain words."""
         percent = f"{100 * self.one_run.confidence:g} %"
         found = f"ε >= {self.one_run.epsilon:.2f} ({percent} confidence)"
-        claim = f"ε = {self.claimed_epsilon:.2f} at δ = {self.delta:.0e}"
+        claim = f"ε = {format_epsilon(self.claimed_epsilon)} at δ = {format_delta(self.delta)}"
         if self.refuted:
             return f"REFUTED: the attack proves {found}, more than the claimed {claim}."
         if self.reach <= self.claimed_epsilon:

@@ -179,7 +179,8 @@ def plan_training(
         spent = accountant.epsilon(before, delta=delta)
         if spent >= arguments.epsilon:
             raise ConfigurationError(
-                f"the teacher alone has spent ε = {spent:.2f} at δ = {delta:g}, and passes it on",
+                f"the teacher alone has spent ε = {format_epsilon(spent)} "
+                f"at δ = {format_delta(delta)}, and passes it on",
                 where=f"epsilon={arguments.epsilon:g}",
                 do="ask for a larger epsilon, or take a public teacher",
             )

@@ -9,6 +9,7 @@ make ε larger.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,6 +29,7 @@ from discreet.statement.record import as_json
 from discreet.statement.summary import KEY
 from discreet.statement.teaching import are_among, claimed_events
 from discreet.statement.verify import verify_release
+from discreet.terminal import format_delta, format_epsilon
 from discreet.yolo._compat import load_checkpoint
 from discreet.yolo.checkpoint import RUN, file_digest
 from discreet.yolo.model import open_source
@@ -92,11 +94,12 @@ class Teacher:
         if self.record is None:
             return [("teacher", f"public, by your word (sha256 {self.sha256[:12]}…)")]
         claim = self.record.claim
+        epsilon = format_epsilon(math.inf if claim.epsilon is None else claim.epsilon)
         return [
             (
                 "teacher",
-                f"private at ε = {claim.epsilon:.2f}, δ = {claim.delta:g}, counted in the ε of "
-                f"this run (sha256 {self.sha256[:12]}…)",
+                f"private at ε = {epsilon}, δ = {format_delta(claim.delta)}, "
+                f"counted in the ε of this run (sha256 {self.sha256[:12]}…)",
             )
         ]
 
