@@ -331,6 +331,17 @@ def test_wrong_values_are_named_with_what_is_expected(name: str, value: object) 
     assert ": expected " in str(caught.value)
 
 
+def test_a_wrong_word_is_answered_with_one_that_works() -> None:
+    for words, do in (
+        ({"ema": 1}, "Give ema=0.9, for example."),
+        ({"ema": 0}, "Give ema=0.9, for example."),
+        ({"delta": 2}, "Give delta=1e-5, for example."),
+        ({"optimizer": "MuSGD"}, "Give optimizer=auto, for example."),
+    ):
+        with pytest.raises(ConfigurationError, match=f"(?s).*{do}"):
+            split_arguments({"epsilon": 8, **words})
+
+
 @pytest.mark.parametrize(
     ("name", "value", "expected"),
     [

@@ -8,10 +8,12 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from discreet.arguments.problems import Problem, gather, wrong_value
+from discreet.arguments.stages import part_problem, step_problem
 from discreet.arguments.suggestions import unknown_argument
 from discreet.arguments.values import (
     Count,
     CountOrZero,
+    Decay,
     Expected,
     Flag,
     Fraction,
@@ -56,13 +58,16 @@ Trainable = Annotated[
     str,
     AfterValidator(_known_parts),
     Verbatim(),
-    Expected(f"all, or other parts joined by + from {', '.join(TRAINABLE_PARTS[1:])}"),
+    Expected(
+        f"all, or other parts, each once, joined by + from {', '.join(TRAINABLE_PARTS[1:])}",
+        example="classes",
+    ),
 ]
 Trackers = Annotated[
     str,
     AfterValidator(_known_trackers),
     Verbatim(),
-    Expected(f"one or more of {', '.join(TRACKERS)}, joined by +"),
+    Expected(f"one or more of {', '.join(TRACKERS)}, joined by +", example="tensorboard"),
 ]
 
 
@@ -164,7 +169,7 @@ class PrivacyArguments(BaseModel):
     norm_lr: PositiveNumber | None = Field(
         default=None, description="learning rate of γ and β of the normalisations, over lr0"
     )
-    ema: OpenFraction | None = Field(
+    ema: Decay | None = Field(
         default=None,
         description="decay of a moving average of the noised weights, which is then released: 0.9 "
         "averages some ten steps; if left out, the last weights are",
@@ -335,7 +340,25 @@ def find_problems(given: Mapping[str, object]) -> list[Problem]:
                 do="Keep epochs or steps.",
             )
         )
-    return [*problems, *_misplaced(given), *_details_alone(given)]
+    others = [*_misplaced(given), *_details_alone(given)]
+    if not problems:  # what is read below is of its kind
+        others += _stage_problems(given)
+    return [*problems, *others]
+
+
+def _stage_problems(given: Mapping[str, object]) -> list[Problem]:
+    """What is wrong with a first stage, as far as the recipe has nothing to choose."""
+    names = ("first_trainable", "trainable", "steps", "first_steps")
+    first, trainable, steps, first_steps = (_read(name, given.get(name)) for name in names)
+    if not isinstance(first, str):
+        return []
+    found = [
+        part_problem(first, trainable) if isinstance(trainable, str) else None,
+        step_problem(steps, first_steps if isinstance(first_steps, int) else None)
+        if isinstance(steps, int)
+        else None,
+    ]
+    return [problem for problem in found if problem is not None]
 
 
 # Arguments that say how another is meant.

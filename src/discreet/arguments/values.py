@@ -186,7 +186,10 @@ Fraction = Annotated[float, Field(ge=0, le=1), Expected("a number from 0 to 1", 
 Gain = Annotated[float, Field(ge=0), Expected("a number >= 0", example="1")]
 PositiveNumber = Annotated[float, Field(gt=0), Expected("a number > 0", example="8")]
 OpenFraction = Annotated[
-    float, Field(gt=0, lt=1), Expected("a number strictly between 0 and 1, such as 1e-5")
+    float, Field(gt=0, lt=1), Expected("a number strictly between 0 and 1", example="1e-5")
+]
+Decay = Annotated[
+    float, Field(gt=0, lt=1), Expected("a number strictly between 0 and 1", example="0.9")
 ]
 Angle = Annotated[
     float, Field(ge=0, le=180), Expected("an angle from 0 to 180 degrees", example="10")
@@ -246,7 +249,9 @@ Device = Annotated[
     Expected("a device, such as cpu, 0 or mps, or several for a process each, such as 0,1"),
 ]
 Optimizer = Annotated[
-    Literal[OPTIMIZERS], BeforeValidator(_spelled), Expected(f"one of {', '.join(OPTIMIZERS)}")
+    Literal[OPTIMIZERS],
+    BeforeValidator(_spelled),
+    Expected(f"one of {', '.join(OPTIMIZERS)}", example="auto"),
 ]
 Policy = Literal["randaugment", "augmix", "autoaugment"]
 PathOrFlag = Annotated[

@@ -14,6 +14,8 @@ from discreet.accounting import (
     epsilon_per_prefix,
 )
 from discreet.arguments import PrivacyArguments
+from discreet.arguments.problems import gather
+from discreet.arguments.stages import part_problem, step_problem
 from discreet.config import MechanismConfig, SamplingName, steps_for
 from discreet.errors import ConfigurationError
 from discreet.privacy import NeighboringRelation, PrivacySpent, PrivacyUnit
@@ -124,8 +126,9 @@ def plan_training(
         before: What a private teacher had spent: the ε asked for covers both.
 
     Raises:
-        ConfigurationError: If the batch is larger than the population, or the teacher alone has
-            spent what was asked for.
+        ConfigurationError: If the batch is larger than the population, the first stage is of
+            other parts or takes no steps or all, or the teacher alone has spent what was asked
+            for.
         AccountingError: If no noise multiplier reaches the target.
     """
     facts = PublicFacts(population=population, pretrained=True, imgsz=DEFAULT_IMGSZ)
@@ -150,6 +153,7 @@ def plan_training(
     if steps is None:
         assert arguments.epochs is not None
         steps = steps_for(epochs=arguments.epochs, population=population, expected_batch_size=batch)
+    _check_first_stage(arguments, steps=steps)
     clipping = arguments.clipping
     scheduled = arguments.noise_schedule != "constant"
 
@@ -193,6 +197,18 @@ def plan_training(
     return TrainingPlan.of(
         mechanism_with(noise_multiplier), target_epsilon=arguments.epsilon, before=before
     )
+
+
+def _check_first_stage(arguments: PrivacyArguments, *, steps: int) -> None:
+    """Refuse a first stage that cannot be, before any model is built."""
+    if arguments.first_trainable is None or arguments.trainable is None:
+        return
+    found = (
+        part_problem(arguments.first_trainable, arguments.trainable),
+        step_problem(steps, arguments.first_steps),
+    )
+    if problems := [problem for problem in found if problem is not None]:
+        raise gather(problems)
 
 
 def recipe_rows(chosen: Chosen) -> list[tuple[str, str]]:

@@ -171,7 +171,7 @@ def record_of(trainer: PrivateDetectionTrainer, metrics: Mapping[str, float]) ->
             # What the recipe chose that no other field of the record tells.
             "recipe": privacy.recipe,
             "first_trainable": privacy.first_trainable,
-            "first_steps": privacy.first_steps,
+            "first_steps": trainer.stages[0].last_step if len(trainer.stages) > 1 else None,
             "norm_lr": privacy.norm_lr,
             "ema": privacy.ema,
             "balance": privacy.balance,

@@ -234,12 +234,48 @@ def select_trainable(
         raise ConfigurationError(
             f"unknown part {unknown[0]!r}", where="trainable", do=f"use {', '.join(PARTS)}"
         )
-    chosen = {
-        id(parameter)
-        for part in trainable.split("+")
-        for module in PARTS[part](model, imgsz)
-        for parameter in module.parameters()
+    names = set().union(*names_in_parts(model, trainable, freeze=freeze, imgsz=imgsz).values())
+    selected: dict[str, nn.Parameter] = {}
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in names)
+        if name in names:
+            selected[name] = parameter
+    if not selected:
+        frozen = freeze not in (None, 0)
+        raise ConfigurationError(
+            f"nothing is left to train with trainable={trainable}"
+            + (f" freeze={freeze}" if frozen else ": this model has nothing of it"),
+            where="freeze" if frozen else "trainable",
+            do="freeze fewer layers" if frozen else "name another part, such as classes",
+        )
+    return selected
+
+
+def names_in_parts(
+    model: nn.Module,
+    parts: str,
+    *,
+    freeze: int | Sequence[int | str] | None = None,
+    imgsz: int = DEFAULT_IMGSZ,
+) -> dict[str, set[str]]:
+    """Names of the parameters of each part that may train; arguments as `select_trainable` has.
+
+    Raises:
+        ConfigurationError: If `freeze` names no layer.
+    """
+    frozen = (*_frozen_names(model, freeze), *_CONSTANT)
+    return {
+        part: {
+            name
+            for name in _names_in(model, PARTS[part](model, imgsz))
+            if not any(word in name for word in frozen)
+        }
+        for part in parts.split("+")
     }
+
+
+def _frozen_names(model: nn.Module, freeze: int | Sequence[int | str] | None) -> list[str]:
+    """Parts of the names of what `freeze` names."""
     layers = range(freeze) if isinstance(freeze, int) else freeze or ()
     frozen = [f"model.{layer}." for layer in layers]
     for part in frozen:
@@ -251,20 +287,7 @@ def select_trainable(
                 where="freeze",
                 do="give layer numbers, or names such as 22.cv2",
             )
-    frozen += _CONSTANT
-    selected: dict[str, nn.Parameter] = {}
-    for name, parameter in model.named_parameters():
-        trains = id(parameter) in chosen and not any(part in name for part in frozen)
-        parameter.requires_grad_(trains)
-        if trains:
-            selected[name] = parameter
-    if not selected:
-        raise ConfigurationError(
-            f"nothing is left to train with trainable={trainable} freeze={freeze}",
-            where="freeze",
-            do="freeze fewer layers",
-        )
-    return selected
+    return frozen
 
 
 def normalisation_parameters(model: nn.Module) -> set[str]:

@@ -7,6 +7,7 @@ import math
 import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from copy import deepcopy
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -31,15 +32,17 @@ from discreet.terminal import Reporter
 from discreet.yolo.checkpoint import RunState, dataset_digest, file_digest, find_run
 from discreet.yolo.devices import check_device, device_of, fits
 from discreet.yolo.model import Norm, known_task, open_source
+from discreet.yolo.parts import make_parts
 from discreet.yolo.reading import (
     check_classes,
     notice_new_key_points,
     read_dataset,
     read_partners,
 )
+from discreet.yolo.stages import Stage, select_stages
 from discreet.yolo.tasks import CLASSIFY, Task
 from discreet.yolo.teacher import Teacher, open_teacher
-from discreet.yolo.zoom import enlarging, trained_at
+from discreet.yolo.zoom import enlarging, moved_layers, trained_at
 
 DEFAULT_PROJECT = Path("runs/private")
 _CELL = 32
@@ -97,6 +100,33 @@ class PreparedRun:
     def name(self) -> str:
         """Wanted name of the run."""
         return str(self.settings.get("name") or "train")
+
+    def stages_of(self, model: nn.Module) -> tuple[Stage, ...]:
+        """What trains in which steps; sets what trains of a model that `make_parts` has added to.
+
+        Raises:
+            ConfigurationError: The model has nothing of it, or not as the stages need it.
+        """
+        freeze = cast(Any, self.settings.get("freeze"))
+        return select_stages(
+            model,
+            self.trainable,
+            steps=self.plan.mechanism.steps,
+            first=self.privacy.first_trainable,
+            first_steps=self.privacy.first_steps,
+            freeze=freeze if self.zoom == 1 else moved_layers(freeze),
+            imgsz=self.settings["imgsz"],
+        )
+
+    def check_stages(self) -> None:
+        """Refuse parts that the model does not have so, on a copy of it.
+
+        Raises:
+            ConfigurationError: See `stages_of`.
+        """
+        model = deepcopy(self.source)
+        make_parts(model, self.trainable, imgsz=self.settings["imgsz"])
+        self.stages_of(model)
 
     @property
     def starting_weights(self) -> str | None:
@@ -188,7 +218,7 @@ def prepare(
     if team.place.size > 1:
         require_same(team, fresh.in_common() | _computing_alike(plan.mechanism))
     assert privacy.trainable is not None
-    return PreparedRun(
+    prepared = PreparedRun(
         privacy=privacy,
         settings=settings,
         performance=_performance(privacy, settings),
@@ -205,6 +235,9 @@ def prepare(
         teacher=teacher,
         partners=partners,
     )
+    if privacy.first_trainable is not None:
+        prepared.check_stages()  # training would find it only after its folder is made
+    return prepared
 
 
 def _open_teacher(privacy: PrivacyArguments, dataset: DetectionDataset) -> Teacher | None:

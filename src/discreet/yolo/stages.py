@@ -7,13 +7,17 @@ trains, a step's sensitivity and noise are the same, and so is its charge.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Generator, Mapping
+from collections.abc import Collection, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from torch import nn
 
+from discreet.arguments.problems import gather
+from discreet.arguments.stages import EXAMPLE, first_steps_of, step_problem
 from discreet.errors import ConfigurationError
+from discreet.recipes import DEFAULT_IMGSZ
+from discreet.yolo.parts import names_in_parts, select_trainable
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -45,7 +49,7 @@ def stages_of(
     parameters: Mapping[str, nn.Parameter],
     *,
     steps: int,
-    first: Collection[str] | None = None,
+    first: Mapping[str, Collection[str]] | None = None,
     first_steps: int | None = None,
 ) -> tuple[Stage, ...]:
     """The stages of a run.
@@ -53,7 +57,8 @@ def stages_of(
     Args:
         parameters: All that trains, by name.
         steps: Planned steps.
-        first: Names of what trains alone at first; None where everything does from the start.
+        first: Names of what trains alone at first, by part; None where everything does from the
+            start.
         first_steps: For how many steps; a third of all if not given.
 
     Raises:
@@ -62,20 +67,53 @@ def stages_of(
     whole = Stage(last_step=steps, parameters=parameters)
     if first is None:
         return (whole,)
-    others = set(first) - set(parameters)
-    if others or len(first) == len(parameters):
+    names = {name for part in first.values() for name in part}
+    others = [part for part, inside in first.items() if not set(inside) <= set(parameters)]
+    if others or not names or len(names) == len(parameters):
+        what = "nothing is added after it" if names else "this model has nothing of it to train"
         raise ConfigurationError(
-            f"{min(others)} does not train after it" if others else "nothing is added after it",
-            where="first_trainable",
-            do="name a part of what trainable names, as first_trainable=classes with "
-            "trainable=class_film+classes",
+            f"not all of {others[0]} is among what trainable names" if others else what,
+            where=f"first_trainable={'+'.join(first)}",
+            do=f"Name a part of what trains, as {EXAMPLE}.",
         )
-    last = steps // 3 if first_steps is None else first_steps
-    if not 0 < last < steps:
-        raise ConfigurationError(
-            f"of {steps} steps it takes {last}",
-            where="first_steps",
-            do="leave steps for both stages, or leave first_trainable out",
-        )
-    alone = {name: parameter for name, parameter in parameters.items() if name in set(first)}
+    if problem := step_problem(steps, first_steps):
+        raise gather([problem])
+    last = first_steps_of(steps, first_steps)
+    alone = {name: parameter for name, parameter in parameters.items() if name in names}
     return Stage(last_step=last, parameters=alone), whole
+
+
+def select_stages(
+    model: nn.Module,
+    trainable: str,
+    *,
+    steps: int,
+    first: str | None = None,
+    first_steps: int | None = None,
+    freeze: int | Sequence[int | str] | None = None,
+    imgsz: int = DEFAULT_IMGSZ,
+) -> tuple[Stage, ...]:
+    """Set what trains, as `select_trainable` does, and find the stages that it trains in.
+
+    Args:
+        model: A model of any task, with what `make_parts` adds.
+        trainable: Parts that train, joined by `+`.
+        steps: Planned steps.
+        first: Parts that train alone at first, joined by `+`; None for none.
+        first_steps: For how many steps; a third of all if not given.
+        freeze: As in Ultralytics.
+        imgsz: Side of the images in pixels.
+
+    Returns:
+        The stages in order; what trains in the last one is all that trains.
+
+    Raises:
+        ConfigurationError: See `select_trainable` and `stages_of`.
+    """
+    parameters = select_trainable(model, trainable, freeze=freeze, imgsz=imgsz)
+    return stages_of(
+        parameters,
+        steps=steps,
+        first=(first and names_in_parts(model, first, freeze=freeze, imgsz=imgsz)) or None,
+        first_steps=first_steps,
+    )

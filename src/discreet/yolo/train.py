@@ -27,7 +27,7 @@ from discreet.randomness import make_source
 from discreet.result import TrainingResult
 from discreet.statement.record import PrivacyRecord
 from discreet.statement.signing import open_key
-from discreet.terminal import Reporter, SilentReporter
+from discreet.terminal import Reporter, SilentReporter, count
 from discreet.tracking import open_trackers
 from discreet.units import PrivacyUnits
 from discreet.yolo import _compat, finishing, release
@@ -51,17 +51,11 @@ from discreet.yolo.model import (
     train_mode,
 )
 from discreet.yolo.optimizer import build_optimizer, keep_average, learning_rate_factor
-from discreet.yolo.parts import (
-    block_of,
-    make_parts,
-    rate_factors,
-    select_trainable,
-)
+from discreet.yolo.parts import block_of, make_parts, rate_factors
 from discreet.yolo.preparation import PreparedRun, prepare, team_timeout
 from discreet.yolo.run_folder import RunFolder
-from discreet.yolo.stages import stages_of
 from discreet.yolo.tasks import Task
-from discreet.yolo.zoom import alike, enlarging, moved_layers
+from discreet.yolo.zoom import alike, enlarging
 
 
 class PrivateDetectionTrainer(DetectionTrainer):
@@ -264,17 +258,8 @@ class PrivateDetectionTrainer(DetectionTrainer):
             standardise_classes(model, public_photographs(self.args.imgsz))
         make_parts(model, self.prepared.trainable, imgsz=self.args.imgsz)
         fast_layout(model)
-        selected = partial(
-            select_trainable, model, freeze=self._frozen_layers(), imgsz=self.args.imgsz
-        )
-        first = privacy.first_trainable and selected(privacy.first_trainable)
-        self.parameters = selected(self.prepared.trainable)
-        self.stages = stages_of(
-            self.parameters,
-            steps=self.plan.mechanism.steps,
-            first=first,
-            first_steps=privacy.first_steps,
-        )
+        self.stages = self.prepared.stages_of(model)
+        self.parameters = dict(self.stages[-1].parameters)
         self.front = FrozenFront(model)
         self.per_image_loss = self._make_loss(model)
         self.optimizer = build_optimizer(
@@ -300,10 +285,6 @@ class PrivateDetectionTrainer(DetectionTrainer):
         self.tloss, self.loss_items, self.metrics = {}, {}, {}
         self._announce()
         self.run_callbacks("on_pretrain_routine_end")
-
-    def _frozen_layers(self) -> Any:
-        """What the user froze, by the numbers that layers have here."""
-        return self.args.freeze if self.prepared.zoom == 1 else moved_layers(self.args.freeze)
 
     def _make_loss(self, model: nn.Module) -> PerImageLoss | DistilledLoss:
         privacy, teacher = self.prepared.privacy, self.prepared.teacher
@@ -398,7 +379,7 @@ class PrivateDetectionTrainer(DetectionTrainer):
 
     def _first_rows(self) -> list[tuple[str, str]]:
         first, *later = self.stages
-        what = f"{self.prepared.privacy.first_trainable}, for {first.last_step:,} steps"
+        what = f"{self.prepared.privacy.first_trainable}, for {count(first.last_step, 'step')}"
         return [("trained alone at first", what)] if later else []
 
     def make_record(self, metrics: Mapping[str, float]) -> PrivacyRecord:
