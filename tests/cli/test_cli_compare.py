@@ -22,6 +22,13 @@ pytestmark = pytest.mark.usefixtures("unchecked")
         (["epsilon=8"], "write epsilons=8,2,1"),
         (["mosaic=1"], "one image"),
         (["resume=nowhere"], "no comparison to resume"),
+        (["steps=3", "trainable=classes", "first_trainable=classes"], "nothing is added after it"),
+        (["trainable=class_film+classes", "first_trainable=whole_head"], "not all of whole_head"),
+        (["first_trainable=classes", "first_steps=100000"], "leaves none"),
+        (["trainable=classes", "freeze=100"], "nothing is left to train"),
+        (["batch=1000"], "expected batch size 1000"),
+        (["epsilons=8,1e-9"], "no noise"),
+        (["optimizer=MuSGD"], "optimizer=MuSGD"),
     ],
 )
 def test_mistakes(
@@ -32,6 +39,8 @@ def test_mistakes(
 ) -> None:
     assert main(["compare", f"data={scenes}", f"model={ARCHITECTURE}", *words]) == 2
     assert message in capsys.readouterr().err
+    # Nothing was trained, and the ledger knows of nothing.
+    assert not BudgetLedger.open(os.environ["DISCREET_LEDGER"]).runs()
 
 
 @pytest.mark.slow

@@ -26,13 +26,15 @@ from discreet.arguments import PrivacyArguments, split_arguments
 from discreet.comparing import Comparison, Contestant, Measured
 from discreet.comparing.plot import write_plot
 from discreet.data import DetectionDataset, grouped, load_dataset
-from discreet.distributed import SOLO
 from discreet.errors import ConfigurationError
 from discreet.ledger import BudgetLedger
+from discreet.planning import plan_training
+from discreet.statement.signing import open_key
 from discreet.storage import make_folder, write_json, write_text
-from discreet.terminal import Reporter, RichReporter
+from discreet.terminal import Reporter, RichReporter, SilentReporter
+from discreet.tracking import open_trackers
 from discreet.yolo.checkpoint import claim_run_folder
-from discreet.yolo.devices import device_of
+from discreet.yolo.preparation import prepare
 
 _STOCK_BATCH = 16
 # No clipping: a bound that no gradient reaches.
@@ -83,10 +85,7 @@ def compare_runs(
     """
     given = dict(arguments)
     project, name = given.pop("project", None), given.pop("name", None)
-    _, settings = split_arguments({**given, "epsilon": epsilons[0]}, required=("data", "model"))
-    device_of(settings.get("device"), SOLO.place)  # one, or none
-    privacy, _ = split_arguments({**given, "epsilon": epsilons[0]}, required=("data", "model"))
-    dataset = _read(privacy, given["data"])
+    dataset = _planned(given, epsilons)
     if not dataset.val:
         raise ConfigurationError(
             "there are no validation images to compare on",
@@ -134,6 +133,25 @@ def compare_runs(
             shutil.rmtree(job.folder, ignore_errors=True)
         _write(comparison, folder, asked)
     return comparison, folder
+
+
+def _planned(given: Mapping[str, Any], epsilons: Sequence[float]) -> DetectionDataset:
+    """The images, once every private run on them can begin: stock training cannot be undone.
+
+    Raises:
+        DiscreetError: Anything that a private run would find wrong before its first step.
+    """
+    prepared = prepare({**given, "epsilon": epsilons[0]}, reporter=SilentReporter())
+    prepared.check_stages()
+    open_trackers(prepared.privacy.track)
+    open_key(prepared.privacy.sign)
+    for epsilon in epsilons[1:]:
+        plan_training(
+            prepared.privacy.model_copy(update={"epsilon": epsilon}),
+            population=prepared.plan.mechanism.population,
+            before=prepared.plan.before,
+        )
+    return prepared.dataset
 
 
 def _begun(folder: Path, asked: Mapping[str, Any]) -> Comparison:
