@@ -47,9 +47,21 @@ def test_all_forms_hold_the_same(comparison: Comparison):
 
 
 def test_few_images_are_told_to_be_few(comparison: Comparison):
-    assert "cannot be private" not in comparison.to_text()
+    assert "can hardly teach" not in comparison.to_text()
     few = Comparison(population=4, rows=comparison.rows)
-    assert "4 images cannot be private and useful" in few.to_text()
+    assert "4 images can hardly teach" in few.to_text()
+    loud = measured(Contestant(kind="private", epsilon=1000.0), 0.6)
+    assert "can hardly teach" not in Comparison(population=4, rows=(loud,)).to_text()
+
+
+@pytest.mark.parametrize("stock", [0.0, 0.016, 0.6])
+def test_no_share_is_told_of_stock_training_that_learned_no_more(
+    comparison: Comparison, stock: float
+):
+    rows = (measured(Contestant(kind="stock"), stock), *comparison.rows[1:])
+    text = " ".join(Comparison(population=4, rows=rows).to_text().split())
+    assert "%" not in text
+    assert "private, ε = 8: not below stock, whose 20 epochs of training say nothing" in text
 
 
 @pytest.mark.parametrize("rows", [0, 1, 3])

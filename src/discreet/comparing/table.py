@@ -9,13 +9,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Self
 
-from discreet.terminal import format_delta, format_epsilon
+from discreet.terminal import count, format_delta, format_epsilon
 
 Kind = Literal["stock", "twin", "private"]
 
 _WIDTH = 80
-# Below so many units the noise for a usual ε is larger than their whole sum.
-_FEW = 100
+# Below so many units the noise for a usual ε, up to this one, is larger than their whole sum.
+_FEW, _USUAL_EPSILON = 100, 10.0
 
 NOTE = (
     "Trained without privacy in part: what is chosen by looking at these figures is not covered by "
@@ -150,18 +150,28 @@ class Comparison:
         """What a reader should know of these numbers."""
         remarks = [NOTE]
         stock = next((row for row in self.rows if row.kind == "stock"), None)
-        if stock is not None and stock.map50 > 0:
-            remarks += [
-                f"{row.name}: {100 * row.map50 / stock.map50:.0f} % of stock's mAP50"
-                for row in self.rows
-                if row.kind == "private"
-            ]
-        if self.population < _FEW:
+        private = [row for row in self.rows if row.kind == "private"]
+        if stock is not None:
+            remarks += [_beside(stock, row) for row in private]
+        usual = [row for row in private if row.epsilon and row.epsilon <= _USUAL_EPSILON]
+        if self.population < _FEW and usual:
             remarks.append(
-                f"{self.population} images cannot be private and useful at once: the noise that "
-                "hides one of them hides what they have in common."
+                f"{count(self.population, 'image')} can hardly teach at these ε: the noise that "
+                "hides one of them hides what they have in common. What a private run detects "
+                "here, its starting weights mostly knew before."
             )
         return remarks
 
     def _cells(self) -> list[list[str]]:
         return [list(_COLUMNS), *([cell(row) for cell in _COLUMNS.values()] for row in self.rows)]
+
+
+def _beside(stock: Measured, private: Measured) -> str:
+    """What a private run reaches of stock training; a share only where that learned more."""
+    if private.map50 < stock.map50:
+        return f"{private.name}: {100 * private.map50 / stock.map50:.0f} % of stock's mAP50"
+    return (
+        f"{private.name}: not below stock, whose {count(round(stock.epochs), 'epoch')} of training "
+        "say nothing of the price of privacy. Give a larger stock_epochs; or these classes were "
+        "in the starting weights, and training them anew lost them."
+    )
