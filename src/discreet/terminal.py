@@ -19,18 +19,31 @@ if TYPE_CHECKING:  # rich is imported late: files, pipes and --help do not need 
     from rich.progress import Progress, TaskID
 
 WIDTH = 80  # columns of plain output
+SMALL_EPSILON = 0.01  # below, two decimals would not tell one from another
 REFRESHES_PER_SECOND = 4
 
 
 def format_epsilon(epsilon: float) -> str:
-    """ε with two decimals, rounded up: what is printed is never below the true value."""
+    """ε with two decimals, rounded up: what is printed is never below the true value.
+
+    Where these would be 0.01 for whatever is smaller, it has two digits and a power of ten.
+    """
     epsilon = float(epsilon)
     if math.isinf(epsilon):
         return "∞"
     exact = Decimal(repr(epsilon))  # the shortest decimal of this float: 7.98 stays 7.98
+    if 0 < epsilon < SMALL_EPSILON:
+        return small_number(epsilon, digits=2)
     if abs(epsilon) < 1e6:
         return str(exact.quantize(Decimal("0.01"), rounding=ROUND_CEILING))
     return f"{Context(prec=3, rounding=ROUND_CEILING).create_decimal(exact):.2e}"
+
+
+def small_number(value: float, *, digits: int) -> str:
+    """A positive number with so many digits and a power of ten, rounded up: 1.0e-09."""
+    up = Context(prec=digits, rounding=ROUND_CEILING).create_decimal(Decimal(repr(float(value))))
+    mantissa, power = f"{up:.{digits - 1}e}".split("e")
+    return f"{mantissa}e{int(power):03d}"
 
 
 def format_delta(delta: float) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from discreet.planning.table import Cell
 from discreet.planning.training import noise_of, population_row, recipe_rows, sampling_of
 from discreet.planning.verdict import one_decimal, two_decimals
-from discreet.terminal import format_delta
+from discreet.terminal import SMALL_EPSILON, format_delta, small_number
 
 if TYPE_CHECKING:
     from discreet.planning.report import Plan
@@ -143,6 +143,8 @@ def _whole(number: int) -> str:
 def _short(value: float | None) -> str:
     if value is None:
         return _UNKNOWN
+    if 0 < value < SMALL_EPSILON:
+        return small_number(value, digits=1)  # a column has room for no more
     if 100 <= value < 1e5:
         return f"{math.ceil(value)}"
     return ">1e5" if 1e5 <= value < math.inf else one_decimal(value)

@@ -8,6 +8,7 @@ from decimal import ROUND_CEILING, Context, Decimal
 from discreet.accounting import calibrate_noise_multiplier
 from discreet.errors import DiscreetError
 from discreet.planning.training import MEANINGLESS_EPSILON, TrainingPlan, noise_to_signal
+from discreet.terminal import SMALL_EPSILON, format_epsilon
 
 USUAL_EPSILON = 8.0
 # Up to 1, formal guarantees are strong (Ponomareva et al. 2023, "How to DP-fy ML", tiers 1, 2);
@@ -86,12 +87,19 @@ def _count(number: int, noun: str) -> str:
 
 
 def one_decimal(value: float) -> str:
-    """Rounded up to one decimal, so that no bound is told too small; ∞ as itself."""
+    """Rounded up to one decimal, so that no bound is told too small; ∞ as itself.
+
+    Below 0.1 it has two decimals, and below 0.01 a power of ten.
+    """
+    if 0 < value < 0.1:
+        return two_decimals(value)
     return _up(value, "0.1")
 
 
 def two_decimals(value: float) -> str:
-    """Rounded up to two decimals; ∞ as itself."""
+    """Rounded up to two decimals, below 0.01 to a power of ten; ∞ as itself."""
+    if 0 < value < SMALL_EPSILON:
+        return format_epsilon(value)
     return _up(value, "0.01")
 
 
