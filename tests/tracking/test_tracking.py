@@ -56,7 +56,7 @@ def test_a_missing_package_is_told_before_anything_is_spent(
     monkeypatch.setattr(
         "discreet.tracking.find_spec", lambda name: None if name == missing else real(name)
     )
-    with pytest.raises(ConfigurationError, match="not installed"):
+    with pytest.raises(ConfigurationError, match=f"pip install {missing}"):
         open_trackers(missing)
     assert open_trackers(None) == {}
 

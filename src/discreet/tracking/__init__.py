@@ -19,6 +19,12 @@ from discreet.errors import ConfigurationError
 from discreet.statement.schema import PrivacyRecord
 
 PROJECT = "discreet"
+# What to install for each, by the packages' own names.
+_PACKAGES: Mapping[str, str] = {
+    "tensorboard": "tensorboard",
+    "mlflow": "mlflow-skinny alembic",
+    "wandb": "wandb",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +68,7 @@ def open_trackers(names: str | None) -> Mapping[str, Tracker]:
             raise ConfigurationError(
                 f"{name} is not installed",
                 where=f"track={names}",
-                do='install it with pip install ".[trackers]", or leave it out',
+                do=f"install it with pip install {_PACKAGES[name]}, or leave it out",
             )
     return {name: cast(Tracker, import_module(f"{__name__}.{name}")) for name in chosen}
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from discreet.data import DetectionDataset, ImageRecord
 from discreet.errors import UnsafeArgumentError
 from discreet.ledger import BudgetLedger
+from discreet.terminal import count
 from discreet.yolo.dataset import ImageSettings, RecordDataset
 from discreet.yolo.folders import FolderDataset
 from discreet.yolo.tasks import CLASSIFY, Task
@@ -48,8 +49,8 @@ def require_public(public: DetectionDataset, *, ledger: str | Path | None, where
     charged = [run for run in runs if run.position]
     if charged:
         raise UnsafeArgumentError(
-            f"some of its images are on record as private: {len(charged)} runs are charged to "
-            "them in the ledger",
+            f"some of its images are on record as private: {count(len(charged), 'run')} on them "
+            "charged in the ledger",
             where=where,
             do="use public images; if these are, keep runs on them in a ledger of their own "
             "(ledger=FILE)",
