@@ -84,6 +84,18 @@ def test_coco8_is_told_that_it_is_too_small_for_epsilon_8():
     assert "4 images are too few" in warnings(plan(4, epsilon=8))
 
 
+def test_a_teacher_that_has_spent_nearly_all_is_named_as_the_reason():
+    def taught(epsilon: float) -> TrainingPlan:
+        teacher = plan(1008, epsilon=7.99).mechanism.planned_events()
+        asked = PrivacyArguments(epsilon=epsilon, trainable="classes")
+        return plan_training(asked, population=1008, before=teacher)
+
+    text = warnings(taught(8))
+    assert "the teacher has spent nearly all of the ε asked for: 7.99 of 8.00" in text
+    assert "times larger" in text and "too few" not in text
+    assert "teacher" not in warnings(taught(16))
+
+
 def test_a_thousand_images_are_not_warned_of():
     assert warnings(plan(1008, epsilon=8)) == ""
 

@@ -25,6 +25,7 @@ from discreet.terminal import format_delta, format_epsilon
 # Above this an attacker's odds may grow more than 20,000-fold: no privacy to speak of.
 MEANINGLESS_EPSILON = 10.0
 _DEFAULT_FINAL_NOISE = 0.5
+_NEARLY_ALL = 0.9  # of ε, spent by a teacher: what is left drowns whatever the images say
 _SAMPLING: Mapping[SamplingName, str] = {
     "poisson": "Poisson",
     "truncated_poisson": "Poisson, cut",
@@ -69,6 +70,13 @@ class TrainingPlan:
             epochs=math.ceil(passes - 1e-9),
             before=tuple(before),
         )
+
+    def spent_before(self) -> float:
+        """ε of what a private teacher had spent, alone; 0 without one."""
+        if not self.before:
+            return 0.0
+        mechanism = self.mechanism
+        return mechanism.make_accountant().epsilon(self.before, delta=mechanism.delta)
 
     def epoch_of(self, step: int) -> int:
         """The epoch, from 1, that the `step`-th step, from 1, belongs to."""
@@ -313,7 +321,20 @@ def plan_warnings(plan: TrainingPlan, *, parameters: int, secure: bool) -> list[
             "would satisfy it."
         )
     ratio = noise_to_signal(mechanism, parameters=parameters)
-    if ratio > 1:
+    spent = plan.spent_before()
+    if spent > _NEARLY_ALL * epsilon and mechanism.noise_multiplier > 0:
+        drowned = (
+            f": over the whole run the noise is {ratio:.1f} times larger than anything the images "
+            "can say"
+            if ratio > 1
+            else ""
+        )
+        warnings.append(
+            f"the teacher has spent nearly all of the ε asked for: {format_epsilon(spent)} of "
+            f"{format_epsilon(epsilon)}. Hardly anything is left for this run{drowned}. Ask for a "
+            "larger epsilon, or take a teacher that has spent less, or a public one."
+        )
+    elif ratio > 1:
         warnings.append(
             f"{mechanism.population:,} {noun}s are too few for this request: over the whole run "
             f"the noise is {ratio:.1f} times larger than anything the images can say. "
