@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from discreet.arguments import ULTRALYTICS, Kind, read_plan_arguments
+from discreet.arguments import ULTRALYTICS, Kind, read_plan_arguments, split_arguments
 from discreet.arguments.plan import is_flag, names
 from discreet.errors import ConfigurationError
 
@@ -31,13 +31,13 @@ def test_none_is_not_given():
 
 def test_all_problems_are_told_together(tmp_path: Path):
     text = refusal(
-        epsilom=8, mosaic=1, lr0=0.1, imgsz=3, delta=2, epochs=2, steps=3, n=3, data="d.yaml",
+        epsilom=8, mosaic=1, lr0=-1, imgsz=3, delta=2, epochs=2, steps=3, n=3, data="d.yaml",
         plot="plan.pdf", qqq=1,
     )  # fmt: skip
     for words in (
         "epsilom=8: unknown argument; did you mean epsilon?",
-        "mosaic=1: changes nothing in a plan. Leave it out.",
-        "lr0=0.1: changes nothing in a plan",
+        "mosaic=1: refused",
+        "lr0=-1: expected a number",
         "imgsz=3: expected a whole number of pixels",
         "delta=2: expected a number strictly between 0 and 1",
         "epochs, steps: both are given",
@@ -79,10 +79,31 @@ def test_a_plot_that_cannot_be_written_is_told_at_once(tmp_path: Path):
     assert "is a folder" in refusal(**GOOD, plot=tmp_path / "folder.svg")
 
 
-def test_every_other_argument_of_training_is_told_to_change_nothing():
+def test_a_line_that_trains_is_a_line_that_plans():
+    words = {
+        "public_data": "public.yaml", "mosaic": "1", "mixup": "0.5", "views": "2", "lr0": "0.1",
+        "first_trainable": "classes", "ema": "0.9", "project": "runs", "sign": "false",
+    }  # fmt: skip
+    asked = read_plan_arguments({**GOOD, **words})
+    assert asked.privacy.views == 2 and asked.privacy.first_trainable == "classes"
+    assert asked.settings == {"mosaic": 1.0, "mixup": 0.5, "lr0": 0.1, "project": "runs"}
+    assert "refused" in refusal(**GOOD, mosaic=1)
+    assert "nothing asks for these images" in refusal(**GOOD, public_data="public.yaml")
+    assert "`discreet distill` tells its plan" in refusal(**GOOD, teacher="release")
+
+
+def test_every_other_argument_is_taken_as_training_takes_it():
     for name, entry in ULTRALYTICS.items():
-        if name not in names() and entry.kind is not Kind.PRIVACY:
-            assert "changes nothing in a plan" in refusal(**GOOD, **{name: entry.default or 1})
+        if name in names() or entry.kind is Kind.PRIVACY:
+            continue
+        for value in (1, "x") if entry.default is None else (entry.default, 1):
+            given = {"epsilon": 8, name: value}
+            try:
+                split_arguments(given)
+            except ConfigurationError as error:
+                assert str(error) == refusal(**GOOD, **{name: value})
+            else:
+                read_plan_arguments({**GOOD, **given})
 
 
 def test_flags():

@@ -209,6 +209,7 @@ def plan_as_asked(asked: PlanArguments, *, timed: bool, reporter: Reporter | Non
         trained_at=trained_at,
         task=task or "detect",
         measure=measure,
+        settings=asked.settings,
         reporter=reporter,
     )
     if asked.plot is not None:

@@ -158,6 +158,16 @@ def test_what_is_kept_of_images_is_paid_once():
     assert seconds(recipe="plain", trainable="head") == anew  # the plain recipe does more than flip
 
 
+def test_every_view_is_paid_and_the_users_own_settings_are_not_chosen_again():
+    asked = PrivacyArguments(**COCO8, views=3)
+    made = make_plan(
+        asked, population=4, model="m.pt", measure=lambda *_: STEP, settings={"lr0": 0.123}
+    )
+    assert made.seconds == pytest.approx(100 * (0.1 + 3 * 4 * 0.5))
+    (rate,) = (choice for choice in made.chosen.choices if choice.setting == "lr0")
+    assert (rate.value, rate.why) == (0.123, None)
+
+
 def test_an_architecture_trains_all_of_itself_as_in_training():
     seen: list[str | None] = []
 

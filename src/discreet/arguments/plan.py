@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path as File
 from typing import Any
 
 from discreet.arguments import privacy
 from discreet.arguments.privacy import PrivacyArguments
 from discreet.arguments.problems import Problem, gather, wrong_value
-from discreet.arguments.split import known_names
+from discreet.arguments.split import ULTRALYTICS, find_problems, with_file
+from discreet.arguments.split import is_flag as is_flag_of_training
 from discreet.arguments.suggestions import unknown_argument
 from discreet.arguments.values import (
     Count,
@@ -26,6 +27,7 @@ from discreet.recipes import DEFAULT_IMGSZ
 PLOT_ENDINGS = (".svg", ".png")
 DEFAULT_PLOT = "plan.svg"
 DEFAULT_MODEL = "yolov8n"
+_TEACHING = ("teacher", "teacher_data", "teacher_gain")
 _GROUPING = ("groups", "group_regex")
 
 # Of the guarantee's arguments, those that a plan depends on.
@@ -115,6 +117,7 @@ class PlanArguments:
         imgsz: Side of the images in pixels; None for the usual one of the model's task.
         time: Whether to measure the speed.
         plot: Where to draw; None for nowhere.
+        settings: Ultralytics' own that were given, checked as training does.
     """
 
     privacy: PrivacyArguments
@@ -124,6 +127,7 @@ class PlanArguments:
     imgsz: int | None
     time: bool
     plot: File | None
+    settings: Mapping[str, object] = field(default_factory=dict[str, object])
 
 
 def names() -> tuple[str, ...]:
@@ -133,11 +137,14 @@ def names() -> tuple[str, ...]:
 
 def is_flag(name: str) -> bool:
     """Whether the bare word means True."""
-    return name in ("plot", "time")
+    return name in ("plot", "time") or is_flag_of_training(name)
 
 
 def read_plan_arguments(given: Mapping[str, object]) -> PlanArguments:
     """Check all arguments of a plan.
+
+    A line that trains is a line that plans: what changes nothing in a plan is checked as training
+    does, but no public images are read.
 
     Args:
         given: Argument name to text or value; None means that it is not given.
@@ -146,9 +153,10 @@ def read_plan_arguments(given: Mapping[str, object]) -> PlanArguments:
         ConfigurationError: Arguments are unknown, wrong, missing or contradict one another; all
             of them are in the one error.
     """
-    given = {name: value for name, value in given.items() if value is not None}
+    given = with_file({name: value for name, value in given.items() if value is not None})
     problems: list[Problem] = []
     own: dict[str, Any] = {"time": True}
+    trained: dict[str, Any] = {}
     for name, value in given.items():
         if name in OWN:
             try:
@@ -156,11 +164,16 @@ def read_plan_arguments(given: Mapping[str, object]) -> PlanArguments:
             except ValueError:
                 entry = OWN[name]
                 problems.append(wrong_value(name, value, entry.values, usual=entry.default))
-        elif name not in SHARED:
-            problems.append(_unknown(name, value))
+        elif name in _TEACHING:
+            problems.append(_teaching(name, value))
+        elif name in privacy.names() or name in ULTRALYTICS:
+            trained[name] = value
+        else:
+            problems.append(unknown_argument(name, value, names(), mode="plan"))
     problems += _sources(given)
-    shared = {name: value for name, value in given.items() if name in SHARED}
-    problems += privacy.find_problems(shared)
+    shared = {name: value for name, value in trained.items() if name in privacy.names()}
+    found, overrides = find_problems(trained)
+    problems += found
     plot, more = _plot(own.get("plot"))
     problems += more
     if not problems:
@@ -175,15 +188,16 @@ def read_plan_arguments(given: Mapping[str, object]) -> PlanArguments:
         imgsz=own.get("imgsz"),
         time=own["time"],
         plot=plot,
+        settings={name: overrides[name] for name in trained if name in overrides},
     )
 
 
-def _unknown(name: str, value: object) -> Problem:
-    if name in known_names():
-        return Problem(
-            where=shown(name, value), what="changes nothing in a plan", do="Leave it out."
-        )
-    return unknown_argument(name, value, names(), mode="plan")
+def _teaching(name: str, value: object) -> Problem:
+    return Problem(
+        where=shown(name, value),
+        what="a plan does not count what a private teacher has spent",
+        do="Leave it out: `discreet distill` tells its plan before it spends anything.",
+    )
 
 
 def _sources(given: Mapping[str, object]) -> list[Problem]:

@@ -82,13 +82,28 @@ def split_arguments(
             are in the one error. It is an `UnsafeArgumentError` if one would void the guarantee.
     """
     given = with_file(given)
-    privacy_names = privacy.names()
-    overrides = neutral_values()
     problems = [
         Problem(where=name, what="missing", do=f"Give {name}=…")
         for name in required
         if given.get(name) is None
     ]
+    found, overrides = find_problems(given)
+    if problems := [*problems, *found]:
+        raise gather(problems)
+    overrides.pop("cfg", None)
+    own = {name: value for name, value in given.items() if name in privacy.names()}
+    return PrivacyArguments(**own), overrides
+
+
+def find_problems(given: Mapping[str, object]) -> tuple[list[Problem], dict[str, object]]:
+    """Everything wrong with arguments, and the overrides of those that are not.
+
+    Args:
+        given: Argument name to value, those of the file that `cfg` names among them.
+    """
+    privacy_names = privacy.names()
+    overrides = neutral_values()
+    problems: list[Problem] = []
     public = _literal(given.get("public_data")) is not None
     partners = public or _several(given.get("views"))
     for name, value in given.items():
@@ -115,10 +130,7 @@ def split_arguments(
         problems.append(Problem(where="public_data", what=what, do=do))
     own = {name: value for name, value in given.items() if name in privacy_names}
     problems.extend(privacy.find_problems(own))
-    if problems:
-        raise gather(problems)
-    overrides.pop("cfg", None)
-    return PrivacyArguments(**own), overrides
+    return problems, overrides
 
 
 def _several(views: object) -> bool:

@@ -49,7 +49,8 @@ MODE = Mode(
     usage="data=DATA.yaml epsilon=8 [key=value …]",
     about=(
         "Work out a run's noise, ε and time, compare other batch sizes and epochs, and say in "
-        "plain words what it amounts to. Nothing is trained, and nothing of the budget is spent."
+        "plain words what it amounts to. Nothing is trained, and nothing of the budget is spent. "
+        "Other words of a line that trains are checked as there."
     ),
     example="""\
   discreet plan n=100000 epsilon=8 batch=1024 epochs=50

@@ -138,6 +138,7 @@ def make_plan(
     trained_at: int | None = DEFAULT_IMGSZ,
     task: str = "detect",
     measure: Measure | None = None,
+    settings: Mapping[str, object] | None = None,
     reporter: Reporter | None = None,
 ) -> Plan:
     """Work out what a run will do and cost.
@@ -151,6 +152,7 @@ def make_plan(
         trained_at: Side of the images that the weights have learned from.
         task: What is trained, by Ultralytics' name.
         measure: Finds out what a step takes; without it the plan has no times.
+        settings: Ultralytics' own arguments that were given, such as `lr0`.
         reporter: Who is told of the progress.
 
     Raises:
@@ -160,7 +162,9 @@ def make_plan(
     """
     reporter = reporter or SilentReporter()
     # An architecture alone is trained from scratch, and then all of it is.
-    scratch = model is not None and model.endswith((".yaml", ".yml"))
+    pretrained = (settings or {}).get("pretrained", True)
+    architecture = model is not None and model.endswith((".yaml", ".yml"))
+    scratch = not isinstance(pretrained, str) and (architecture or pretrained is False)
     facts = PublicFacts(
         population=population,
         pretrained=not scratch,
@@ -171,7 +175,7 @@ def make_plan(
         task=task,
     )
     batch_is_chosen = asked.batch is None
-    asked, chosen = complete(asked, facts=facts)
+    asked, chosen = complete(asked, facts=facts, settings=settings)
     trainable = asked.trainable
     assert trainable is not None
     time: StepTime | None = None
@@ -192,7 +196,7 @@ def make_plan(
         epochs=epochs,
         time=time,
         states=_states(asked, chosen, population if units is None else len(units.digests)),
-        images_per_unit=images,
+        images_per_unit=images * (asked.views or 1),  # a pass for each view
         tell=reporter.stage_progress,
     )
     needed = noise_for_usual_epsilon(training)
