@@ -58,10 +58,10 @@ def test_stages_without_steps_or_of_other_things_are_refused() -> None:
         ({"first_trainable": "clases"}, "expected all, or other parts"),
         (
             {"trainable": "all", "first_trainable": "class_low_rank"},
-            "only where trainable names it, and trainable=all",
+            "only where trainable names it, not with trainable=all",
         ),
-        ({"steps": 2}, "first_trainable: a third of the steps, the default of first_steps"),
-        ({"steps": 1}, "none of the run's 1 step"),
+        ({"steps": 2}, "first_trainable: a third of the run's 2 steps, the default of first_steps"),
+        ({"steps": 1}, "a third of the run's 1 step, the"),
         ({"steps": 3, "first_steps": 3}, "first_steps=3: of the run's 3 steps it leaves none"),
     ],
 )

@@ -30,8 +30,9 @@ def part_problem(first: str, trainable: str) -> Problem | None:
     early, all_parts = first.split("+"), trainable.split("+")
     where, do = f"first_trainable={first}", f"Name a part of what trains, as {EXAMPLE}."
     if _ADDED in early and _ADDED not in all_parts:
-        what = f"{_ADDED} is in a model only where trainable names it, and trainable={trainable}"
-        return Problem(where=where, what=what, do=f"Add +{_ADDED} to trainable, or leave it out.")
+        what = f"a model has {_ADDED} only where trainable names it, not with trainable={trainable}"
+        do = f"Name it there, as trainable=classes+{_ADDED}, or leave it out."
+        return Problem(where=where, what=what, do=do)
     if "all" in early or all(_covered(part, early) for part in all_parts):
         what = f"nothing is added after it with trainable={trainable}"
         return Problem(where=where, what=what, do=do)
@@ -52,7 +53,7 @@ def step_problem(steps: int, first_steps: int | None) -> Problem | None:
         short = "Give first_steps=1, or " if steps > 1 else "Give "
         return Problem(
             where="first_trainable",
-            what=f"a third of the steps, the default of first_steps, is none of {_steps(steps)}",
+            what=f"a third of {_steps(steps)}, the default of first_steps, is none",
             do=f"{short}steps={DEFAULT_SHARE} or more, or {leave}.",
         )
     fewer = f"first_steps={steps - 1} or less, or " if steps > 1 else ""
