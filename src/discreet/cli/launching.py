@@ -71,6 +71,7 @@ def start_processes(words: Sequence[str], *, count: int) -> int:
             rdzv_endpoint="localhost:0",
             max_restarts=0,
             shutdown_timeout=_LONGEST_STEP,
+            signals_to_handle="SIGINT,SIGHUP,SIGQUIT",
             logs_specs=DefaultLogsSpecs(log_dir=folder),
         )
         _interrupt_on_sigterm()
@@ -91,7 +92,6 @@ def _interrupt_on_sigterm() -> None:
     The launcher would hand it on as it is, and a process cannot tell that from the SIGTERM which
     ends those that are left where one has failed.
     """
-    os.environ.setdefault("TORCHELASTIC_SIGNALS_TO_HANDLE", "SIGINT,SIGHUP,SIGQUIT")
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
 
 
