@@ -568,3 +568,9 @@ def test_examples_are_of_their_kind() -> None:
     assert len(given) > 20
     for kind, example in given:
         check_value(kind, example)
+
+
+@pytest.mark.parametrize(("given", "taken"), [(1, [1]), ("1", [1]), ("0,2", [0, 2]), ([2], [2])])
+def test_one_class_is_a_list_of_one(given: object, taken: list[int]):
+    _, settings = split_arguments({"epsilon": 8, "classes": given})
+    assert settings["classes"] == taken

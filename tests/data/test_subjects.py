@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from discreet.data import DetectionDataset, ImageRecord, load_dataset, suspected_subjects
-from discreet.data.looks import look_of, near_pairs
+from discreet.data.looks import look_of, near_pairs, that_look_like
 
 
 def dataset_of(names: list[str], looks: list[bytes] | None = None) -> DetectionDataset:
@@ -108,3 +108,18 @@ def test_shared_groups_are_units(shared_data: Path):
         folder = shared_data / name
         dataset = group_by_file(load_dataset(folder / "data.yaml"), folder / "groups.csv")
         assert len(dataset.units()) == n
+
+
+def test_images_that_look_like_some_others_are_all_found():
+    generator = np.random.default_rng(4)
+    others = generator.integers(0, 256, (700, 16), dtype=np.uint8)
+    others[-1] = 0  # shows nothing
+    changed = np.arange(9)  # bits of image i that differ from other i
+    bits = np.unpackbits(others[: len(changed)], axis=1)
+    for image, number in enumerate(changed):
+        bits[image, generator.choice(128, number, replace=False)] ^= 1
+    looks = np.concatenate([np.packbits(bits, axis=1), others[-1:], ~others[:1]])
+    found = that_look_like(looks, others)
+    assert found.tolist() == [True] * 7 + [False] * 4
+    assert that_look_like(looks, others[:0]).tolist() == [False] * len(looks)
+    assert that_look_like(looks[:0], others).tolist() == []

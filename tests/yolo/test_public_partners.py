@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,6 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from ultralytics.utils import DEFAULT_CFG
 
 from discreet.arguments import split_arguments
@@ -113,6 +115,34 @@ def test_private_images_and_foreign_classes_are_no_partners(scenes: Path, public
         partners_for(private, both)
     with pytest.raises(ConfigurationError, match="no class of the private data set"):
         partners_for(private, renamed(others, *(f"x{i}" for i in range(others.nc))))
+
+
+def saved_again(records: Records, folder: Path, side: int) -> Path:
+    """The images as JPEG files of another size, beside their labels."""
+    for record in records:
+        for part in ("images/train", "labels/train"):
+            (folder / part).mkdir(parents=True, exist_ok=True)
+        name = f"copy-{record.image.stem}"
+        with Image.open(record.image) as image:
+            image.convert("RGB").resize((side, side)).save(folder / f"images/train/{name}.jpg")
+        assert record.label is not None
+        shutil.copy(record.label, folder / f"labels/train/{name}.txt")
+    yaml = folder / "data.yaml"
+    yaml.write_text("train: images/train\nval: images/train\nnames: [square, disc, triangle]\n")
+    return yaml
+
+
+def test_private_images_are_no_partners_in_another_format(
+    scenes: Path, public: Path, tmp_path: Path
+) -> None:
+    private = load_dataset(scenes)
+    folder = saved_again(private.train[:3], tmp_path, side=2 * IMGSZ)
+    copies = load_dataset(folder, splits=("train",))
+    copies = replace(copies, names=private.names)
+    assert not {r.digest for r in copies.train} & {r.digest for r in private.train}
+    with pytest.raises(UnsafeArgumentError, match="3 images of it look like private ones, such as"):
+        partners_for(private, copies)
+    assert partners_for(private, load_dataset(public)).n  # others of the same kind are none
 
 
 # ---- runs ----

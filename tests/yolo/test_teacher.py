@@ -75,6 +75,27 @@ def public(path: Path, **train_args: Any) -> Path:
     return path
 
 
+# ---- what training starts from ----
+
+
+@pytest.mark.parametrize("argument", ["model", "pretrained"])
+def test_no_run_starts_from_weights_of_its_own_images(
+    given: Arguments, released: Path, scenes: Path, tmp_path: Path, argument: str
+):
+    there = {"model": "yolov8n.yaml"} if argument == "pretrained" else {}
+    of_these = public(tmp_path / "stock.pt", data=str(scenes))
+    for weights, why in ((of_these, "on this data set"), (released / "weights.pt", "private")):
+        with pytest.raises(UnsafeArgumentError, match=why) as error:
+            train(given(**{**there, argument: str(weights)}))
+        assert f"{argument}={weights}" in str(error.value)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_run_starts_from_weights_of_other_images(given: Arguments, tmp_path: Path):
+    elsewhere = public(tmp_path / "coco.pt", data="/usr/src/datasets/coco.yaml")
+    assert train(given(model=str(elsewhere))).claim_valid
+
+
 # ---- refused ----
 
 

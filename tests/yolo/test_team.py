@@ -302,7 +302,10 @@ def test_torchrun_starts_a_run(given: dict[str, Any], tmp_path: Path):
 
 
 @pytest.mark.slow
-def test_ctrl_c_ends_all_and_tells_how_to_resume(given: dict[str, Any], tmp_path: Path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_all_in_order_and_tells_how_to_resume(
+    given: dict[str, Any], tmp_path: Path, number: signal.Signals
+):
     process = subprocess.Popen(
         [sys.executable, "-m", "discreet", *words({**given, "steps": 4000}), "device=cpu,cpu"],
         stdout=subprocess.PIPE,
@@ -313,8 +316,10 @@ def test_ctrl_c_ends_all_and_tells_how_to_resume(given: dict[str, Any], tmp_path
     limit = time.monotonic() + 400
     while time.monotonic() < limit and not (ledger.exists() and charged(project, ledger)[1] > 3):
         time.sleep(0.2)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     told, _ = process.communicate(timeout=200)
     assert process.returncode == 130, told
     assert told.count("resume=") == 1, told
-    assert "Traceback" not in told
+    assert "Traceback" not in told and "torch/" not in told, told
+    spent = charged(project, ledger)[1]
+    assert len(list(run_of(project).glob("internal/checkpoint.pt"))) == 1, (spent, told)

@@ -142,6 +142,11 @@ def _as_list(value: object) -> object:
     return value
 
 
+def _listed(value: int | list[int]) -> list[int]:
+    """One number is a list of one, as Ultralytics has it in training."""
+    return [value] if isinstance(value, int) else value
+
+
 def _devices(value: object) -> object:
     if type(value).__name__ == "device":  # torch.device, without importing torch
         value = str(value)
@@ -240,6 +245,7 @@ Freeze = Annotated[
 Classes = Annotated[
     Annotated[int, Field(ge=0)] | Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)],
     BeforeValidator(_as_list),
+    AfterValidator(_listed),
     Expected("a class number, or a list of them such as [0,2]"),
 ]
 _OneDevice = Annotated[int, Field(ge=-1)] | Annotated[str, Field(min_length=1)]

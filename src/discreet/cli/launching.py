@@ -19,6 +19,7 @@ from discreet.errors import ConfigurationError
 from discreet.launched import place_of_process
 
 _MODE = "train"
+_LONGEST_STEP = 300  # seconds; a process that is asked to end finishes its step before
 
 
 def devices_asked(words: Sequence[str]) -> int:
@@ -56,7 +57,9 @@ def start_processes(words: Sequence[str], *, count: int) -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # what we say ourselves
+    for name in [*logging.root.manager.loggerDict]:
+        if name.startswith("torch.distributed"):  # each has a level of its own
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # we say it ourselves
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
     with tempfile.TemporaryDirectory(prefix="discreet-processes-") as folder:
         config = LaunchConfig(
@@ -67,8 +70,11 @@ def start_processes(words: Sequence[str], *, count: int) -> int:
             rdzv_backend="c10d",
             rdzv_endpoint="localhost:0",
             max_restarts=0,
+            shutdown_timeout=_LONGEST_STEP,
+            signals_to_handle="SIGINT,SIGHUP,SIGQUIT",
             logs_specs=DefaultLogsSpecs(log_dir=folder),
         )
+        _interrupt_on_sigterm()
         try:
             elastic_launch(config, sys.executable)("-m", "discreet", *words)
         except ChildFailedError as error:
@@ -78,6 +84,15 @@ def start_processes(words: Sequence[str], *, count: int) -> int:
         except KeyboardInterrupt:
             return INTERRUPTED
     return 0
+
+
+def _interrupt_on_sigterm() -> None:
+    """Have SIGTERM, as batch systems send it, end the processes as Ctrl-C does: in order.
+
+    The launcher would hand it on as it is, and a process cannot tell that from the SIGTERM which
+    ends those that are left where one has failed.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
 
 
 def _status_of(error: object) -> int:

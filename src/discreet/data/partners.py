@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import compress
 
 import numpy as np
 
 from discreet.data._findings import examples, printable
+from discreet.data.looks import known_looks, that_look_like
 from discreet.data.records import DetectionDataset, ImageRecord
 from discreet.errors import ConfigurationError, UnsafeArgumentError
 from discreet.terminal import count
@@ -27,7 +29,8 @@ def partners_for(dataset: DetectionDataset, public: DetectionDataset) -> Detecti
         A data set with the private one's names, and notices of what was left out.
 
     Raises:
-        UnsafeArgumentError: An image is in both: it would reach several clipped gradients.
+        UnsafeArgumentError: An image is in both, or saved again in another format or size: it
+            would reach several clipped gradients.
         ConfigurationError: Objects are described in another way, or no class is in both.
     """
     where = f"public_data={printable(str(public.yaml))}"
@@ -36,6 +39,15 @@ def partners_for(dataset: DetectionDataset, public: DetectionDataset) -> Detecti
         raise UnsafeArgumentError(
             f"{count(common, 'image')} of it are private ones, and would reach several clipped "
             "gradients",
+            where=where,
+            do="take them out of the public data set",
+        )
+    alike = _like_private(public.train, (*dataset.train, *dataset.val, *dataset.test))
+    if alike:
+        raise UnsafeArgumentError(
+            f"{count(len(alike), 'image')} of it look like private ones, such as "
+            f"{examples([record.image.name for record in alike])}: copies would reach several "
+            "clipped gradients",
             where=where,
             do="take them out of the public data set",
         )
@@ -61,6 +73,15 @@ def partners_for(dataset: DetectionDataset, public: DetectionDataset) -> Detecti
     return replace(
         public, names=dataset.names, train=records, notices=tuple(notices if left_out else ())
     )
+
+
+def _like_private(
+    public: Sequence[ImageRecord], private: Sequence[ImageRecord]
+) -> list[ImageRecord]:
+    """The public images that look nearly as some private one: the same, saved again."""
+    shown, looks = known_looks(public)
+    _, others = known_looks(private)
+    return list(compress(shown, that_look_like(looks, others).tolist()))
 
 
 def _with_classes(record: ImageRecord, number: Sequence[int]) -> ImageRecord:

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from discreet.data._findings import examples, printable
-from discreet.data.looks import LOOK_BYTES, near_pairs
+from discreet.data.looks import known_looks, near_pairs
 from discreet.data.records import DetectionDataset, ImageRecord
 from discreet.terminal import count
 
@@ -57,9 +57,7 @@ def _names(records: Sequence[ImageRecord]) -> Iterator[str]:
 
 
 def _looks(records: Sequence[ImageRecord]) -> Iterator[str]:
-    known = [record for record in records if len(record.look) == LOOK_BYTES]
-    joined = b"".join(record.look for record in known)
-    looks = np.frombuffer(joined, dtype=np.uint8).reshape(-1, LOOK_BYTES)
+    known, looks = known_looks(records)
     pairs = near_pairs(looks)
     alike = len(np.unique(pairs))
     if alike < max(2, _SHARE_OF_LOOKS * len(records)):

@@ -21,7 +21,7 @@ from discreet.arguments.split import default_of, usable_names
 from discreet.arguments.suggestions import unknown_argument
 from discreet.arguments.values import check_value
 from discreet.config import MechanismConfig
-from discreet.data import DetectionDataset
+from discreet.data import DetectionDataset, ImageRecord
 from discreet.errors import ConfigurationError, StorageError
 from discreet.ledger import without_secrets
 from discreet.recipes import CHOSEN
@@ -40,6 +40,13 @@ _PATHS = frozenset(
 )
 
 
+def _labels(record: ImageRecord) -> bytes:
+    """All that the labels of an image say."""
+    points = b"" if record.keypoints is None else record.keypoints.tobytes()
+    outlines = (len(o).to_bytes(4, "big") + o.tobytes() for o in record.outlines)
+    return b"".join((record.classes.tobytes(), record.boxes.tobytes(), points, *outlines))
+
+
 def dataset_digest(dataset: DetectionDataset) -> str:
     """Digest of the training images, labels, class names and units. Private.
 
@@ -50,7 +57,7 @@ def dataset_digest(dataset: DetectionDataset) -> str:
     for unit in dataset.units().members if dataset.grouping else ():
         unit_of |= dict.fromkeys(unit, min(dataset.train[image].digest for image in unit))
     parts = sorted(
-        record.digest + record.classes.tobytes() + record.boxes.tobytes() + unit_of.get(number, b"")
+        record.digest + _labels(record) + unit_of.get(number, b"")
         for number, record in enumerate(dataset.train)
     )
     for part in parts:

@@ -33,6 +33,7 @@ from discreet.yolo.checkpoint import RunState, dataset_digest, file_digest, find
 from discreet.yolo.devices import check_device, device_of, fits
 from discreet.yolo.model import Norm, known_task, open_source
 from discreet.yolo.parts import make_parts
+from discreet.yolo.provenance import require_public_start
 from discreet.yolo.reading import (
     check_classes,
     notice_new_key_points,
@@ -181,6 +182,8 @@ def prepare(
     dataset = read_dataset(privacy, settings, task=task, reporter=reporter)
     partners = read_partners(privacy, settings, beside=dataset, task=task, reporter=reporter)
     if not from_scratch:
+        argument, weights = _start_of(settings)
+        require_public_start(Path(weights), argument=argument, dataset=dataset)
         notice_new_key_points(source, dataset, reporter)
     check_classes(settings.get("classes"), dataset)
     population = len(dataset.units()) + extra_units
@@ -330,11 +333,17 @@ def _check_task(task: Task, settings: dict[str, Any]) -> None:
 
 def _open_model(settings: Mapping[str, Any]) -> tuple[nn.Module, bool]:
     """The model to start from, and whether only its architecture is taken."""
-    pretrained = settings.get("pretrained", True)
-    if isinstance(pretrained, str):
-        return open_source(pretrained), False
-    architecture = Path(str(settings["model"])).suffix in {".yaml", ".yml"}
-    return open_source(settings["model"]), architecture or pretrained is False
+    argument, start = _start_of(settings)
+    architecture = Path(start).suffix in {".yaml", ".yml"}
+    only_architecture = argument == "model" and settings.get("pretrained", True) is False
+    return open_source(start), architecture or only_architecture
+
+
+def _start_of(settings: Mapping[str, Any]) -> tuple[str, str]:
+    """What training starts from, and the argument that says so."""
+    if isinstance(settings.get("pretrained"), str):
+        return "pretrained", settings["pretrained"]
+    return "model", str(settings["model"])
 
 
 def _performance(privacy: PrivacyArguments, settings: Mapping[str, Any]) -> PerformanceConfig:

@@ -17,7 +17,7 @@ from ultralytics.utils import DEFAULT_CFG, IterableSimpleNamespace
 
 from discreet.arguments.students import DEFAULT_CONF, StudentArguments
 from discreet.data import DetectionDataset, load_dataset
-from discreet.errors import ConfigurationError, UnsafeArgumentError
+from discreet.errors import ConfigurationError
 from discreet.launched import Place
 from discreet.privacy import PrivacySpent
 from discreet.recipes import DEFAULT_IMGSZ
@@ -26,11 +26,10 @@ from discreet.statement.record import PrivacyRecord, this_machine, this_software
 from discreet.statement.report import ValidationFigures
 from discreet.statement.schema import PretrainingData, Training, ValidationData
 from discreet.statement.signing import open_key
-from discreet.statement.summary import KEY
 from discreet.storage import make_folder
 from discreet.terminal import Reporter
 from discreet.yolo import release
-from discreet.yolo._compat import load_checkpoint, load_weights
+from discreet.yolo._compat import load_weights
 from discreet.yolo.checkpoint import claim_run_folder, file_digest
 from discreet.yolo.dataset import ImageSettings, RecordDataset, describe
 from discreet.yolo.devices import check_device, device_of
@@ -39,6 +38,7 @@ from discreet.yolo.evaluate import evaluate
 from discreet.yolo.figures import validation_figures
 from discreet.yolo.images import require_public
 from discreet.yolo.labelling import label_images
+from discreet.yolo.provenance import require_public_start
 from discreet.yolo.stock import train_stock
 from discreet.yolo.teacher import Teacher, open_teacher
 
@@ -60,7 +60,8 @@ def train_student(asked: StudentArguments, *, reporter: Reporter) -> TrainingRes
     device = check_device(device_of(asked.settings.get("device"), Place()))  # one, or none
     teacher = open_teacher(asked.teacher, vouched=False, dataset=None)
     assert teacher.record is not None  # a public one is refused: nobody vouches for it here
-    _check_start(asked.model)
+    if Path(asked.model).suffix == ".pt":
+        require_public_start(Path(asked.model), argument="model")
     key = open_key(asked.sign)
     reporter.stage(f"reading {asked.public_data}")
     public = load_dataset(asked.public_data, progress=reporter.stage_progress, labels_wanted=False)
@@ -146,17 +147,6 @@ def train_student(asked: StudentArguments, *, reporter: Reporter) -> TrainingRes
 def _names(model: nn.Module) -> list[str]:
     names: Any = model.names
     return [names[number] for number in sorted(names)]
-
-
-def _check_start(model: str) -> None:
-    """Refuse to start from private weights: the record would call them public."""
-    path = Path(model)
-    if path.suffix == ".pt" and KEY in load_checkpoint(path)[1]:
-        raise UnsafeArgumentError(
-            "the weights were trained on private images, and are not public",
-            where=f"model={model}",
-            do="start from public weights, or from an architecture such as yolov8n.yaml",
-        )
 
 
 def _validate(

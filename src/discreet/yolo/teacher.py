@@ -10,17 +10,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
 from discreet.accounting import Event, epsilon_of_runs
 from discreet.config import MechanismConfig
-from discreet.data import DetectionDataset, training_files
-from discreet.errors import ConfigurationError, DatasetError, ReleaseError, UnsafeArgumentError
+from discreet.data import DetectionDataset
+from discreet.errors import ConfigurationError, ReleaseError, UnsafeArgumentError
 from discreet.ledger import BudgetLedger, Spent
 from discreet.privacy import PrivacyUnit
 from discreet.statement import schema
@@ -33,6 +31,7 @@ from discreet.terminal import format_delta, format_epsilon
 from discreet.yolo._compat import load_checkpoint
 from discreet.yolo.checkpoint import RUN, file_digest
 from discreet.yolo.model import open_source
+from discreet.yolo.provenance import is_of, named_data_set
 
 _PROVENANCE = (
     "say teacher_data=public if the weights, and all that they were trained on, are public; "
@@ -198,8 +197,8 @@ def open_teacher(place: Path, *, vouched: bool, dataset: DetectionDataset | None
         raise UnsafeArgumentError(
             "nothing says where the teacher comes from", where=f"teacher={place}", do=_PROVENANCE
         )
-    trained_on = _trained_on(model, checkpoint)
-    if dataset is not None and trained_on is not None and _is_of(trained_on, dataset):
+    trained_on = named_data_set(model, checkpoint)
+    if dataset is not None and trained_on is not None and is_of(trained_on, dataset):
         raise UnsafeArgumentError(
             "the teacher was trained without privacy on this data set, and would pass it on",
             where=f"teacher={place}",
@@ -266,26 +265,3 @@ def _run_id(path: Path) -> str | None:
         return str(json.loads(path.read_text(encoding="utf-8"))["run_id"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def _trained_on(model: nn.Module, checkpoint: Mapping[str, Any]) -> str | None:
-    """The data set file that Ultralytics noted in the checkpoint."""
-    for settings in (checkpoint.get("train_args"), getattr(model, "args", None)):
-        named = settings.get("data") if isinstance(settings, Mapping) else None
-        if named:
-            return str(named)
-    return None
-
-
-def _is_of(trained_on: str, dataset: DetectionDataset) -> bool:
-    """Whether a data set file is that of these images, or names some of them."""
-    path = Path(trained_on)
-    if not path.exists():  # trained elsewhere: by its folder and name
-        return path.parts[-2:] == dataset.yaml.parts[-2:]
-    if path.resolve() == dataset.yaml.resolve():
-        return True
-    try:
-        files = training_files(path)
-    except DatasetError:
-        return False
-    return any(record.image.resolve() in files for record in dataset.train)
