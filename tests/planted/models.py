@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from discreet.yolo import distillation, single_losses
+from discreet.yolo import distillation, single_losses, stages
 from discreet.yolo import train as training
 from discreet.yolo.batches import OF_OBJECTS
 from discreet.yolo.loop import StepLoop
@@ -127,7 +127,7 @@ def forgotten_biases(patch: Patch, run: Training) -> None:
     def weights_only(own: Any, *args: Any, **kwargs: Any) -> Any:
         return {n: p for n, p in own(*args, **kwargs).items() if not n.endswith("bias")}
 
-    wrap(patch, training, "select_trainable", weights_only)
+    wrap(patch, stages, "select_trainable", weights_only)
 
 
 def with_a_teacher(run: Training) -> None:

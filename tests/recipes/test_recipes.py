@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from discreet.arguments import TRAINABLE_PARTS, PrivacyArguments
 from discreet.planning import complete, plan_training
-from discreet.recipes import BEYOND_FLIPS, RECIPES, PublicFacts, choose
+from discreet.recipes import RECIPES, PublicFacts, choose
 from discreet.recipes.document import as_markdown
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "recipes.md"
@@ -116,24 +116,6 @@ def test_rates_follow_what_trains():
 def test_rates_are_smaller_where_noise_is_loud():
     rates = [chosen(population=n, epsilon=e)["lr0"] for n, e in ((1008, 8), (1008, 2), (6885, 2))]
     assert rates == pytest.approx([0.05, 0.03, 0.05])
-
-
-@pytest.mark.parametrize(
-    ("population", "epsilon", "task", "plenty"),
-    [
-        (6885, 8, "detect", True), (6885, None, "detect", True), (2500, 8, "detect", True),
-        (6885, 2, "detect", False), (2499, 8, "detect", False), (1008, None, "detect", False),
-        (6885, 8, "segment", False), (6885, 8, "classify", False),
-    ],
-)  # fmt: skip
-def test_features_and_variety_are_learned_where_noise_leaves_room(
-    population: int, epsilon: float | None, task: str, plenty: bool
-):
-    values = chosen(population=population, epsilon=epsilon, task=task)
-    assert ("class_low_rank" in values["trainable"].split("+")) == plenty
-    assert values["lr0"] == (0.03 if plenty else 0.05)
-    varied = {name for name in BEYOND_FLIPS if values[name]}
-    assert varied == (set(BEYOND_FLIPS) if plenty else set())
 
 
 def test_arguments_are_completed_once():

@@ -24,15 +24,12 @@ _AUTO_RATES = {
     "classes": 0.05,
     "neck_film": 0.05,
     "class_film": 0.05,
-    "class_low_rank": 0.03,
+    "class_low_rank": 0.05,
 }
 _AUTO_RATE = 0.02
 
 # A step's noise is about 1 / (ε · n) of a gradient: where that is large, steps are smaller.
 _QUIET, _LOUD_FACTOR = 4000, 0.6
-# From here on there is room to learn new features, and to see an image in many ways.
-_PLENTY = 20_000
-_EPSILON_UNKNOWN = 8.0  # stands for ε where the noise was given
 
 _NEVER_ENLARGED = ("classify", "segment")
 
@@ -105,15 +102,8 @@ def _always(setting: str, value: object, *, why: str, note: str = "") -> Rule:
     return Rule(setting=setting, value=lambda _facts: value, table=f"{words}{note}", why=why)
 
 
-def _has_plenty(facts: PublicFacts) -> bool:
-    epsilon = _EPSILON_UNKNOWN if facts.epsilon is None else facts.epsilon
-    return facts.task == "detect" and epsilon * facts.population >= _PLENTY
-
-
 def _trainable(facts: PublicFacts) -> str:
-    if facts.task == "pose":
-        return "class_film+head"
-    return "class_film+classes" + ("+class_low_rank" if _has_plenty(facts) else "")
+    return "class_film+head" if facts.task == "pose" else "class_film+classes"
 
 
 def _rate(facts: PublicFacts) -> float:
@@ -136,9 +126,9 @@ _SCHEDULE = (
     Rule(
         setting="lr0",
         value=_rate,
-        table="0.05 for classes, class_film and neck_film; 0.03 for class_low_rank; 0.02 for film "
-        "and head; 0.005 for whole_head and last_neck; 0.002 for all; 0.6 of it where ε · n < "
-        "4,000; thin convolutions 0.3 of it",
+        table="0.05 for classes, class_film, class_low_rank and neck_film; 0.02 for film and head; "
+        "0.005 for whole_head and last_neck; 0.002 for all; 0.6 of it where ε · n < 4,000; thin "
+        "convolutions 0.3 of it",
         why="the rate of every coordinate is its own under Adam: smaller the more is trained, and "
         "the louder the noise",
     ),
@@ -161,30 +151,17 @@ _OPTIMIZER = _always(
 )
 
 # What Ultralytics' defaults do to an image beside flipping it.
-_STOCK_AUGMENTATION = {
-    "hsv_h": 0.015,
-    "hsv_s": 0.7,
-    "hsv_v": 0.4,
-    "translate": 0.1,
-    "scale": 0.5,
-}
-BEYOND_FLIPS = tuple(_STOCK_AUGMENTATION)
-
-
-def _augmentation(setting: str, stock: float) -> Rule:
-    return Rule(
-        setting=setting,
-        value=lambda facts: stock if _has_plenty(facts) else 0.0,
-        table=f"{stock:g}, Ultralytics' default, where ε · n >= 20,000 and boxes are learned; "
-        "else 0",
-        why="a few noisy steps cannot use the variety, and cannot overfit without it; flips stay. "
-        "Where the noise is small beside the data, variety helps with scenes that are new",
-    )
-
-
+BEYOND_FLIPS = ("hsv_h", "hsv_s", "hsv_v", "translate", "scale")
 _AUGMENTATION = (
-    *(_augmentation(setting, stock) for setting, stock in _STOCK_AUGMENTATION.items()),
-    _always("erasing", 0.0, why="see hsv_h"),
+    *(
+        _always(
+            setting,
+            0.0,
+            why="a few noisy steps cannot use the variety, and cannot overfit without it; flips "
+            "stay",
+        )
+        for setting in (*BEYOND_FLIPS, "erasing")
+    ),
     _always("auto_augment", None, why="see hsv_h"),
 )
 _VIEWS = _always(
@@ -196,13 +173,11 @@ PRETRAINED = (
     Rule(
         setting="trainable",
         value=_trainable,
-        table="class_film+classes; with class_low_rank where ε · n >= 20,000 and boxes are "
-        "learned; class_film+head for poses",
+        table="class_film+classes; class_film+head for poses",
         why="on the way to the class scores of the levels that the image size needs: γ and β from "
         "the backbone's end, and the last class convolution; what else trains gets noise and "
         "hardly a gradient, and pretrained branches draw boxes, outlines and angles of any class "
-        "already; what a key point is, only the data say. Where noise leaves room, thin "
-        "convolutions beside those of the class branch find features for new classes",
+        "already; what a key point is, only the data say",
     ),
     Rule(
         setting="zoom",
