@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from discreet.arguments.problems import Problem, gather, wrong_value
-from discreet.arguments.stages import part_problem, step_problem
+from discreet.arguments.stages import stage_problems
 from discreet.arguments.suggestions import unknown_argument
 from discreet.arguments.values import (
     Count,
@@ -352,13 +352,12 @@ def _stage_problems(given: Mapping[str, object]) -> list[Problem]:
     first, trainable, steps, first_steps = (_read(name, given.get(name)) for name in names)
     if not isinstance(first, str):
         return []
-    found = [
-        part_problem(first, trainable) if isinstance(trainable, str) else None,
-        step_problem(steps, first_steps if isinstance(first_steps, int) else None)
-        if isinstance(steps, int)
-        else None,
-    ]
-    return [problem for problem in found if problem is not None]
+    return stage_problems(
+        first,
+        trainable=trainable if isinstance(trainable, str) else None,
+        steps=steps if isinstance(steps, int) else None,
+        first_steps=first_steps if isinstance(first_steps, int) else None,
+    )
 
 
 # Arguments that say how another is meant.

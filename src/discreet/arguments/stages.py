@@ -20,6 +20,24 @@ DEFAULT_SHARE = 3  # a third of all steps
 EXAMPLE = "first_trainable=classes with trainable=class_film+classes"
 
 
+def stage_problems(
+    first: str, *, trainable: str | None, steps: int | None, first_steps: int | None
+) -> list[Problem]:
+    """What is wrong with a first stage, as far as it is known.
+
+    Args:
+        first: Parts that train alone at first.
+        trainable: Parts that train in all; None while a recipe has to choose them.
+        steps: Steps of the whole run; None while they are not known.
+        first_steps: As asked; None where the default is taken.
+    """
+    found = (
+        None if trainable is None else part_problem(first, trainable),
+        None if steps is None else step_problem(steps, first_steps),
+    )
+    return [problem for problem in found if problem is not None]
+
+
 def part_problem(first: str, trainable: str) -> Problem | None:
     """What is wrong with the first stage's parts; a model may find more.
 

@@ -15,7 +15,7 @@ from discreet.accounting import (
 )
 from discreet.arguments import PrivacyArguments
 from discreet.arguments.problems import gather
-from discreet.arguments.stages import part_problem, step_problem
+from discreet.arguments.stages import stage_problems
 from discreet.config import MechanismConfig, SamplingName, steps_for
 from discreet.errors import ConfigurationError
 from discreet.privacy import NeighboringRelation, PrivacySpent, PrivacyUnit
@@ -211,11 +211,12 @@ def _check_first_stage(arguments: PrivacyArguments, *, steps: int) -> None:
     """Refuse a first stage that cannot be, before any model is built."""
     if arguments.first_trainable is None or arguments.trainable is None:
         return
-    found = (
-        part_problem(arguments.first_trainable, arguments.trainable),
-        step_problem(steps, arguments.first_steps),
-    )
-    if problems := [problem for problem in found if problem is not None]:
+    if problems := stage_problems(
+        arguments.first_trainable,
+        trainable=arguments.trainable,
+        steps=steps,
+        first_steps=arguments.first_steps,
+    ):
         raise gather(problems)
 
 
