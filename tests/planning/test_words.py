@@ -97,7 +97,7 @@ def test_the_text_holds_everything(plans: dict[str, Plan]):
         "  sample rate q = B/n  0.064, Poisson",
         "  steps                30 (1.92 epochs)",
         "  noise multiplier σ   1",
-        "  trained              class_film+classes",
+        "  trained              film+classes",
     ):
         assert f"\n{line}\n" in text
     for words in ("(PLD)", "(RDP)", "(PRV)", "replace one", "(2 images)", "no sampling"):

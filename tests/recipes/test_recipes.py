@@ -114,8 +114,39 @@ def test_rates_follow_what_trains():
 
 
 def test_rates_are_smaller_where_noise_is_loud():
-    rates = [chosen(population=n, epsilon=e)["lr0"] for n, e in ((1008, 8), (1008, 2), (6885, 2))]
-    assert rates == pytest.approx([0.05, 0.03, 0.05])
+    asked = ((1008, 8), (1008, 2), (6885, 1), (6885, 2), (6885, 8))
+    rates = [chosen(population=n, epsilon=e)["lr0"] for n, e in asked]
+    assert rates == pytest.approx([0.05, 0.03, 0.05, 0.012, 0.02])
+
+
+LEARNS = {"trainable": "film+classes", "zoom": 1, "lr0": 0.02, "hsv_s": 0.7, "scale": 0.5}
+STAYS = {"trainable": "class_film+classes", "zoom": 2, "lr0": 0.05, "hsv_s": 0.0, "scale": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("population", "epsilon", "expected"),
+    [(6885, 8, LEARNS), (2500, 8, LEARNS), (4999, 2, STAYS), (1008, 8, STAYS), (1250, None, LEARNS),
+     (1249, None, STAYS)],
+)  # fmt: skip
+def test_features_learn_where_there_is_enough_data(
+    population: int, epsilon: float | None, expected: dict[str, Any]
+):
+    values = chosen(population=population, epsilon=epsilon, imgsz=128, trained_at=640)
+    assert values.items() >= expected.items()
+
+
+@pytest.mark.parametrize("task", ["segment", "pose", "obb", "classify"])
+def test_features_of_other_tasks_stay(task: str):
+    values = chosen(population=10**6, epsilon=8, task=task)
+    assert (values["trainable"].split("+")[0], values["scale"]) == ("class_film", 0.0)
+
+
+def test_a_plan_and_a_run_choose_alike():
+    """Both look at the ε that was asked for, though a plan knows neither images nor weights."""
+    asked = PrivacyArguments(epsilon=8)
+    made, _ = complete(asked, facts=facts(6885, epsilon=8))
+    assert made.trainable == "film+classes"
+    assert plan_training(asked, population=6885) == plan_training(made, population=6885)
 
 
 def test_arguments_are_completed_once():

@@ -139,7 +139,13 @@ def plan_training(
             for.
         AccountingError: If no noise multiplier reaches the target.
     """
-    facts = PublicFacts(population=population, pretrained=True, imgsz=DEFAULT_IMGSZ)
+    facts = PublicFacts(
+        population=population,
+        pretrained=True,
+        imgsz=DEFAULT_IMGSZ,
+        epsilon=arguments.epsilon,
+        delta=arguments.delta,
+    )
     arguments, _ = complete(arguments, facts=facts)
     batch = arguments.batch
     assert batch is not None and arguments.clipping is not None

@@ -28,8 +28,14 @@ _AUTO_RATES = {
 }
 _AUTO_RATE = 0.02
 
-# A step's noise is about 1 / (ε · n) of a gradient: where that is large, steps are smaller.
-_QUIET, _LOUD_FACTOR = 4000, 0.6
+# A step's noise is about 1 / (ε · n) of a gradient: where that is large, steps are smaller. What γ
+# and β of the whole model hear of it adds up from layer to layer.
+_QUIET, _QUIET_FOR_FILM, _LOUD_FACTOR = 4_000, 20_000, 0.6
+
+# From so much ε · n on, γ and β of the whole model can be told from noise, and so the features
+# themselves learn. Where the noise was given in place of ε, n alone decides, as at this ε.
+_PLENTY, _USUAL_EPSILON = 10_000, 8.0
+_PLENTY_IN_WORDS = f"ε · n ≥ {_PLENTY:,} and boxes are learned"
 
 _NEVER_ENLARGED = ("classify", "segment")
 
@@ -102,13 +108,23 @@ def _always(setting: str, value: object, *, why: str, note: str = "") -> Rule:
     return Rule(setting=setting, value=lambda _facts: value, table=f"{words}{note}", why=why)
 
 
+def _plenty(facts: PublicFacts) -> bool:
+    """Whether there is enough data for features to learn; measured for boxes only."""
+    epsilon = _USUAL_EPSILON if facts.epsilon is None else facts.epsilon
+    return facts.task == "detect" and epsilon * facts.population >= _PLENTY
+
+
 def _trainable(facts: PublicFacts) -> str:
-    return "class_film+head" if facts.task == "pose" else "class_film+classes"
+    if facts.task == "pose":
+        return "class_film+head"
+    return "film+classes" if _plenty(facts) else "class_film+classes"
 
 
 def _rate(facts: PublicFacts) -> float:
-    rate = automatic_rate(facts.trainable or DEFAULT_TRAINABLE)
-    loud = facts.epsilon is not None and facts.epsilon * facts.population < _QUIET
+    trainable = facts.trainable or DEFAULT_TRAINABLE
+    rate = automatic_rate(trainable)
+    quiet = _QUIET_FOR_FILM if "film" in trainable.split("+") else _QUIET
+    loud = facts.epsilon is not None and facts.epsilon * facts.population < quiet
     return rate * _LOUD_FACTOR if loud else rate
 
 
@@ -116,10 +132,12 @@ def _zoom(facts: PublicFacts) -> int:
     """The largest power of two that brings images to at most half the size of those learned from.
 
     Labels of a whole image (classification) are found at any size. Masks would become as much
-    larger than those that Ultralytics' validation compares them with.
+    larger than those that Ultralytics' validation compares them with. Features that learn need it
+    not, and their data are better read more often.
     """
     room = (facts.trained_at or 0) / (2 * facts.imgsz)
-    return 1 if facts.task in _NEVER_ENLARGED or room < 2 else 1 << int(math.log2(room))
+    fixed = facts.task in _NEVER_ENLARGED or _plenty(facts)
+    return 1 if fixed or room < 2 else 1 << int(math.log2(room))
 
 
 _SCHEDULE = (
@@ -127,8 +145,8 @@ _SCHEDULE = (
         setting="lr0",
         value=_rate,
         table="0.05 for classes, class_film, class_low_rank and neck_film; 0.02 for film and head; "
-        "0.005 for whole_head and last_neck; 0.002 for all; 0.6 of it where ε · n < 4,000; thin "
-        "convolutions 0.3 of it",
+        "0.005 for whole_head and last_neck; 0.002 for all; 0.6 of it where ε · n < 4,000, or "
+        "20,000 for film; thin convolutions 0.3 of it",
         why="the rate of every coordinate is its own under Adam: smaller the more is trained, and "
         "the louder the noise",
     ),
@@ -151,17 +169,26 @@ _OPTIMIZER = _always(
 )
 
 # What Ultralytics' defaults do to an image beside flipping it.
-BEYOND_FLIPS = ("hsv_h", "hsv_s", "hsv_v", "translate", "scale")
+_VARIETY = {"hsv_h": 0.015, "hsv_s": 0.7, "hsv_v": 0.4, "translate": 0.1, "scale": 0.5}
+BEYOND_FLIPS = tuple(_VARIETY)
+
+
+def _variety(setting: str, usual: float) -> Rule:
+    first = next(iter(_VARIETY))
+    return Rule(
+        setting=setting,
+        value=lambda facts: usual if _plenty(facts) else 0.0,
+        table=f"{usual:g}, as Ultralytics has it, where {_PLENTY_IN_WORDS}; else 0",
+        why="features that learn need the variety; a few noisy steps on fixed ones cannot use it, "
+        "and cannot overfit without it; flips stay"
+        if setting == first
+        else f"see {first}",
+    )
+
+
 _AUGMENTATION = (
-    *(
-        _always(
-            setting,
-            0.0,
-            why="a few noisy steps cannot use the variety, and cannot overfit without it; flips "
-            "stay",
-        )
-        for setting in (*BEYOND_FLIPS, "erasing")
-    ),
+    *(_variety(setting, usual) for setting, usual in _VARIETY.items()),
+    _always("erasing", 0.0, why="see hsv_h"),
     _always("auto_augment", None, why="see hsv_h"),
 )
 _VIEWS = _always(
@@ -173,21 +200,24 @@ PRETRAINED = (
     Rule(
         setting="trainable",
         value=_trainable,
-        table="class_film+classes; class_film+head for poses",
+        table=f"film+classes where {_PLENTY_IN_WORDS}; else class_film+classes, and "
+        "class_film+head for poses",
         why="on the way to the class scores of the levels that the image size needs: γ and β from "
         "the backbone's end, and the last class convolution; what else trains gets noise and "
-        "hardly a gradient, and pretrained branches draw boxes, outlines and angles of any class "
+        "hardly a gradient, unless much data or a large ε lets γ and β of the whole model, and so "
+        "its features, learn; pretrained branches draw boxes, outlines and angles of any class "
         "already; what a key point is, only the data say",
     ),
     Rule(
         setting="zoom",
         value=_zoom,
         table="2, 4, …: what brings images to at most half the size that the weights have learned "
-        "from, which is 640 px for Ultralytics' own; else, and for classes of whole images and "
-        "masks, 1",
+        "from, which is 640 px for Ultralytics' own; else, for classes of whole images and "
+        f"masks, and where {_PLENTY_IN_WORDS}, 1",
         why="objects of images far smaller than those learned from are smaller than any that "
         "pretrained features know; where the model itself enlarges them they are found, and "
-        "nothing is spent, for zoom² times the work in training and after",
+        "nothing is spent, for zoom² times the work in training and after; features that learn "
+        "find them without",
     ),
     Rule(
         setting="steps",
