@@ -28,13 +28,12 @@ from discreet.comparing.plot import write_plot
 from discreet.data import DetectionDataset, grouped, load_dataset
 from discreet.errors import ConfigurationError
 from discreet.ledger import BudgetLedger
-from discreet.planning import plan_training
 from discreet.statement.signing import open_key
 from discreet.storage import make_folder, write_json, write_text
 from discreet.terminal import Reporter, RichReporter, SilentReporter
 from discreet.tracking import open_trackers
 from discreet.yolo.checkpoint import claim_run_folder
-from discreet.yolo.preparation import prepare
+from discreet.yolo.preparation import PreparedRun, prepare
 
 _STOCK_BATCH = 16
 # No clipping: a bound that no gradient reaches.
@@ -85,7 +84,8 @@ def compare_runs(
     """
     given = dict(arguments)
     project, name = given.pop("project", None), given.pop("name", None)
-    dataset = _planned(given, epsilons)
+    largest = _planned(given, epsilons)
+    dataset = largest.dataset
     if not dataset.val:
         raise ConfigurationError(
             "there are no validation images to compare on",
@@ -118,9 +118,14 @@ def compare_runs(
         if contestant.name in done:
             continue
         reporter.stage(f"{number} of {len(contestants)}: {contestant.name}")
+        own = {
+            "stock": {},
+            "twin": _without_privacy(largest),
+            "private": {"epsilon": contestant.epsilon},
+        }
         job = _Job(
             contestant=contestant,
-            arguments=given,
+            arguments={**given, **own[contestant.kind]},
             stock_epochs=stock_epochs,
             folder=folder.resolve() / "run",
         )
@@ -135,23 +140,31 @@ def compare_runs(
     return comparison, folder
 
 
-def _planned(given: Mapping[str, Any], epsilons: Sequence[float]) -> DetectionDataset:
-    """The images, once every private run on them can begin: stock training cannot be undone.
+def _planned(given: Mapping[str, Any], epsilons: Sequence[float]) -> PreparedRun:
+    """The run at the largest ε, once every private run can begin: stock training stays done.
 
     Raises:
         DiscreetError: Anything that a private run would find wrong before its first step.
     """
-    prepared = prepare({**given, "epsilon": epsilons[0]}, reporter=SilentReporter())
-    prepared.check_stages()
-    open_trackers(prepared.privacy.track)
-    open_key(prepared.privacy.sign)
-    for epsilon in epsilons[1:]:
-        plan_training(
-            prepared.privacy.model_copy(update={"epsilon": epsilon}),
-            population=prepared.plan.mechanism.population,
-            before=prepared.plan.before,
-        )
-    return prepared.dataset
+    *others, largest = (
+        prepare({**given, "epsilon": epsilon}, reporter=SilentReporter())
+        for epsilon in sorted(epsilons)
+    )
+    for prepared in (*others, largest):
+        prepared.check_stages()
+    open_trackers(largest.privacy.track)
+    open_key(largest.privacy.sign)
+    return largest
+
+
+def _without_privacy(private: PreparedRun) -> dict[str, Any]:
+    """Arguments of the same run without clipping and noise.
+
+    The recipe may choose by ε: what it chose is given, since the twin has none.
+    """
+    chosen = {k: v for k, v in private.chosen.values().items() if v is not None}
+    bare = {"noise_multiplier": 0, "max_grad_norm": _OUT_OF_REACH, "clipping": "flat"}
+    return {**chosen, **bare}
 
 
 def _begun(folder: Path, asked: Mapping[str, Any]) -> Comparison:
@@ -254,14 +267,9 @@ def _measure_private(job: _Job) -> Measured:
     from discreet.api import train
 
     contestant = job.contestant
-    own: dict[str, Any] = (
-        {"epsilon": contestant.epsilon}
-        if contestant.kind == "private"
-        else {"noise_multiplier": 0, "max_grad_norm": _OUT_OF_REACH, "clipping": "flat"}
-    )
     fixed = {"project": str(job.folder), "name": "run", "val": True}
     # A child's words go to standard error: standard output may be kept for JSON.
-    result = train({**job.arguments, **own, **fixed}, reporter=_ContestantReporter(sys.stderr))
+    result = train({**job.arguments, **fixed}, reporter=_ContestantReporter(sys.stderr))
     assert result.metrics is not None
     seconds = _step_seconds(result.internal / "steps.csv")
     epochs = result.record.steps.charged * result.record.sampling.sample_rate
