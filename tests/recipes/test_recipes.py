@@ -141,12 +141,30 @@ def test_features_of_other_tasks_stay(task: str):
     assert (values["trainable"].split("+")[0], values["scale"]) == ("class_film", 0.0)
 
 
-def test_a_plan_and_a_run_choose_alike():
-    """Both look at the ε that was asked for, though a plan knows neither images nor weights."""
-    asked = PrivacyArguments(epsilon=8)
-    made, _ = complete(asked, facts=facts(6885, epsilon=8))
-    assert made.trainable == "film+classes"
-    assert plan_training(asked, population=6885) == plan_training(made, population=6885)
+@pytest.mark.parametrize(
+    ("trainable", "expected"),
+    [("class_film+classes", {"zoom": 2, "scale": 0.0}), ("classes", {"zoom": 2, "hsv_s": 0.0}),
+     ("film+head", {"zoom": 1, "scale": 0.5}), ("all", {"zoom": 1, "translate": 0.1})],
+)  # fmt: skip
+def test_zoom_and_variety_follow_what_trains(trainable: str, expected: dict[str, Any]):
+    values = chosen({"trainable": trainable}, population=6885, epsilon=8, trained_at=640)
+    assert values.items() >= expected.items()
+
+
+def test_canaries_are_nothing_to_learn_from():
+    values = chosen(population=6008, canaries=5000, epsilon=8, trained_at=640)
+    assert (values["trainable"], values["lr0"]) == ("class_film+classes", 0.05)
+    assert chosen(population=5400, canaries=5000, epsilon=8)["lr0"] == pytest.approx(0.03)
+
+
+def test_a_run_that_goes_on_keeps_what_was_chosen():
+    begun = choose("auto", {"box": 7.5}, facts=facts(population=1008, epsilon=8)).by_rule()
+    assert "box" not in begun
+    again = choose("auto", {"box": 7.5}, facts=facts(6885, epsilon=8), begun_with=begun)
+    assert again.by_rule() == begun
+    # What the user gives still wins.
+    other = choose("auto", {"lr0": 0.5}, facts=facts(6885, epsilon=8), begun_with=begun)
+    assert other.values()["lr0"] == 0.5
 
 
 def test_arguments_are_completed_once():

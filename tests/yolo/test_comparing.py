@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from discreet.comparing import Measured
+from discreet.errors import ConfigurationError
 from discreet.recipes import rules
 from discreet.terminal import SilentReporter
 from discreet.yolo import comparing
@@ -31,22 +32,45 @@ def jobs(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return made
 
 
+def begin(scenes: Path, tmp_path: Path, *epsilons: float, **more: Any) -> Path:
+    asked = {
+        "data": str(scenes), "model": WEIGHTS, "imgsz": 64, "val_data": "public", "delta": 0.01,
+        "project": str(tmp_path), "lr0": 0.07,
+    }  # fmt: skip
+    silent = SilentReporter()
+    return comparing.compare_runs(
+        asked, epsilons=epsilons, stock_epochs=1, reporter=silent, **more
+    )[1]
+
+
+# Of 24 images, so many make features learn: between the two ε, or above both and below the usual 8.
+@pytest.mark.parametrize(
+    ("plenty", "trainable"), [(10, "film+classes"), (100, "class_film+classes")]
+)
 def test_the_twin_takes_the_recipe_of_the_largest_epsilon(
     scenes: Path,
     tmp_path: Path,
     jobs: list[Any],
     monkeypatch: pytest.MonkeyPatch,
+    plenty: int,
+    trainable: str,
 ) -> None:
-    # The recipe chooses by ε between the two, and without one as at the usual ε.
-    monkeypatch.setattr(rules, "_PLENTY", 10)
-    asked: dict[str, Any] = {
-        "data": str(scenes), "model": WEIGHTS, "imgsz": 64, "val_data": "public",
-        "project": str(tmp_path), "lr0": 0.07, "delta": 0.01,
-    }  # fmt: skip
-    comparing.compare_runs(asked, epsilons=(0.4, 0.2), stock_epochs=1, reporter=SilentReporter())
+    monkeypatch.setattr(rules, "_PLENTY", plenty)
+    begin(scenes, tmp_path, 0.8, 0.2, 0.8)
     stock, twin, *private = (job.arguments for job in jobs)
-    assert [given["epsilon"] for given in private] == [0.4, 0.2]
-    assert all(given.keys() == {*asked, "epsilon"} - {"project"} for given in private)
-    assert stock == {k: v for k, v in asked.items() if k != "project"}
+    assert [given["epsilon"] for given in private] == [0.8, 0.2]
+    assert all("trainable" not in given and given["lr0"] == 0.07 for given in private)
+    assert "noise_multiplier" not in stock
     assert (twin["noise_multiplier"], twin["clipping"], twin["lr0"]) == (0, "flat", 0.07)
-    assert twin["trainable"] == "class_film+classes"
+    assert twin["trainable"] == trainable
+
+
+def test_a_comparison_goes_on_with_the_twin_that_it_has(
+    scenes: Path, tmp_path: Path, jobs: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rules, "_PLENTY", 10)
+    folder = begin(scenes, tmp_path, 0.2)
+    begin(scenes, tmp_path, 0.2, 0.3, resume=folder)  # of the same recipe
+    assert [job.contestant.kind for job in jobs] == ["stock", "twin", "private", "private"]
+    with pytest.raises(ConfigurationError, match="other arguments"):
+        begin(scenes, tmp_path, 0.8, resume=folder)

@@ -11,6 +11,7 @@ import torch
 import discreet.demo
 from discreet.api import train
 from discreet.errors import CheckError, ConfigurationError
+from discreet.recipes import rules
 from discreet.statement.verify import verify_release
 from discreet.terminal import SilentReporter
 
@@ -52,7 +53,7 @@ def test_from_public_weights_the_recipe_is_taken_told_and_recorded(scenes: Path,
     assert record.training.trainable == "class_film+classes"
     told = {name: record.configuration[name] for name in ("recipe", "box", "lr0", "balance")}
     assert told == {"recipe": "auto", "box": 2.0, "lr0": 0.03, "balance": 0.5}
-    assert heard.rows["trainable"].startswith("class_film+classes: on the way")
+    assert heard.rows["trainable"].startswith("class_film+classes: the last class")
     assert "steps" in heard.rows and "given" not in heard.rows["steps"]
     assert "normalised to norm 1" in (result.release / "PRIVACY.md").read_text()
     # Whatever trains is in the weights: nothing else moved.
@@ -133,3 +134,17 @@ def test_a_count_with_less_noise_than_is_charged_is_found(
     monkeypatch.setattr(training.PrivateDetectionTrainer, "make_clipping", quieter)
     with pytest.raises(CheckError, match="charged as another step"):
         train(given(scenes, tmp_path, clipping="adaptive"))
+
+
+def test_a_run_goes_on_by_the_rules_that_it_began_with(
+    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other rules in a newer version would train other parts, and tell of a mixture as one run."""
+    monkeypatch.setattr(rules, "_PLENTY", 10**9)
+    with pytest.raises(KeyboardInterrupt):
+        train(given(scenes, tmp_path, model=WEIGHTS), reporter=Listener(stop_at=1))
+    monkeypatch.setattr(rules, "_PLENTY", 1)
+    result = train({"resume": str(tmp_path / "runs" / "train")}, reporter=SilentReporter())
+    assert result.record.training.trainable == "class_film+classes"
+    assert result.record.configuration["hsv_s"] == 0.0
+    assert result.record.configuration["lr0"] == 0.03

@@ -164,7 +164,7 @@ class PrivacyArguments(BaseModel):
         default=None,
         description="how many times the model enlarges the sides of its images before its first "
         "layer; if left out, chosen by the sizes of these images and of those that the weights "
-        "have learned from",
+        "have learned from, and by ε and the number of images",
     )
     norm_lr: PositiveNumber | None = Field(
         default=None, description="learning rate of γ and β of the normalisations, over lr0"

@@ -63,8 +63,8 @@ def advice_for(
         "lr0": (
             f"{learning_rate:g} with {AUTO_OPTIMIZER} is what training takes for "
             f"trainable={trainable}, falling in a line to {AUTO_FINAL_FACTOR:g} of that: "
-            f"{AUTO_OPTIMIZER} scales each parameter by its own noise, so the rate hardly changes "
-            "with n, ε or C, and small late steps average the noise out."
+            f"{AUTO_OPTIMIZER} scales each parameter by its own noise, so the rate changes "
+            "little with n and ε and not with C, and small late steps average the noise out."
         ),
         "warmup_epochs": (
             "None. Warm-up steps would spend as much ε as any other and move the model less; "

@@ -109,6 +109,7 @@ def complete(
     *,
     facts: PublicFacts,
     settings: Mapping[str, Any] | None = None,
+    begun_with: Mapping[str, Any] | None = None,
 ) -> tuple[PrivacyArguments, Chosen]:
     """Let the recipe choose what was left open.
 
@@ -116,9 +117,10 @@ def complete(
         arguments: What the user asked for; complete ones come back as they are.
         facts: Public numbers.
         settings: The other arguments that the user gave, such as `lr0`.
+        begun_with: What the recipe chose when the run began, if it goes on.
     """
     asked = {**(settings or {}), **arguments.model_dump()}
-    chosen = choose(arguments.recipe, asked, facts=facts)
+    chosen = choose(arguments.recipe, asked, facts=facts, begun_with=begun_with)
     ours = {k: v for k, v in chosen.values().items() if k in PrivacyArguments.model_fields}
     return arguments.model_copy(update=ours), chosen
 

@@ -47,14 +47,25 @@ class Chosen:
         """Value of every setting, by name."""
         return {choice.setting: choice.value for choice in self.choices}
 
+    def by_rule(self) -> dict[str, Any]:
+        """Value of every setting that the user left open, by name."""
+        return {each.setting: each.value for each in self.choices if each.why is not None}
 
-def choose(recipe: str, given: Mapping[str, Any], *, facts: PublicFacts) -> Chosen:
+
+def choose(
+    recipe: str,
+    given: Mapping[str, Any],
+    *,
+    facts: PublicFacts,
+    begun_with: Mapping[str, Any] | None = None,
+) -> Chosen:
     """Choose every setting that the user left open.
 
     Args:
         recipe: `auto` or `plain`.
         given: What the user set, by name; None means that it is open.
         facts: Public numbers.
+        begun_with: `by_rule` of the run that goes on: the rules may be others by now.
 
     Returns:
         A value for each setting of the recipe. Of `steps` and `epochs` there is one: the one that
@@ -72,7 +83,9 @@ def choose(recipe: str, given: Mapping[str, Any], *, facts: PublicFacts) -> Chos
         if setting in given:
             choices.append(Choice(setting=setting, value=given[setting], why=None))
         elif "optimizer" not in given or setting not in _OF_THE_OPTIMIZER:
-            choices.append(Choice(setting=setting, value=rule.value(facts), why=rule.why))
+            begun = begun_with or {}
+            value = begun[setting] if setting in begun else rule.value(facts)
+            choices.append(Choice(setting=setting, value=value, why=rule.why))
         if setting in _LOOKED_AT:
             facts = replace(facts, **{setting: choices[-1].value})
     return Chosen(recipe=recipe, choices=tuple(choices))

@@ -10,10 +10,11 @@ _INTRODUCTION = """\
 # Recipes
 
 What a private run takes where nothing is asked for. `recipe=auto` is the default; any argument
-that is given wins over its row. Every rule looks at public numbers only: the number of images and
-classes, ε, δ, the image size, and whether the run starts from public weights. None looks at an
-image, a label, a loss or a gradient of the private set. `discreet plan` and `discreet train` print
-what was chosen and why.
+that is given wins over its row. Every rule looks at public numbers only: the number n of images, or
+of groups where they are the privacy unit, the number of classes, ε, δ, the task, the image size,
+and whether the run starts from public weights and of which size. None looks at an image, a label,
+a loss or a gradient of the private set. `discreet plan` and `discreet train` print what was chosen
+and why. A run that is resumed keeps what was chosen when it began.
 
 This file is made from `discreet.recipes.rules`: `python -m discreet.recipes > docs/recipes.md`.
 """
@@ -82,26 +83,26 @@ classes, but of the held-out segments for 0.34 to 0.41 (inputs of the last class
 0.37 and 0.24 by level; the neck's outputs 0.35, 0.33, 0.25; blocks 4 and 6 of the backbone 0.34 and
 0.41). Enlarged fourfold in area or not makes no difference to the best. So with frozen features no
 ε helps; what they lack was looked for in 100 steps of 100 images with the noise of 688, one run a
-row:
+row. Images are augmented as by Ultralytics, in four fixed states or anew at each step:
 
 | what trains | numbers | zoom | augmentation | `lr0` | ε | mAP50 | mAP50-95 |
 |---|---|---|---|---|---|---|---|
 | `class_film+classes`, class rows of three levels | 9,261 | 2 | flips | 0.05 | ∞ | 0.249 | 0.173 |
-| the same | 9,261 | 2 | four states an image | 0.05 | ∞ | 0.283 | 0.187 |
-| last class convolutions alone | 5,022 | 2 | four states an image | 0.05 | ∞ | 0.216 | 0.146 |
-| γ and β of the neck and the whole head | 889,581 | 2 | four states an image | 0.005 | ∞ | 0.224 | 0.168 |
-| everything, class rows at 0.02 | 3,145,277 | 1 | always new | 0.0003 | ∞ | 0.331 | 0.231 |
-| `film+classes`, class rows of three levels | 18,125 | 1 | always new | 0.03 | ∞ | 0.333 | 0.241 |
+| the same | 9,261 | 2 | four states | 0.05 | ∞ | 0.283 | 0.187 |
+| last class convolutions alone | 5,022 | 2 | four states | 0.05 | ∞ | 0.216 | 0.146 |
+| γ and β of the neck and the whole head | 889,581 | 2 | four states | 0.005 | ∞ | 0.224 | 0.168 |
+| everything, class rows at 0.02 | 3,145,277 | 1 | new | 0.0003 | ∞ | 0.331 | 0.231 |
+| `film+classes`, class rows of three levels | 18,125 | 1 | new | 0.03 | ∞ | 0.333 | 0.241 |
 | `class_film+classes`, class rows of three levels | 9,261 | 2 | flips | 0.05 | 8 | 0.173 | 0.120 |
-| `class_film+classes` | 6,750 | 2 | four states an image | 0.02 | 8 | 0.177 | 0.116 |
-| with `class_low_rank` | 13,214 | 2 | four states an image | 0.03 | 8 | 0.227 | 0.166 |
-| `class_film+classes`, class rows of three levels | 8,461 | 1 | always new | 0.03 | 8 | 0.236 | 0.173 |
-| everything, class rows at 0.02 | 3,145,277 | 1 | always new | 0.0003 | 8 | 0.156 | 0.108 |
-| γ, β and convolutions of the finest level's way | 372,703 | 1 | always new | 0.0004 | 8 | 0.185 | 0.128 |
-| `film+classes`, class rows of three levels | 18,125 | 1 | always new | 0.03 | 8 | 0.260 | 0.186 |
-| the same, without γ and β of boxes | 16,877 | 1 | always new | 0.03 | 8 | 0.250 | 0.177 |
-| the same, stronger augmentation | 18,125 | 1 | always new | 0.03 | 8 | 0.278 | 0.197 |
-| the same, rate 0.05 | 18,125 | 1 | always new | 0.05 | 8 | 0.195 | 0.136 |
+| `class_film+classes` | 6,750 | 2 | four states | 0.02 | 8 | 0.177 | 0.116 |
+| with `class_low_rank` | 13,214 | 2 | four states | 0.03 | 8 | 0.227 | 0.166 |
+| `class_film+classes`, class rows of three levels | 8,461 | 1 | new | 0.03 | 8 | 0.236 | 0.173 |
+| everything, class rows at 0.02 | 3,145,277 | 1 | new | 0.0003 | 8 | 0.156 | 0.108 |
+| γ, β and convolutions of the finest level's way | 372,703 | 1 | new | 0.0004 | 8 | 0.185 | 0.128 |
+| `film+classes`, class rows of three levels | 18,125 | 1 | new | 0.03 | 8 | 0.260 | 0.186 |
+| the same, without γ and β of boxes | 16,877 | 1 | new | 0.03 | 8 | 0.250 | 0.177 |
+| the same, stronger augmentation | 18,125 | 1 | new | 0.03 | 8 | 0.278 | 0.197 |
+| the same, rate 0.05 | 18,125 | 1 | new | 0.05 | 8 | 0.195 | 0.136 |
 
 γ and β of the whole model, few as they are, learn as much as all of its weights do, and hear their
 gradients through the noise; that an image never looks the same twice is worth as much again. Half
@@ -120,9 +121,10 @@ images with the noise of 1,000, Ultralytics' own augmentation:
 | the same | 13,103 | 0.012 | 2 | **0.242** | 0.174 |
 
 Differences below 0.02 are chance. The recipe's rule follows: `film+classes` with Ultralytics'
-augmentation and without zoom where ε · n is at least 10,000, rates smaller below 20,000. On TXL-PBC,
-whose ε · n at ε = 8 is 8,064, the same without zoom (160 steps, 40 passes) has 0.843 on held-out
-images, where `class_film+classes` has 0.834 and 0.806 without zoom, and 0.870 to 0.887 with zoom 2.
+augmentation and without zoom where ε · n is at least 10,000, rates smaller below 20,000. On
+TXL-PBC, whose ε · n at ε = 8 is 8,064, the same without zoom (160 steps, 40 passes) has 0.843 on
+held-out images, where `class_film+classes` has 0.834 and 0.806 without zoom, and 0.870 to 0.887
+with zoom 2.
 
 ### What trains, without zoom
 

@@ -10,7 +10,8 @@ class PublicFacts:
     """What is known before an image is opened. All of it is published with the claim.
 
     Attributes:
-        population: Number of training images n.
+        population: Number of privacy units n: of training images, or of groups of them.
+        canaries: How many of them an audit has added, which teach nothing.
         pretrained: Whether the run starts from public weights.
         imgsz: Side of the images in pixels.
         classes: Number of classes; None where it is not known yet, as in a plan.
@@ -28,6 +29,7 @@ class PublicFacts:
     population: int
     pretrained: bool
     imgsz: int
+    canaries: int = 0
     classes: int | None = None
     epsilon: float | None = None
     delta: float | None = None
@@ -37,3 +39,8 @@ class PublicFacts:
     batch: int | None = None
     trained_at: int | None = None
     task: str = "detect"
+
+    @property
+    def units_of_data(self) -> int:
+        """Units that there is something to learn from."""
+        return self.population - self.canaries

@@ -35,7 +35,6 @@ _QUIET, _QUIET_FOR_FILM, _LOUD_FACTOR = 4_000, 20_000, 0.6
 # From so much ε · n on, γ and β of the whole model can be told from noise, and so the features
 # themselves learn. Where the noise was given in place of ε, n alone decides, as at this ε.
 _PLENTY, _USUAL_EPSILON = 10_000, 8.0
-_PLENTY_IN_WORDS = f"ε · n ≥ {_PLENTY:,} and boxes are learned"
 
 _NEVER_ENLARGED = ("classify", "segment")
 
@@ -111,7 +110,13 @@ def _always(setting: str, value: object, *, why: str, note: str = "") -> Rule:
 def _plenty(facts: PublicFacts) -> bool:
     """Whether there is enough data for features to learn; measured for boxes only."""
     epsilon = _USUAL_EPSILON if facts.epsilon is None else facts.epsilon
-    return facts.task == "detect" and epsilon * facts.population >= _PLENTY
+    return facts.task == "detect" and epsilon * facts.units_of_data >= _PLENTY
+
+
+def _features_learn(facts: PublicFacts) -> bool:
+    """Whether they do, as the part that the user or the rule before has named lets them."""
+    whole = {"all", "film"} & {*(facts.trainable or DEFAULT_TRAINABLE).split("+")}
+    return bool(whole) and _plenty(facts)
 
 
 def _trainable(facts: PublicFacts) -> str:
@@ -124,7 +129,7 @@ def _rate(facts: PublicFacts) -> float:
     trainable = facts.trainable or DEFAULT_TRAINABLE
     rate = automatic_rate(trainable)
     quiet = _QUIET_FOR_FILM if "film" in trainable.split("+") else _QUIET
-    loud = facts.epsilon is not None and facts.epsilon * facts.population < quiet
+    loud = facts.epsilon is not None and facts.epsilon * facts.units_of_data < quiet
     return rate * _LOUD_FACTOR if loud else rate
 
 
@@ -136,8 +141,8 @@ def _zoom(facts: PublicFacts) -> int:
     not, and their data are better read more often.
     """
     room = (facts.trained_at or 0) / (2 * facts.imgsz)
-    fixed = facts.task in _NEVER_ENLARGED or _plenty(facts)
-    return 1 if fixed or room < 2 else 1 << int(math.log2(room))
+    as_they_are = facts.task in _NEVER_ENLARGED or _features_learn(facts)
+    return 1 if as_they_are or room < 2 else 1 << int(math.log2(room))
 
 
 _SCHEDULE = (
@@ -165,7 +170,8 @@ _SCHEDULE = (
 _OPTIMIZER = _always(
     "optimizer",
     AUTO_OPTIMIZER,
-    why="divides each coordinate by its own noise, so that no rate depends on n, ε or C",
+    why="divides each coordinate by its own noise, so that no rate depends on C, and "
+    "hardly one on n or ε",
 )
 
 # What Ultralytics' defaults do to an image beside flipping it.
@@ -177,8 +183,8 @@ def _variety(setting: str, usual: float) -> Rule:
     first = next(iter(_VARIETY))
     return Rule(
         setting=setting,
-        value=lambda facts: usual if _plenty(facts) else 0.0,
-        table=f"{usual:g}, as Ultralytics has it, where {_PLENTY_IN_WORDS}; else 0",
+        value=lambda facts: usual if _features_learn(facts) else 0.0,
+        table=f"{usual:g}, as Ultralytics has it, where features learn; else 0",
         why="features that learn need the variety; a few noisy steps on fixed ones cannot use it, "
         "and cannot overfit without it; flips stay"
         if setting == first
@@ -200,20 +206,21 @@ PRETRAINED = (
     Rule(
         setting="trainable",
         value=_trainable,
-        table=f"film+classes where {_PLENTY_IN_WORDS}; else class_film+classes, and "
-        "class_film+head for poses",
-        why="on the way to the class scores of the levels that the image size needs: γ and β from "
-        "the backbone's end, and the last class convolution; what else trains gets noise and "
-        "hardly a gradient, unless much data or a large ε lets γ and β of the whole model, and so "
-        "its features, learn; pretrained branches draw boxes, outlines and angles of any class "
-        "already; what a key point is, only the data say",
+        table=f"film+classes where ε · n ≥ {_PLENTY:,} and boxes are learned, so that features "
+        f"learn (ε counts as {_USUAL_EPSILON:g} where the noise is given); else "
+        "class_film+classes, and class_film+head for poses",
+        why="the last class convolution, and γ and β: of the whole model where much data or a "
+        "large ε lets features learn, else of the way from the backbone's end to the class scores "
+        "that the image size needs, since what else trains would get noise and hardly a gradient; "
+        "pretrained branches draw boxes, outlines and angles of any class already; what a key "
+        "point is, only the data say",
     ),
     Rule(
         setting="zoom",
         value=_zoom,
         table="2, 4, …: what brings images to at most half the size that the weights have learned "
         "from, which is 640 px for Ultralytics' own; else, for classes of whole images and "
-        f"masks, and where {_PLENTY_IN_WORDS}, 1",
+        "masks, and where features learn, 1",
         why="objects of images far smaller than those learned from are smaller than any that "
         "pretrained features know; where the model itself enlarges them they are found, and "
         "nothing is spent, for zoom² times the work in training and after; features that learn "

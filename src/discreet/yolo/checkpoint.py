@@ -27,7 +27,7 @@ from discreet.ledger import without_secrets
 from discreet.recipes import CHOSEN
 from discreet.storage import Seal, is_sealed, make_folder, write_json, write_sealed
 
-SCHEMA = 3
+SCHEMA = 4
 RUN = "run.json"
 CHECKPOINT = "checkpoint.pt"
 # What may differ when a run goes on: nothing that the guarantee or the model depends on.
@@ -142,6 +142,7 @@ class RunState:
         dataset: Digest of the training set.
         source: Digest of the weights that it started from; empty for an architecture.
         run_id: Under which the run is charged in the ledger of its data set.
+        chosen: What the recipe chose for it, by name.
     """
 
     given: Mapping[str, Any]
@@ -149,6 +150,7 @@ class RunState:
     dataset: str
     source: str
     run_id: str
+    chosen: Mapping[str, Any]
 
     def to_json(self) -> dict[str, Any]:
         """The same as one JSON object."""
@@ -159,19 +161,21 @@ class RunState:
             "dataset": self.dataset,
             "source": self.source,
             "run_id": self.run_id,
+            "chosen": dict(self.chosen),
         }
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Self:
         """Back from `to_json`."""
         if content["schema"] != SCHEMA:
-            raise ValueError(f"schema {content['schema']}")
+            raise ValueError(f"schema {content['schema']}, of another version")
         return cls(
             given=content["given"],
             mechanism=MechanismConfig.model_validate_json(json.dumps(content["mechanism"])),
             dataset=content["dataset"],
             source=content["source"],
             run_id=content["run_id"],
+            chosen=content["chosen"],
         )
 
     def in_common(self) -> dict[str, str]:
@@ -331,7 +335,7 @@ class Checkpoint:
                 raise ValueError("it is not, to the last byte, what this run wrote")
             content = torch.load(path, map_location="cpu", weights_only=True)
             if content["schema"] != SCHEMA:
-                raise ValueError(f"schema {content['schema']}")
+                raise ValueError(f"schema {content['schema']}, of another version")
             return cls(
                 executed=int(content["executed"]),
                 model=content["model"],

@@ -84,8 +84,9 @@ def compare_runs(
     """
     given = dict(arguments)
     project, name = given.pop("project", None), given.pop("name", None)
-    largest = _planned(given, epsilons)
-    dataset = largest.dataset
+    epsilons = tuple(dict.fromkeys(epsilons))
+    largest = _planned(given, epsilons, reporter=reporter)
+    dataset, twin = largest.dataset, _without_privacy(largest)
     if not dataset.val:
         raise ConfigurationError(
             "there are no validation images to compare on",
@@ -95,6 +96,7 @@ def compare_runs(
     asked: dict[str, Any] = {
         "arguments": {key: str(value) for key, value in given.items() if key != "ledger"},
         "stock_epochs": stock_epochs,
+        "twin": {key: str(value) for key, value in twin.items()},
     }
     if resume is None:
         records = (*dataset.train, *dataset.val)
@@ -120,7 +122,7 @@ def compare_runs(
         reporter.stage(f"{number} of {len(contestants)}: {contestant.name}")
         own = {
             "stock": {},
-            "twin": _without_privacy(largest),
+            "twin": twin,
             "private": {"epsilon": contestant.epsilon},
         }
         job = _Job(
@@ -140,18 +142,25 @@ def compare_runs(
     return comparison, folder
 
 
-def _planned(given: Mapping[str, Any], epsilons: Sequence[float]) -> PreparedRun:
+def _planned(
+    given: Mapping[str, Any], epsilons: Sequence[float], *, reporter: Reporter
+) -> PreparedRun:
     """The run at the largest ε, once every private run can begin: stock training stays done.
 
     Raises:
         DiscreetError: Anything that a private run would find wrong before its first step.
     """
-    *others, largest = (
-        prepare({**given, "epsilon": epsilon}, reporter=SilentReporter())
-        for epsilon in sorted(epsilons)
-    )
-    for prepared in (*others, largest):
-        prepared.check_stages()
+
+    def prepared(epsilon: float) -> PreparedRun:
+        reporter.stage(f"preparing the run at ε = {epsilon:g}")
+        run = prepare({**given, "epsilon": epsilon}, reporter=SilentReporter())
+        run.check_stages()
+        return run
+
+    *others, last = sorted(epsilons)
+    for epsilon in others:
+        prepared(epsilon)
+    largest = prepared(last)
     open_trackers(largest.privacy.track)
     open_key(largest.privacy.sign)
     return largest

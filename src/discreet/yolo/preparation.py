@@ -191,6 +191,7 @@ def prepare(
     settings["imgsz"] = math.ceil(settings.get("imgsz", task.imgsz) / _CELL) * _CELL
     facts = PublicFacts(
         population=population,
+        canaries=extra_units,
         pretrained=not from_scratch,
         imgsz=settings["imgsz"],
         trained_at=trained_at(source),
@@ -199,7 +200,8 @@ def prepare(
         delta=privacy.delta,
         task=task.name,
     )
-    privacy, chosen = complete(privacy, facts=facts, settings=settings)
+    begun_with = None if state is None else state.chosen
+    privacy, chosen = complete(privacy, facts=facts, settings=settings, begun_with=begun_with)
     settings |= {k: v for k, v in chosen.values().items() if k not in PrivacyArguments.model_fields}
     teacher = _open_teacher(privacy, dataset)
     plan = _plan(
@@ -215,6 +217,7 @@ def prepare(
         + ("" if teacher is None else teacher.sha256)
         + ("" if partners is None else dataset_digest(partners)),
         run_id=uuid.uuid4().hex,
+        chosen=chosen.by_rule(),
     )
     if state is not None:
         state.check_unchanged(fresh)
