@@ -41,8 +41,9 @@ This page is made from the tests: `python -m tests.models.catalogue`.
 """
 _NOTES = """
 What trains by default is γ and β on the way to the class scores and the layer that gives them, in
-every task; for poses also the last layers of boxes and key points. `trainable=class_film+head`
-adds the last layers of boxes, masks, key points and angles elsewhere. See [recipes](recipes.md).
+every task; for poses also the last layers of boxes and key points, and where much data lets a
+detector's features learn, γ and β of the whole model. `trainable=class_film+head` adds the last
+layers of boxes, masks, key points and angles elsewhere. See [recipes](recipes.md).
 
 Losses of masks, key points and angles are computed for one image after the other.
 
