@@ -75,6 +75,7 @@ def choose(
     if str(given.get("optimizer", "auto")).lower() == "auto":
         given.pop("optimizer", None)
     facts = replace(facts, steps=given.get("steps"), batch=given.get("batch"))
+    begun = begun_with or {}
     choices: list[Choice] = []
     for rule in rules_of(recipe, pretrained=facts.pretrained):
         setting = rule.setting
@@ -83,7 +84,6 @@ def choose(
         if setting in given:
             choices.append(Choice(setting=setting, value=given[setting], why=None))
         elif "optimizer" not in given or setting not in _OF_THE_OPTIMIZER:
-            begun = begun_with or {}
             value = begun[setting] if setting in begun else rule.value(facts)
             choices.append(Choice(setting=setting, value=value, why=rule.why))
         if setting in _LOOKED_AT:

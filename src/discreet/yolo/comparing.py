@@ -120,11 +120,7 @@ def compare_runs(
         if contestant.name in done:
             continue
         reporter.stage(f"{number} of {len(contestants)}: {contestant.name}")
-        own = {
-            "stock": {},
-            "twin": twin,
-            "private": {"epsilon": contestant.epsilon},
-        }
+        own = {"stock": {}, "twin": twin, "private": {"epsilon": contestant.epsilon}}
         job = _Job(
             contestant=contestant,
             arguments={**given, **own[contestant.kind]},
@@ -275,7 +271,7 @@ def _charge_without_privacy(dataset: DetectionDataset, *, ledger: str | None) ->
 def _measure_private(job: _Job) -> Measured:
     from discreet.api import train
 
-    contestant = job.contestant
+    contestant = job.contestant  # its ε, or that it has none, is among the arguments
     fixed = {"project": str(job.folder), "name": "run", "val": True}
     # A child's words go to standard error: standard output may be kept for JSON.
     result = train({**job.arguments, **fixed}, reporter=_ContestantReporter(sys.stderr))
