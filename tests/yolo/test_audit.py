@@ -96,9 +96,15 @@ def test_only_the_steps_of_the_run_are_evidence(audit: Audit, monkeypatch: pytes
 
 @pytest.mark.slow
 def test_whole_runs_show_three_tenths_of_epsilon_and_are_not_refuted(audit: Audit):
-    results = [audit(epsilon=8, canaries=4000).result for _ in range(3)]
-    assert not any(result.refuted for result in results)
-    assert max(result.one_run.epsilon for result in results) >= 0.3 * 8
+    """Chance leaves about one run in eight below; six of six are not left below by chance."""
+    shown = 0.0
+    for _ in range(6):
+        result = audit(epsilon=8, canaries=8000).result
+        assert not result.refuted
+        shown = max(shown, result.one_run.epsilon)
+        if shown >= 0.3 * 8:
+            return
+    pytest.fail(f"six runs of epsilon 8 show no more than {shown:.2f}")
 
 
 @pytest.mark.slow
