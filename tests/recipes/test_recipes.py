@@ -110,16 +110,17 @@ def test_rates_follow_what_trains():
     assert chosen()["lr0"] == 0.05
     assert chosen({"trainable": "all"})["lr0"] == 0.002
     assert chosen({"trainable": "whole_head+film"})["lr0"] == 0.005
-    assert chosen(recipe="plain")["lr0"] == 0.02
+    assert chosen(recipe="plain")["lr0"] == 0.012
+    assert chosen({"trainable": "head"})["lr0"] == 0.02
 
 
 def test_rates_are_smaller_where_noise_is_loud():
     asked = ((1008, 8), (1008, 2), (6885, 1), (6885, 2), (6885, 8))
     rates = [chosen(population=n, epsilon=e)["lr0"] for n, e in asked]
-    assert rates == pytest.approx([0.05, 0.03, 0.05, 0.012, 0.02])
+    assert rates == pytest.approx([0.05, 0.03, 0.05, 0.012, 0.012])
 
 
-LEARNS = {"trainable": "film+classes", "zoom": 1, "lr0": 0.02, "hsv_s": 0.7, "scale": 0.5}
+LEARNS = {"trainable": "film+classes", "zoom": 1, "lr0": 0.012, "hsv_s": 0.7, "scale": 0.5}
 STAYS = {"trainable": "class_film+classes", "zoom": 2, "lr0": 0.05, "hsv_s": 0.0, "scale": 0.0}
 
 
@@ -133,6 +134,21 @@ def test_features_learn_where_there_is_enough_data(
 ):
     values = chosen(population=population, epsilon=epsilon, imgsz=128, trained_at=640)
     assert values.items() >= expected.items()
+
+
+@pytest.mark.parametrize(
+    ("population", "epsilon", "given", "expected"),
+    [(6885, 8, {}, (2, 1000)), (6885, 2, {}, (4, 500)), (6885, None, {}, (2, 1000)),
+     (12_500, 8, {}, (1, 1000)), (6885, 1, {}, (1, 1000)), (1008, 8, {}, (1, 252)),
+     (6885, 2, {"views": 1}, (1, 1000)), (6885, 8, {"views": 8}, (8, 250)),
+     (6885, 2, {"trainable": "classes"}, (1, 1000)), (1008, 8, {"views": 4}, (4, 252))],
+)  # fmt: skip
+def test_views_take_the_place_of_images_where_features_learn_through_noise(
+    population: int, epsilon: float | None, given: dict[str, Any], expected: tuple[int, int]
+):
+    values = chosen(given, population=population, epsilon=epsilon, imgsz=128)
+    assert (values["views"], values["batch"]) == expected
+    assert values["steps"] == 160
 
 
 @pytest.mark.parametrize("task", ["segment", "pose", "obb", "classify"])

@@ -12,7 +12,7 @@ from discreet.recipes.rules import rules_of
 # Only the automatic optimizer comes with its own schedule.
 _OF_THE_OPTIMIZER = frozenset({"lr0", "lrf", "momentum", "weight_decay"})
 # Settings that the rules behind them look at.
-_LOOKED_AT = frozenset({"trainable", "zoom"})
+_LOOKED_AT = frozenset({"trainable", "zoom", "views"})
 _INSTEAD = {"steps": "epochs", "epochs": "steps"}
 
 

@@ -19,6 +19,7 @@ class PublicFacts:
         delta: δ asked for; None where it follows from n.
         trainable: Parts that train, as asked or as chosen by the first rule.
         zoom: How many times the model enlarges images, as asked or as chosen by the rule before.
+        views: Views of an image whose gradients are averaged, as asked or as chosen before.
         steps: Number of steps, if it was asked for.
         batch: Expected batch size, if it was asked for.
         trained_at: Side in pixels of the images that the weights have learned from; None where
@@ -35,6 +36,7 @@ class PublicFacts:
     delta: float | None = None
     trainable: str | None = None
     zoom: int = 1
+    views: int = 1
     steps: int | None = None
     batch: int | None = None
     trained_at: int | None = None

@@ -19,6 +19,7 @@ AUTO_FINAL_FACTOR = 0.1
 AUTO_MOMENTUM = 0.9
 _AUTO_RATES = {
     "all": 0.002,
+    "film": 0.012,
     "whole_head": 0.005,
     "last_neck": 0.005,
     "classes": 0.05,
@@ -28,13 +29,17 @@ _AUTO_RATES = {
 }
 _AUTO_RATE = 0.02
 
-# A step's noise is about 1 / (ε · n) of a gradient: where that is large, steps are smaller. What γ
-# and β of the whole model hear of it adds up from layer to layer.
-_QUIET, _QUIET_FOR_FILM, _LOUD_FACTOR = 4_000, 20_000, 0.6
+# A step's noise is about 1 / (ε · n) of a gradient: where that is large, steps are smaller.
+_QUIET, _LOUD_FACTOR = 4_000, 0.6
 
 # From so much ε · n on, γ and β of the whole model can be told from noise, and so the features
 # themselves learn. Where the noise was given in place of ε, n alone decides, as at this ε.
 _PLENTY, _USUAL_EPSILON = 10_000, 8.0
+
+# Views of an image agree where its gradient says more than its crop: two are worth their time, four
+# where noise is loud. Where it is hardly heard, as many other images tell more.
+_VIEWS_OF_LOUD, _VIEWS_OF_QUIET = 4, 2
+_QUIET_FOR_VIEWS, _SILENT_FOR_VIEWS = 20_000, 100_000
 
 _NEVER_ENLARGED = ("classify", "segment")
 
@@ -83,7 +88,9 @@ def passes_over(population: int, zoom: int = 1) -> float:
 
 
 def _images_read(facts: PublicFacts) -> float:
-    return passes_over(facts.population, facts.zoom) * facts.population
+    images = passes_over(facts.population, facts.zoom) * facts.population
+    more_views = _features_learn(facts) and facts.views > _VIEWS_OF_QUIET
+    return images * _VIEWS_OF_QUIET / facts.views if more_views else images
 
 
 def _usual_steps(facts: PublicFacts) -> int:
@@ -107,10 +114,15 @@ def _always(setting: str, value: object, *, why: str, note: str = "") -> Rule:
     return Rule(setting=setting, value=lambda _facts: value, table=f"{words}{note}", why=why)
 
 
+def _quietness(facts: PublicFacts) -> float:
+    """ε · n: a step's noise is about its inverse."""
+    epsilon = _USUAL_EPSILON if facts.epsilon is None else facts.epsilon
+    return epsilon * facts.units_of_data
+
+
 def _plenty(facts: PublicFacts) -> bool:
     """Whether there is enough data for features to learn; measured for boxes only."""
-    epsilon = _USUAL_EPSILON if facts.epsilon is None else facts.epsilon
-    return facts.task == "detect" and epsilon * facts.units_of_data >= _PLENTY
+    return facts.task == "detect" and _quietness(facts) >= _PLENTY
 
 
 def _features_learn(facts: PublicFacts) -> bool:
@@ -128,8 +140,7 @@ def _trainable(facts: PublicFacts) -> str:
 def _rate(facts: PublicFacts) -> float:
     trainable = facts.trainable or DEFAULT_TRAINABLE
     rate = automatic_rate(trainable)
-    quiet = _QUIET_FOR_FILM if "film" in trainable.split("+") else _QUIET
-    loud = facts.epsilon is not None and facts.epsilon * facts.units_of_data < quiet
+    loud = facts.epsilon is not None and _quietness(facts) < _QUIET
     return rate * _LOUD_FACTOR if loud else rate
 
 
@@ -149,9 +160,9 @@ _SCHEDULE = (
     Rule(
         setting="lr0",
         value=_rate,
-        table="0.05 for classes, class_film, class_low_rank and neck_film; 0.02 for film and head; "
-        "0.005 for whole_head and last_neck; 0.002 for all; 0.6 of it where ε · n < 4,000, or "
-        "20,000 for film; thin convolutions 0.3 of it",
+        table="0.05 for classes, class_film, class_low_rank and neck_film; 0.02 for head; 0.012 "
+        "for film; 0.005 for whole_head and last_neck; 0.002 for all; "
+        f"{_LOUD_FACTOR:g} of it where ε · n < {_QUIET:,}; thin convolutions 0.3 of it",
         why="the rate of every coordinate is its own under Adam: smaller the more is trained, and "
         "the louder the noise",
     ),
@@ -197,11 +208,20 @@ _AUGMENTATION = (
     _always("erasing", 0.0, why="see hsv_h"),
     _always("auto_augment", None, why="see hsv_h"),
 )
-_VIEWS = _always(
+
+
+def _views(facts: PublicFacts) -> int:
+    quietness = _quietness(facts)
+    if not _features_learn(facts) or quietness >= _SILENT_FOR_VIEWS:
+        return 1
+    return _VIEWS_OF_QUIET if quietness >= _QUIET_FOR_VIEWS else _VIEWS_OF_LOUD
+
+
+_ONE_VIEW = _always(
     "views", 1, why="at the same time, more images a step average noise and chance alike"
 )
 
-# The order matters: later rules look at `trainable` and `zoom`.
+# The order matters: later rules look at `trainable`, `zoom` and `views`.
 PRETRAINED = (
     Rule(
         setting="trainable",
@@ -227,6 +247,15 @@ PRETRAINED = (
         "find them without",
     ),
     Rule(
+        setting="views",
+        value=_views,
+        table=f"where features learn {_VIEWS_OF_LOUD} for ε · n < {_QUIET_FOR_VIEWS:,} and "
+        f"{_VIEWS_OF_QUIET} for ε · n < {_SILENT_FOR_VIEWS:,}; else 1",
+        why="an image's gradient is cut to one length, and most of it is about this one crop and "
+        "colour: the mean over views says more of the image in the same noise; where noise is "
+        "faint, or views hardly differ, other images say more at the same time",
+    ),
+    Rule(
         setting="steps",
         value=_steps,
         table="160, of enlarged images 100; with batch given, as many as make up the passes",
@@ -237,7 +266,8 @@ PRETRAINED = (
         setting="batch",
         value=_batch,
         table="n · passes / steps, with 160,000 / n passes, from 10 to 40; where images are "
-        "enlarged 11,000 / n, from 10 to 12.5",
+        f"enlarged 11,000 / n, from 10 to 12.5; half of it with {_VIEWS_OF_LOUD} views where "
+        "features learn",
         why="more passes always help a little and cost their time: small data can afford more, "
         "enlarged images fewer",
     ),
@@ -275,7 +305,6 @@ PRETRAINED = (
         "1 in every direction, from public γ and β and two public photographs, so that one noise "
         "suits all of its weights and Adam can move them alone; folded back at release",
     ),
-    _VIEWS,
     *_AUGMENTATION,
 )
 
@@ -291,7 +320,7 @@ SCRATCH = (
     _always("clipping", "flat", why="the classical rule"),
     _OPTIMIZER,
     *_SCHEDULE,
-    _VIEWS,
+    _ONE_VIEW,
 )
 
 PLAIN = (
