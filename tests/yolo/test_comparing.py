@@ -11,7 +11,7 @@ from discreet.comparing import Measured
 from discreet.errors import ConfigurationError
 from discreet.recipes import rules
 from discreet.terminal import SilentReporter
-from discreet.yolo import comparing
+from discreet.yolo import comparing, inputs
 
 from .test_recipe_runs import WEIGHTS
 
@@ -63,6 +63,30 @@ def test_the_twin_takes_the_recipe_of_the_largest_epsilon(
     assert "noise_multiplier" not in stock
     assert (twin["noise_multiplier"], twin["clipping"], twin["lr0"]) == (0, "flat", 0.07)
     assert twin["trainable"] == trainable
+
+
+def test_data_and_model_are_read_once_for_all_epsilons(
+    scenes: Path, tmp_path: Path, jobs: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = list[Any]()
+    own = inputs.read_dataset
+
+    def reading(*args: Any, **kwargs: Any) -> Any:
+        read.append(args)
+        return own(*args, **kwargs)
+
+    monkeypatch.setattr(inputs, "read_dataset", reading)
+    begin(scenes, tmp_path, 0.2, 0.4, 0.8)
+    assert len(jobs) == 5
+    assert len(read) == 1
+
+
+def test_an_epsilon_that_cannot_be_is_found_before_stock_training(
+    scenes: Path, tmp_path: Path, jobs: list[Any]
+) -> None:
+    with pytest.raises(ConfigurationError, match="epsilon"):
+        begin(scenes, tmp_path, 8.0, -1.0)
+    assert not jobs
 
 
 def test_a_comparison_goes_on_with_the_twin_that_it_has(

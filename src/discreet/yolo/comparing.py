@@ -33,7 +33,8 @@ from discreet.storage import make_folder, write_json, write_text
 from discreet.terminal import Reporter, RichReporter, SilentReporter
 from discreet.tracking import open_trackers
 from discreet.yolo.checkpoint import claim_run_folder
-from discreet.yolo.preparation import PreparedRun, prepare
+from discreet.yolo.inputs import read_inputs
+from discreet.yolo.preparation import PreparedRun, decide
 
 _STOCK_BATCH = 16
 # No clipping: a bound that no gradient reaches.
@@ -146,17 +147,17 @@ def _planned(
     Raises:
         DiscreetError: Anything that a private run would find wrong before its first step.
     """
+    reporter.stage("reading the data set")
+    inputs = read_inputs({**given, "epsilon": max(epsilons)}, reporter=SilentReporter())
 
     def prepared(epsilon: float) -> PreparedRun:
         reporter.stage(f"preparing the run at ε = {epsilon:g}")
-        run = prepare({**given, "epsilon": epsilon}, reporter=SilentReporter())
-        run.check_stages()
+        run = decide(inputs.at(epsilon))
+        if run.privacy.first_trainable is None:  # else it has looked at its stages already
+            run.check_stages()
         return run
 
-    *others, last = sorted(epsilons)
-    for epsilon in others:
-        prepared(epsilon)
-    largest = prepared(last)
+    largest, *_ = [prepared(epsilon) for epsilon in sorted(epsilons, reverse=True)]
     open_trackers(largest.privacy.track)
     open_key(largest.privacy.sign)
     return largest

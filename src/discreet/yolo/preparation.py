@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -17,7 +16,7 @@ import torch
 from torch import nn
 
 from discreet.accounting import Event
-from discreet.arguments import PrivacyArguments, split_arguments, with_file
+from discreet.arguments import PrivacyArguments, with_file
 from discreet.arguments.privacy import kind_of
 from discreet.arguments.values import check_value
 from discreet.config import MechanismConfig
@@ -29,24 +28,14 @@ from discreet.planning import TrainingPlan, complete, plan_training
 from discreet.randomness import make_source
 from discreet.recipes import Chosen, PublicFacts
 from discreet.terminal import Reporter
-from discreet.yolo.checkpoint import RunState, dataset_digest, file_digest, find_run
-from discreet.yolo.devices import check_device, device_of, fits
-from discreet.yolo.model import Norm, known_task, open_source
+from discreet.yolo.checkpoint import RunState, dataset_digest, file_digest
+from discreet.yolo.inputs import DEFAULT_PROJECT, RunInputs, read_inputs
+from discreet.yolo.model import Norm
 from discreet.yolo.parts import make_parts
-from discreet.yolo.provenance import require_public_start
-from discreet.yolo.reading import (
-    check_classes,
-    notice_new_key_points,
-    read_dataset,
-    read_partners,
-)
 from discreet.yolo.stages import Stage, select_stages
-from discreet.yolo.tasks import CLASSIFY, Task
-from discreet.yolo.teacher import Teacher, open_teacher
+from discreet.yolo.tasks import Task
+from discreet.yolo.teacher import Teacher
 from discreet.yolo.zoom import enlarging, moved_layers, trained_at
-
-DEFAULT_PROJECT = Path("runs/private")
-_CELL = 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,57 +154,50 @@ def prepare(
     Raises:
         DiscreetError: Anything that is wrong.
     """
-    given: dict[str, Any] = with_file(arguments)  # the file may change before the run is resumed
-    resumed, state = _interrupted(given, team)
-    if state is not None:
-        began_on = None if "device" in given else state.given.get("device")
-        given = state.continued_with(given)
-        if not fits(began_on, team.place):
-            del given["device"]  # it goes on with any number of processes
-    settings: dict[str, Any]
-    privacy, settings = split_arguments(given, required=("data", "model"))
-    settings["device"] = device_of(settings.get("device"), team.place)
-    check_device(settings["device"])
-    source, from_scratch = _open_model(settings)
-    task = known_task(source)
-    _check_task(task, settings)
-    dataset = read_dataset(privacy, settings, task=task, reporter=reporter)
-    partners = read_partners(privacy, settings, beside=dataset, task=task, reporter=reporter)
-    if not from_scratch:
-        argument, weights = _start_of(settings)
-        require_public_start(Path(weights), argument=argument, dataset=dataset)
-        notice_new_key_points(source, dataset, reporter)
-    check_classes(settings.get("classes"), dataset)
+    inputs = read_inputs(arguments, reporter=reporter, team=team)
+    return decide(inputs, extra_units=extra_units, team=team)
+
+
+def decide(inputs: RunInputs, *, extra_units: int = 0, team: Team = SOLO) -> PreparedRun:
+    """Choose what was left open, and plan the run. Reads no image, and writes nothing.
+
+    Args:
+        inputs: What it has been given.
+        extra_units: See `prepare`.
+        team: See `prepare`.
+
+    Raises:
+        DiscreetError: Anything that is wrong.
+    """
+    dataset, teacher, state = inputs.dataset, inputs.teacher, inputs.state
     population = len(dataset.units()) + extra_units
-    # Whole cells of the coarsest feature map, as in Ultralytics.
-    settings["imgsz"] = math.ceil(settings.get("imgsz", task.imgsz) / _CELL) * _CELL
     facts = PublicFacts(
         population=population,
         canaries=extra_units,
-        pretrained=not from_scratch,
-        imgsz=settings["imgsz"],
-        trained_at=trained_at(source),
+        pretrained=not inputs.from_scratch,
+        imgsz=inputs.settings["imgsz"],
+        trained_at=trained_at(inputs.source),
         classes=dataset.nc,
-        epsilon=privacy.epsilon,
-        delta=privacy.delta,
-        task=task.name,
+        epsilon=inputs.privacy.epsilon,
+        delta=inputs.privacy.delta,
+        task=inputs.task.name,
     )
-    begun_with = None if state is None else state.chosen
-    privacy, chosen = complete(privacy, facts=facts, settings=settings, begun_with=begun_with)
-    settings |= {k: v for k, v in chosen.values().items() if k not in PrivacyArguments.model_fields}
-    teacher = _open_teacher(privacy, dataset)
-    plan = _plan(
-        privacy, population, resumed=state, before=() if teacher is None else teacher.events
+    privacy, chosen = complete(
+        inputs.privacy,
+        facts=facts,
+        settings=inputs.settings,
+        begun_with=None if state is None else state.chosen,
     )
+    by_recipe = {k: v for k, v in chosen.values().items() if k not in PrivacyArguments.model_fields}
+    settings = {**inputs.settings, **by_recipe}
+    plan = _plan(privacy, population, resumed=state, before=teacher.events if teacher else ())
     if teacher is not None:
         teacher.require_unit(plan.mechanism.unit)
     fresh = RunState(
-        given=given,
+        given=inputs.given,
         mechanism=plan.mechanism,
         dataset=dataset_digest(dataset),
-        source=_source_digest(settings)
-        + ("" if teacher is None else teacher.sha256)
-        + ("" if partners is None else dataset_digest(partners)),
+        source=inputs.digest,
         run_id=uuid.uuid4().hex,
         chosen=chosen.by_rule(),
     )
@@ -229,28 +211,21 @@ def prepare(
         settings=settings,
         performance=_performance(privacy, settings),
         dataset=dataset,
-        source=enlarging(source, privacy.zoom or 1),
-        task=task,
-        from_scratch=from_scratch,
+        source=enlarging(inputs.source, privacy.zoom or 1),
+        task=inputs.task,
+        from_scratch=inputs.from_scratch,
         trainable=privacy.trainable,
         chosen=chosen,
-        norm=privacy.norm or ("group" if from_scratch else "frozen"),
+        norm=privacy.norm or ("group" if inputs.from_scratch else "frozen"),
         plan=plan,
         state=state or fresh,
-        resumed=resumed,
+        resumed=inputs.resumed,
         teacher=teacher,
-        partners=partners,
+        partners=inputs.partners,
     )
     if privacy.first_trainable is not None:
         prepared.check_stages()  # training would find it only after its folder is made
     return prepared
-
-
-def _open_teacher(privacy: PrivacyArguments, dataset: DetectionDataset) -> Teacher | None:
-    if privacy.teacher is None:
-        return None
-    vouched = privacy.teacher_data == "public"
-    return open_teacher(Path(privacy.teacher), vouched=vouched, dataset=dataset)
 
 
 def team_timeout(arguments: Mapping[str, Any]) -> float:
@@ -259,20 +234,6 @@ def team_timeout(arguments: Mapping[str, Any]) -> float:
     with suppress(ValueError):
         return float(cast(float, check_value(kind_of("team_timeout"), given)))
     return PerformanceConfig().team_timeout
-
-
-def _interrupted(given: dict[str, Any], team: Team) -> tuple[Path | None, RunState | None]:
-    """The run that goes on, if one does; `resume` is taken out of `given`.
-
-    Its folder is the leader's: the others hear of it.
-    """
-    resume, project = given.pop("resume", None), given.get("project") or DEFAULT_PROJECT
-    folder = find_run(resume, project=project) if team.leads else None
-    state = RunState.load(folder) if folder else None
-    found: Mapping[str, Any] | None = team.told(state and {"run": str(folder), **state.to_json()})
-    if found is None:
-        return None, None
-    return Path(found["run"]), state or RunState.from_json(found)
 
 
 def _computing_alike(mechanism: MechanismConfig) -> dict[str, str]:
@@ -310,45 +271,6 @@ def _plan(
     return TrainingPlan.of(mechanism, target_epsilon=privacy.epsilon, before=before)
 
 
-def _check_task(task: Task, settings: dict[str, Any]) -> None:
-    """Set the model's task, which an argument may only confirm.
-
-    Raises:
-        ConfigurationError: Another task is asked for, or something that it has not.
-    """
-    asked = settings.get("task") or task.name
-    if asked != task.name:
-        raise ConfigurationError(
-            f"the model is for {task.name}, not for {asked}",
-            where="task",
-            do="leave it out: the task follows from the model",
-        )
-    settings["task"] = task.name
-    if task is CLASSIFY:
-        for name in ("single_cls", "classes"):
-            if settings.get(name):
-                raise ConfigurationError(
-                    "every image has one class, and all of them are needed",
-                    where=name,
-                    do="leave it out",
-                )
-
-
-def _open_model(settings: Mapping[str, Any]) -> tuple[nn.Module, bool]:
-    """The model to start from, and whether only its architecture is taken."""
-    argument, start = _start_of(settings)
-    architecture = Path(start).suffix in {".yaml", ".yml"}
-    only_architecture = argument == "model" and settings.get("pretrained", True) is False
-    return open_source(start), architecture or only_architecture
-
-
-def _start_of(settings: Mapping[str, Any]) -> tuple[str, str]:
-    """What training starts from, and the argument that says so."""
-    if isinstance(settings.get("pretrained"), str):
-        return "pretrained", settings["pretrained"]
-    return "model", str(settings["model"])
-
-
 def _performance(privacy: PrivacyArguments, settings: Mapping[str, Any]) -> PerformanceConfig:
     on_cpu = not torch.cuda.is_available() or str(settings.get("device", "")) == "cpu"
     return PerformanceConfig(
@@ -359,9 +281,3 @@ def _performance(privacy: PrivacyArguments, settings: Mapping[str, Any]) -> Perf
         workers=int(settings.get("workers", 0 if on_cpu else 8)),
         team_timeout=privacy.team_timeout,
     )
-
-
-def _source_digest(settings: Mapping[str, Any]) -> str:
-    """Digests of the files that the weights start from, as far as they are files."""
-    files = (settings["model"], settings.get("pretrained"))
-    return "".join(file_digest(Path(file)) for file in files if isinstance(file, str))
