@@ -26,6 +26,9 @@ from discreet.statement.signing import ReleaseKey, open_key
 from discreet.yolo.release import releasable, write_weights
 from tests.yolo.conftest import IMGSZ, make_model
 
+Reseal = Callable[..., Path]
+"""Seals a record anew: what a liar would do."""
+
 # The full batch: the closed form accounts for it at once.
 FULL_BATCH = MechanismConfig(
     population=32,
