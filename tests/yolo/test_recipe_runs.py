@@ -148,3 +148,19 @@ def test_a_run_goes_on_by_the_rules_that_it_began_with(
     assert result.record.training.trainable == "class_film+classes"
     assert result.record.configuration["hsv_s"] == 0.0
     assert result.record.configuration["lr0"] == 0.03
+
+
+@pytest.mark.checked
+def test_views_of_the_recipe_are_one_unit_of_the_step(
+    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four views of an image that the recipe asks for, not the user, are clipped as one."""
+    monkeypatch.setattr(rules, "_PLENTY", 1)
+    heard = Listener()
+    result = train(given(scenes, tmp_path, model=WEIGHTS, batch=24), reporter=heard)
+    assert heard.rows["views"].startswith("4: ")
+    assert (result.record.configuration["views"], result.record.configuration["scale"]) == (4, 0.5)
+    assert verify_release(result.release).valid
+    lines = (result.internal / "steps.csv").read_text(encoding="utf-8").splitlines()
+    drawn = lines[0].split(",").index("drawn")
+    assert {line.split(",")[drawn] for line in lines[1:]} == {"24"}
