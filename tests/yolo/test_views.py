@@ -12,8 +12,10 @@ from ultralytics.data.dataset import YOLODataset
 
 from discreet.api import train
 from discreet.clipping import FlatClipping
+from discreet.errors import CheckError
 from discreet.gradients import make_engine
 from discreet.statement.verify import verify_release
+from discreet.yolo.checking import check_arguments
 from discreet.yolo.loading import MicroBatches
 from discreet.yolo.loop import StepLoop
 from discreet.yolo.loss import PerImageLoss
@@ -98,13 +100,45 @@ def test_halves_keep_views_together():
     assert len(halves(first)) == 1
 
 
+def given(scenes: Path, tmp_path: Path) -> dict[str, Any]:
+    return {
+        "data": str(scenes), "model": ARCHITECTURE, "epsilon": 8, "batch": 8, "steps": 2,
+        "imgsz": IMGSZ, "val": False, "project": str(tmp_path / "runs"), "views": 2,
+    }  # fmt: skip
+
+
 def test_a_run_with_views_verifies_and_says_so(scenes: Path, tmp_path: Path):
-    result = train(
-        {
-            "data": str(scenes), "model": ARCHITECTURE, "epsilon": 8, "batch": 8, "steps": 2,
-            "imgsz": IMGSZ, "val": False, "project": str(tmp_path / "runs"), "views": 2,
-        }
-    )  # fmt: skip
+    result = train(given(scenes, tmp_path))
     assert verify_release(result.release).valid
     assert result.record.configuration["views"] == 2
     assert result.record.data.training.units == 24
+
+
+@pytest.mark.parametrize(
+    ("place", "mistake", "probe"),
+    [
+        ("discreet.yolo.loop.units_of", lambda *_: (None, 1.0), "engine"),
+        ("discreet.yolo.loading._together", lambda _units: {}, "units"),
+    ],
+    ids=["clipped apart", "loaded apart"],
+)
+def test_views_that_are_taken_apart_are_seen_before_a_run_and_by_the_check(
+    scenes: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    place: str,
+    mistake: Any,
+    probe: str,
+):
+    """Each view would have a bound of its own, and an image as many times its influence."""
+    monkeypatch.setattr(place, mistake)
+    report = check_arguments(given(scenes, tmp_path))
+    assert probe in [f.probe for f in report.findings if f.verdict == "failed"]
+    with pytest.raises(CheckError):
+        train(given(scenes, tmp_path))
+
+
+def test_the_check_has_nothing_against_views(scenes: Path, tmp_path: Path):
+    report = check_arguments(given(scenes, tmp_path))
+    assert report.passed, report.to_text()
+    assert "units" in [f.probe for f in report.findings if f.verdict == "passed"]

@@ -163,11 +163,12 @@ def _with_objects_first(trainer: PrivateDetectionTrainer) -> list[int]:
 def _images_of_units(
     trainer: PrivateDetectionTrainer, units: Sequence[int], *, real: bool
 ) -> dict[int, Sequence[int]]:
-    """Numbers of the images of each unit of the probes: one, or a few where units are groups."""
-    most = min(_MOST_IMAGES, trainer.plan.mechanism.max_images_per_unit or 1)
+    """Numbers of the images of each unit of the probes: one, or a few where a run reads more."""
+    views = trainer.prepared.views
+    most = min(_MOST_IMAGES, views * (trainer.plan.mechanism.max_images_per_unit or 1))
     if real:
         members = sorted(trainer.units.members, key=len, reverse=True)
-        return {unit: members[unit][:most] for unit in units}
+        return {unit: (members[unit] * views)[:most] for unit in units}
     return {unit: [unit + i * _STAND_INS for i in range(1 + (unit + 1) % most)] for unit in units}
 
 

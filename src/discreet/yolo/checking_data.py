@@ -227,10 +227,16 @@ def _memory(sizes: np.ndarray, shared: np.ndarray, population: int, rate: float)
     return abs(float(products.sum())) / deviation
 
 
-def load(dataset: TaskImages, draws: Sequence[Sequence[int | Sequence[int]]], *, size: int) -> Any:
+def load(
+    dataset: TaskImages,
+    draws: Sequence[Sequence[int | Sequence[int]]],
+    *,
+    size: int,
+    views: int = 1,
+) -> Any:
     """The parts of these draws, by the trainer's own loader."""
     return loop.MicroBatches(  # as the trainer's loop knows it
-        dataset, iter(draws), first_step=1, micro_batch_size=size, workers=0
+        dataset, iter(draws), first_step=1, micro_batch_size=size, workers=0, views=views
     )
 
 

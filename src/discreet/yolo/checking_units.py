@@ -1,4 +1,4 @@
-"""A probe of units that are groups: whole, no larger than is said, and each chosen alone."""
+"""A probe of units of several images or views: whole, no larger than is said, each chosen alone."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ _SALTS = (b"one step", b"another step")  # made up: what is chosen in them is no
 
 
 def probes(trainer: PrivateDetectionTrainer) -> Mapping[str, Callable[[], Finding]]:
-    """The probe, where units are groups."""
-    return {"units": lambda: units(trainer)} if trainer.units.has_groups else {}
+    """The probe, where a unit is more than one view of one image."""
+    several = trainer.units.has_groups or trainer.prepared.views > 1
+    return {"units": lambda: units(trainer)} if several else {}
 
 
 def units(trainer: PrivateDetectionTrainer) -> Finding:
@@ -61,13 +62,15 @@ def _loading(trainer: PrivateDetectionTrainer) -> str:
     some, place = _some_units(whole, dict.fromkeys([*by_size[:_LOADED], by_size[-1]]))
     records = [trainer.dataset.train[image] for image in place]
     draw = [some.choose(unit, _SALTS[0]) for unit in range(len(some))]
-    loaded = checking_data.load(checking_data.dataset_of(trainer, records), [draw], size=1)
+    dataset, views = checking_data.dataset_of(trainer, records), trainer.prepared.views
+    loaded = checking_data.load(dataset, [draw], size=1, views=views)
     sizes = [
         size
         for part in loaded.next_step()
         for size in part.get("unit_sizes", [1] * len(part["img"]))
     ]
-    return "" if sizes == [len(unit) for unit in draw] else "a unit's images are clipped apart"
+    whole_units = [len(unit) * views for unit in draw]
+    return "" if sizes == whole_units else "a unit's images, or their views, are clipped apart"
 
 
 def _some_units(whole: PrivacyUnits, numbers: Iterable[int]) -> tuple[PrivacyUnits, dict[int, int]]:

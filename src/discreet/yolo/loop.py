@@ -139,7 +139,7 @@ class StepLoop:
             micro_batch_size=size,
             workers=performance.workers,
             pin_memory=trainer.device.type == "cuda",
-            views=trainer.prepared.privacy.views or 1,
+            views=trainer.prepared.views,
             cache=trainer.cache,
         )
 

@@ -87,6 +87,11 @@ class PreparedRun:
         return self.privacy.zoom or 1
 
     @property
+    def views(self) -> int:
+        """Augmented views of each drawn image, whose mean gradient is clipped."""
+        return self.privacy.views or 1
+
+    @property
     def name(self) -> str:
         """Wanted name of the run."""
         return str(self.settings.get("name") or "train")
