@@ -146,8 +146,11 @@ def test_what_is_kept_of_images_is_paid_once():
     step = dataclasses.replace(STEP, seconds_per_new_image=10.0)
 
     def seconds(**arguments: Any) -> float:
+        settings = arguments.pop("settings", {})
         asked = PrivacyArguments(**{**COCO8, **arguments})
-        made = make_plan(asked, population=4, model="m.pt", measure=lambda *_: step)
+        made = make_plan(
+            asked, population=4, model="m.pt", measure=lambda *_: step, settings=settings
+        )
         assert made.seconds is not None
         return made.seconds
 
@@ -156,6 +159,20 @@ def test_what_is_kept_of_images_is_paid_once():
     anew = pytest.approx(known + 100 * 4 * 10)
     assert seconds(feature_cache=0) == anew
     assert seconds(recipe="plain", trainable="head") == anew  # the plain recipe does more than flip
+    assert seconds(settings={"degrees": 10}) == seconds(settings={"mosaic": 0.5}, views=1) == anew
+    assert seconds(settings={"flipud": 0.5}) == pytest.approx(known + 4 * 4 * 10)
+    assert seconds(settings={"fliplr": 1}) == pytest.approx(known + 4 * 10)  # always the mirror
+
+
+def test_a_plan_is_of_images_as_large_as_training_takes():
+    made = plan_at(80)
+    assert made == plan_at(96)
+    assert made["zoom"] == 2 != plan_at(64)["zoom"]
+
+
+def plan_at(imgsz: int) -> dict[str, Any]:
+    made = make_plan(PrivacyArguments(**COCO8), population=4, imgsz=imgsz, trained_at=640)
+    return made.chosen.values()
 
 
 def test_every_view_is_paid_and_the_users_own_settings_are_not_chosen_again():

@@ -21,11 +21,13 @@ from discreet.recipes import (
     Chosen,
     PublicFacts,
     automatic_rate,
+    whole_cells,
 )
 from discreet.terminal import Reporter, SilentReporter
 from discreet.units import PrivacyUnits
 
-_FLIPS = 2  # an image and its mirror image: Ultralytics' default
+_FLIPS = {"fliplr": 0.5, "flipud": 0.0}  # Ultralytics' defaults
+_MORE_THAN_FLIPS = ("degrees", "shear", "perspective", "bgr", "mosaic", "mixup")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,7 +150,7 @@ def make_plan(
         population: Number of privacy units, n: training images, unless they are grouped.
         units: The units, where they are groups.
         model: Weights or architecture to measure; None for the usual one.
-        imgsz: Side of the images in pixels.
+        imgsz: Side of the images in pixels; rounded up to whole cells, as in training.
         trained_at: Side of the images that the weights have learned from.
         task: What is trained, by Ultralytics' name.
         measure: Finds out what a step takes; without it the plan has no times.
@@ -160,7 +162,7 @@ def make_plan(
         AccountingError: If no noise reaches the target ε.
         ModelError: If the model cannot be opened.
     """
-    reporter = reporter or SilentReporter()
+    reporter, imgsz = reporter or SilentReporter(), whole_cells(imgsz)
     # An architecture alone is trained from scratch, and then all of it is.
     pretrained = (settings or {}).get("pretrained", True)
     architecture = model is not None and model.endswith((".yaml", ".yml"))
@@ -195,7 +197,11 @@ def make_plan(
         figures,
         epochs=epochs,
         time=time,
-        states=_states(asked, chosen, population if units is None else len(units.digests)),
+        states=_states(
+            asked,
+            {**_FLIPS, **(settings or {}), **chosen.values()},
+            population if units is None else len(units.digests),
+        ),
         images_per_unit=images * (asked.views or 1),  # a pass for each view
         tell=reporter.stage_progress,
     )
@@ -223,11 +229,12 @@ def make_plan(
     )
 
 
-def _states(asked: PrivacyArguments, chosen: Chosen, population: int) -> float:
+def _states(asked: PrivacyArguments, values: Mapping[str, Any], images: int) -> float:
     """States that augmentation shows images in, where what is known of each is kept."""
-    values = chosen.values()
-    only_flips = all(values.get(name) == 0 for name in BEYOND_FLIPS)
-    return _FLIPS * population if only_flips and asked.feature_cache != 0 else math.inf
+    more = any(values.get(name) != 0 for name in BEYOND_FLIPS)
+    more |= any(values.get(name) for name in _MORE_THAN_FLIPS)
+    chances = [0 < float(values[name]) < 1 for name in _FLIPS]
+    return math.inf if more or asked.feature_cache == 0 else images << sum(chances)
 
 
 def _cell(cell: Cell) -> dict[str, Any]:

@@ -6,7 +6,7 @@ choosing.py    fill in what was left open, and say why
 """
 
 from discreet.recipes.choosing import Choice, Chosen, choose
-from discreet.recipes.facts import PublicFacts
+from discreet.recipes.facts import PublicFacts, whole_cells
 from discreet.recipes.rules import (
     AUTO_FINAL_FACTOR,
     AUTO_MOMENTUM,
@@ -41,4 +41,5 @@ __all__ = [
     "choose",
     "default_batch_size",
     "rules_of",
+    "whole_cells",
 ]

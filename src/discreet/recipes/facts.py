@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+
+_CELL = 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,3 +49,8 @@ class PublicFacts:
     def units_of_data(self) -> int:
         """Units that there is something to learn from."""
         return self.population - self.canaries
+
+
+def whole_cells(imgsz: int) -> int:
+    """The side in pixels that images of this side get: whole cells of the coarsest feature map."""
+    return math.ceil(imgsz / _CELL) * _CELL

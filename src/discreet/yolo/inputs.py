@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from discreet.arguments import PrivacyArguments, split_arguments, with_file
 from discreet.data import DetectionDataset
 from discreet.distributed import SOLO, Team
 from discreet.errors import ConfigurationError
+from discreet.recipes import whole_cells
 from discreet.terminal import Reporter
 from discreet.yolo.checkpoint import RunState, dataset_digest, file_digest, find_run
 from discreet.yolo.devices import check_device, device_of, fits
@@ -29,7 +29,6 @@ from discreet.yolo.tasks import CLASSIFY, Task
 from discreet.yolo.teacher import Teacher, open_teacher
 
 DEFAULT_PROJECT = Path("runs/private")
-_CELL = 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,8 +111,7 @@ def read_inputs(
         require_public_start(Path(weights), argument=argument, dataset=dataset)
         notice_new_key_points(source, dataset, reporter)
     check_classes(settings.get("classes"), dataset)
-    # Whole cells of the coarsest feature map, as in Ultralytics.
-    settings["imgsz"] = math.ceil(settings.get("imgsz", task.imgsz) / _CELL) * _CELL
+    settings["imgsz"] = whole_cells(settings.get("imgsz", task.imgsz))
     return RunInputs(
         given=given,
         privacy=privacy,

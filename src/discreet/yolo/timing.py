@@ -18,7 +18,13 @@ from discreet.gradients import make_engine
 from discreet.noise import GaussianMechanism
 from discreet.planning.cost import StepTime
 from discreet.randomness import make_source
-from discreet.recipes import AUTO_MOMENTUM, AUTO_OPTIMIZER, DEFAULT_TRAINABLE, automatic_rate
+from discreet.recipes import (
+    AUTO_MOMENTUM,
+    AUTO_OPTIMIZER,
+    DEFAULT_TRAINABLE,
+    automatic_rate,
+    whole_cells,
+)
 from discreet.step import sum_clipped
 from discreet.yolo.batches import Batch, joined
 from discreet.yolo.frozen import FrozenFront
@@ -39,7 +45,6 @@ from discreet.yolo.stand_ins import StandIns
 from discreet.yolo.zoom import enlarging
 
 USUAL_MODEL = "yolov8n.yaml"
-_CELL = 32
 _OBJECTS = 5  # in each blank image, so that the loss has its usual work
 # What a CPU takes for one image hardly depends on how many it takes at once, once there are some.
 _PIXELS_CPU = 16 * 160**2
@@ -62,7 +67,7 @@ def measure_step(model: str | None, imgsz: int, trainable: str | None, zoom: int
         ConfigurationError: If nothing is left to train.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    side = math.ceil(imgsz / _CELL) * _CELL
+    side = whole_cells(imgsz)
     with torch.random.fork_rng():  # what the caller draws next does not depend on a plan
         return _measured(model, side, trainable or DEFAULT_TRAINABLE, zoom, device)
 
