@@ -146,10 +146,10 @@ def test_what_is_kept_of_images_is_paid_once():
     step = dataclasses.replace(STEP, seconds_per_new_image=10.0)
 
     def seconds(**arguments: Any) -> float:
-        settings = arguments.pop("settings", {})
+        settings, task = arguments.pop("settings", {}), arguments.pop("task", "detect")
         asked = PrivacyArguments(**{**COCO8, **arguments})
         made = make_plan(
-            asked, population=4, model="m.pt", measure=lambda *_: step, settings=settings
+            asked, population=4, model="m.pt", measure=lambda *_: step, settings=settings, task=task
         )
         assert made.seconds is not None
         return made.seconds
@@ -162,6 +162,7 @@ def test_what_is_kept_of_images_is_paid_once():
     assert seconds(settings={"degrees": 10}) == seconds(settings={"mosaic": 0.5}, views=1) == anew
     assert seconds(settings={"flipud": 0.5}) == pytest.approx(known + 4 * 4 * 10)
     assert seconds(settings={"fliplr": 1}) == pytest.approx(known + 4 * 10)  # always the mirror
+    assert seconds(teacher="t.pt", teacher_data="public") == seconds(task="classify") == anew
 
 
 def test_a_plan_is_of_images_as_large_as_training_takes():

@@ -118,6 +118,7 @@ def test_rates_are_smaller_where_noise_is_loud():
     asked = ((1008, 8), (1008, 2), (6885, 1), (6885, 2), (6885, 8))
     rates = [chosen(population=n, epsilon=e)["lr0"] for n, e in asked]
     assert rates == pytest.approx([0.05, 0.03, 0.05, 0.012, 0.012])
+    assert chosen(recipe="plain", population=300, epsilon=8)["lr0"] == 0.012  # γ and β: as it is
 
 
 LEARNS = {"trainable": "film+classes", "zoom": 1, "lr0": 0.012, "hsv_s": 0.7, "scale": 0.5}
@@ -149,6 +150,8 @@ def test_views_take_the_place_of_images_where_features_learn_through_noise(
     values = chosen(given, population=population, epsilon=epsilon, imgsz=128)
     assert (values["views"], values["batch"]) == expected
     assert values["steps"] == 160
+    # A batch that is given has as many steps as without views.
+    assert chosen({**given, "batch": 1000}, population=6885, epsilon=epsilon)["steps"] == 160
 
 
 @pytest.mark.parametrize("task", ["segment", "pose", "obb", "classify"])

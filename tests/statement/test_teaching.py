@@ -15,7 +15,7 @@ from discreet.statement.consistency import examine
 from discreet.statement.schema import AccountantFacts, PrivacyRecord, Teacher, TeacherClaim
 
 from .conftest import FULL_BATCH, record_of
-from .test_verify import altered_all
+from .test_lies import altered_all
 
 
 def taught() -> PrivacyRecord:

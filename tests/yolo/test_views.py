@@ -16,6 +16,7 @@ from discreet.errors import CheckError
 from discreet.gradients import make_engine
 from discreet.statement.verify import verify_release
 from discreet.yolo.checking import check_arguments
+from discreet.yolo.feature_cache import FeatureCache
 from discreet.yolo.loading import MicroBatches
 from discreet.yolo.loop import StepLoop
 from discreet.yolo.loss import PerImageLoss
@@ -119,8 +120,13 @@ def test_a_run_with_views_verifies_and_says_so(scenes: Path, tmp_path: Path):
     [
         ("discreet.yolo.loop.units_of", lambda *_: (None, 1.0), "engine"),
         ("discreet.yolo.loading._together", lambda _units: {}, "units"),
+        (
+            "discreet.yolo.loading._flat",
+            lambda units: [view for views in zip(*units, strict=True) for view in views],
+            "units",
+        ),
     ],
-    ids=["clipped apart", "loaded apart"],
+    ids=["clipped apart", "loaded apart", "clipped with another's"],
 )
 def test_views_that_are_taken_apart_are_seen_before_a_run_and_by_the_check(
     scenes: Path,
@@ -136,6 +142,29 @@ def test_views_that_are_taken_apart_are_seen_before_a_run_and_by_the_check(
     assert probe in [f.probe for f in report.findings if f.verdict == "failed"]
     with pytest.raises(CheckError):
         train(given(scenes, tmp_path))
+
+
+def test_known_views_that_are_taken_apart_are_seen(
+    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Features that are kept come back in parts of their own: what is one unit stays one."""
+    frozen = {**given(scenes, tmp_path), "trainable": "head", "hsv_h": 0, "hsv_s": 0, "hsv_v": 0}
+    frozen |= {"translate": 0, "scale": 0, "erasing": 0}
+    assert check_arguments(frozen).passed
+    own = FeatureCache.part
+
+    def part(self: FeatureCache, keys: Any) -> dict[str, Any]:
+        return {**own(self, keys), "unit_sizes": [1] * len(keys)}
+
+    class Apart(dict[str, Any]):
+        """Keeps what it has."""
+
+        def __or__(self, other: Any) -> Any:
+            return {**other, **self}
+
+    monkeypatch.setattr(FeatureCache, "part", lambda self, keys: Apart(part(self, keys)))
+    report = check_arguments(frozen)
+    assert "features" in [f.probe for f in report.findings if f.verdict == "failed"]
 
 
 def test_the_check_has_nothing_against_views(scenes: Path, tmp_path: Path):

@@ -199,7 +199,7 @@ def make_plan(
         time=time,
         states=_states(
             asked,
-            {**_FLIPS, **(settings or {}), **chosen.values()},
+            {**_FLIPS, **(settings or {}), **chosen.values(), "task": task},
             population if units is None else len(units.digests),
         ),
         images_per_unit=images * (asked.views or 1),  # a pass for each view
@@ -230,11 +230,12 @@ def make_plan(
 
 
 def _states(asked: PrivacyArguments, values: Mapping[str, Any], images: int) -> float:
-    """States that augmentation shows images in, where what is known of each is kept."""
+    """States that augmentation shows images in; infinite where nothing is kept of them."""
     more = any(values.get(name) != 0 for name in BEYOND_FLIPS)
     more |= any(values.get(name) for name in _MORE_THAN_FLIPS)
     chances = [0 < float(values[name]) < 1 for name in _FLIPS]
-    return math.inf if more or asked.feature_cache == 0 else images << sum(chances)
+    kept = asked.feature_cache != 0 and asked.teacher is None and values["task"] != "classify"
+    return images << sum(chances) if kept and not more else math.inf
 
 
 def _cell(cell: Cell) -> dict[str, Any]:

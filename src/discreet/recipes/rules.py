@@ -88,9 +88,7 @@ def passes_over(population: int, zoom: int = 1) -> float:
 
 
 def _images_read(facts: PublicFacts) -> float:
-    images = passes_over(facts.population, facts.zoom) * facts.population
-    more_views = _features_learn(facts) and facts.views > _VIEWS_OF_QUIET
-    return images * _VIEWS_OF_QUIET / facts.views if more_views else images
+    return passes_over(facts.population, facts.zoom) * facts.population
 
 
 def _usual_steps(facts: PublicFacts) -> int:
@@ -104,7 +102,10 @@ def _steps(facts: PublicFacts) -> int:
 
 
 def _batch(facts: PublicFacts) -> int:
-    batch = round(_images_read(facts) / (facts.steps or _usual_steps(facts)))
+    images = _images_read(facts)
+    if _features_learn(facts) and facts.views > _VIEWS_OF_QUIET:
+        images *= _VIEWS_OF_QUIET / facts.views
+    batch = round(images / (facts.steps or _usual_steps(facts)))
     return min(facts.population, max(1, batch))
 
 
@@ -141,6 +142,7 @@ def _rate(facts: PublicFacts) -> float:
     trainable = facts.trainable or DEFAULT_TRAINABLE
     rate = automatic_rate(trainable)
     loud = facts.epsilon is not None and _quietness(facts) < _QUIET
+    loud &= "film" not in trainable.split("+")  # its rate is that of loud noise already
     return rate * _LOUD_FACTOR if loud else rate
 
 
@@ -161,8 +163,8 @@ _SCHEDULE = (
         setting="lr0",
         value=_rate,
         table="0.05 for classes, class_film, class_low_rank and neck_film; 0.02 for head; 0.012 "
-        "for film; 0.005 for whole_head and last_neck; 0.002 for all; "
-        f"{_LOUD_FACTOR:g} of it where ε · n < {_QUIET:,}; thin convolutions 0.3 of it",
+        f"for film; 0.005 for whole_head and last_neck; 0.002 for all; {_LOUD_FACTOR:g} of it "
+        f"where ε · n < {_QUIET:,}, but for film; thin convolutions 0.3 of it",
         why="the rate of every coordinate is its own under Adam: smaller the more is trained, and "
         "the louder the noise",
     ),
@@ -266,8 +268,8 @@ PRETRAINED = (
         setting="batch",
         value=_batch,
         table="n · passes / steps, with 160,000 / n passes, from 10 to 40; where images are "
-        f"enlarged 11,000 / n, from 10 to 12.5; half of it with {_VIEWS_OF_LOUD} views where "
-        "features learn",
+        "enlarged 11,000 / n, from 10 to 12.5; where features learn from more than "
+        f"{_VIEWS_OF_QUIET} views, {_VIEWS_OF_QUIET} / views of it",
         why="more passes always help a little and cost their time: small data can afford more, "
         "enlarged images fewer",
     ),

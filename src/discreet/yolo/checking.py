@@ -151,13 +151,14 @@ def _losses_of(trainer: PrivateDetectionTrainer, batch: Batch) -> Tensor:
 
 
 def _with_objects_first(trainer: PrivateDetectionTrainer) -> list[int]:
-    """Units by number, those with objects first: terms of objects can only meet where there are."""
-    records = trainer.dataset.train
+    """Units by number: with objects, whose terms can meet, and of many images first."""
+    records, members = trainer.dataset.train, trainer.units.members
 
-    def is_empty(unit: int) -> bool:
-        return not any(len(records[image].classes) for image in trainer.units.members[unit])
+    def place(unit: int) -> tuple[bool, int]:
+        is_empty = not any(len(records[image].classes) for image in members[unit])
+        return is_empty, -len(members[unit])
 
-    return sorted(range(len(trainer.units)), key=is_empty)
+    return sorted(range(len(members)), key=place)
 
 
 def _images_of_units(
@@ -167,8 +168,7 @@ def _images_of_units(
     views = trainer.prepared.views
     most = min(_MOST_IMAGES, views * (trainer.plan.mechanism.max_images_per_unit or 1))
     if real:
-        members = sorted(trainer.units.members, key=len, reverse=True)
-        return {unit: (members[unit] * views)[:most] for unit in units}
+        return {unit: (trainer.units.members[unit] * views)[:most] for unit in units}
     return {unit: [unit + i * _STAND_INS for i in range(1 + (unit + 1) % most)] for unit in units}
 
 

@@ -83,15 +83,25 @@ def _keys_are_sound(trainer: PrivateDetectionTrainer, *, full: bool) -> bool:
 def _deviation(trainer: PrivateDetectionTrainer, images: _StandIns) -> float:
     """Largest relative deviation of features; infinite if labels or images are others."""
     cache = feature_cache.FeatureCache(limit=1 << 30, entries=2 * _RECORDS)
+    views = trainer.prepared.views
     parts = loop.MicroBatches(  # as the trainer's loop knows it
-        cast(Any, images), iter(_DRAWS), first_step=1, micro_batch_size=_PART, cache=cache
+        cast(Any, images),
+        iter(_DRAWS),
+        first_step=1,
+        micro_batch_size=_PART * views,
+        views=views,
+        cache=cache,
     )
     worst = 0.0
     for step, draw in enumerate(_DRAWS, start=1):
-        came = [each for part in parts.next_step() for each in _one_by_one(trainer, part, cache)]
-        if len(came) != len(draw):
+        came: list[Item] = []
+        sizes: list[int] = []
+        for part in parts.next_step():
+            sizes += part.get("unit_sizes", [1] * images_in(part))
+            came += _one_by_one(trainer, part, cache)
+        if sizes != [views] * len(draw):  # an image's views are one unit, known or not
             return float("inf")
-        for mine, image in zip(came, draw, strict=True):
+        for mine, image in zip(came, [i for i in draw for _ in range(views)], strict=True):
             part = images[(step, image, 0)]
             (alone,) = _one_by_one(trainer, part, None)
             if not same_item(mine, alone):

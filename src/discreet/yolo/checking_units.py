@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import torch
+
 from discreet.checking import Finding
 from discreet.units import PrivacyUnits
 from discreet.yolo import checking_data
@@ -63,14 +65,19 @@ def _loading(trainer: PrivateDetectionTrainer) -> str:
     records = [trainer.dataset.train[image] for image in place]
     draw = [some.choose(unit, _SALTS[0]) for unit in range(len(some))]
     dataset, views = checking_data.dataset_of(trainer, records), trainer.prepared.views
-    loaded = checking_data.load(dataset, [draw], size=1, views=views)
-    sizes = [
-        size
-        for part in loaded.next_step()
-        for size in part.get("unit_sizes", [1] * len(part["img"]))
-    ]
-    whole_units = [len(unit) * views for unit in draw]
-    return "" if sizes == whole_units else "a unit's images, or their views, are clipped apart"
+    drawn = [[(1, image, view) for image in unit for view in range(views)] for unit in draw]
+    images = [dataset[index]["img"] for unit in drawn for index in unit]
+    whole_units = [len(unit) for unit in drawn]
+    for size in (1, sum(whole_units)):  # a part for each unit, and one for all of them
+        loaded = checking_data.load(dataset, [draw], size=size, views=views)
+        parts = list(loaded.next_step())
+        sizes = [n for part in parts for n in part.get("unit_sizes", [1] * len(part["img"]))]
+        if sizes != whole_units:
+            return "a unit's images, or their views, are clipped apart"
+        came = [image for part in parts for image in part["img"]]
+        if not all(torch.equal(*pair) for pair in zip(came, images, strict=True)):
+            return "what is clipped as one unit is of several"
+    return ""
 
 
 def _some_units(whole: PrivacyUnits, numbers: Iterable[int]) -> tuple[PrivacyUnits, dict[int, int]]:

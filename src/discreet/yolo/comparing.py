@@ -157,7 +157,10 @@ def _planned(
             run.check_stages()
         return run
 
-    largest, *_ = [prepared(epsilon) for epsilon in sorted(epsilons, reverse=True)]
+    *others, last = sorted(epsilons)
+    for epsilon in others:
+        prepared(epsilon)
+    largest = prepared(last)
     open_trackers(largest.privacy.track)
     open_key(largest.privacy.sign)
     return largest

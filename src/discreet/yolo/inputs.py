@@ -45,6 +45,7 @@ class RunInputs:
         from_scratch: Whether only its architecture is taken.
         teacher: The model that guides the training, if there is one.
         partners: Public images that private ones are mixed with, if there are any.
+        digest: Of the files that the run learns from beside its images.
         resumed: Folder of the interrupted run that goes on, if one does.
         state: What was kept of it.
     """
@@ -58,17 +59,9 @@ class RunInputs:
     from_scratch: bool
     teacher: Teacher | None
     partners: DetectionDataset | None
+    digest: str
     resumed: Path | None
     state: RunState | None
-
-    @property
-    def digest(self) -> str:
-        """Digests of the files that the run learns from beside its images."""
-        return (
-            _source_digest(self.settings)
-            + ("" if self.teacher is None else self.teacher.sha256)
-            + ("" if self.partners is None else dataset_digest(self.partners))
-        )
 
     def at(self, epsilon: float) -> RunInputs:
         """The same at another ε."""
@@ -112,6 +105,7 @@ def read_inputs(
         notice_new_key_points(source, dataset, reporter)
     check_classes(settings.get("classes"), dataset)
     settings["imgsz"] = whole_cells(settings.get("imgsz", task.imgsz))
+    teacher = _open_teacher(privacy, dataset)
     return RunInputs(
         given=given,
         privacy=privacy,
@@ -120,8 +114,11 @@ def read_inputs(
         source=source,
         task=task,
         from_scratch=from_scratch,
-        teacher=_open_teacher(privacy, dataset),
+        teacher=teacher,
         partners=partners,
+        digest=_source_digest(settings)
+        + ("" if teacher is None else teacher.sha256)
+        + ("" if partners is None else dataset_digest(partners)),
         resumed=resumed,
         state=state,
     )
