@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,21 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`data.yaml` of 24 training and 8 validation scenes. Never written to again."""
     folder = tmp_path_factory.mktemp("scenes")
     return write_dataset(folder, style=PRIVATE, train=24, val=8, size=IMGSZ, seed=5)
+
+
+# Mistakes that take the images or views of one unit apart: place, mistake, the probe that sees it.
+TAKEN_APART = [
+    pytest.param(
+        "discreet.yolo.loop.units_of", lambda *_: (None, 1.0), "engine", id="clipped apart"
+    ),
+    pytest.param("discreet.yolo.loading._together", lambda _units: {}, "units", id="loaded apart"),
+    pytest.param(
+        "discreet.yolo.loading._flat",
+        lambda units: [i for each in zip_longest(*units) for i in each if i is not None],
+        "units",
+        id="clipped with another's",
+    ),
+]
 
 
 def remembering(function: Callable[..., Figures]) -> Callable[..., Figures]:

@@ -35,7 +35,7 @@ from discreet.yolo.loop import StepLoop
 from discreet.yolo.loss import PerImageLoss
 from discreet.yolo.microbatch import halves, packed, units_of
 
-from .conftest import ARCHITECTURE, IMGSZ, make_batch, make_model, trained
+from .conftest import ARCHITECTURE, IMGSZ, TAKEN_APART, make_batch, make_model, trained
 from .test_views import Numbers, trainer_of
 
 pytestmark = pytest.mark.usefixtures("unchecked")
@@ -368,15 +368,14 @@ def test_a_run_reads_the_images_of_every_drawn_unit(
 @pytest.mark.parametrize(
     ("place", "mistake", "probe"),
     [
-        ("discreet.yolo.loop.units_of", lambda *_: (None, 1.0), "engine"),
-        ("discreet.yolo.loading._together", lambda _units: {}, "units"),
-        (
+        *TAKEN_APART,
+        pytest.param(
             "discreet.yolo.loading.packed",
             lambda units, _size: ([[image]] for unit in units for image in unit),
             "units",
+            id="packed apart",
         ),
     ],
-    ids=["clipped apart", "loaded apart", "packed apart"],
 )
 def test_the_check_sees_units_that_are_taken_apart(
     scenes: Path,

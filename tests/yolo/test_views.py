@@ -22,7 +22,7 @@ from discreet.yolo.loop import StepLoop
 from discreet.yolo.loss import PerImageLoss
 from discreet.yolo.microbatch import halves
 
-from .conftest import ARCHITECTURE, IMGSZ, make_batch, make_model
+from .conftest import ARCHITECTURE, IMGSZ, TAKEN_APART, make_batch, make_model
 
 
 def trainer_of(model: torch.nn.Module) -> Any:
@@ -115,19 +115,7 @@ def test_a_run_with_views_verifies_and_says_so(scenes: Path, tmp_path: Path):
     assert result.record.data.training.units == 24
 
 
-@pytest.mark.parametrize(
-    ("place", "mistake", "probe"),
-    [
-        ("discreet.yolo.loop.units_of", lambda *_: (None, 1.0), "engine"),
-        ("discreet.yolo.loading._together", lambda _units: {}, "units"),
-        (
-            "discreet.yolo.loading._flat",
-            lambda units: [view for views in zip(*units, strict=True) for view in views],
-            "units",
-        ),
-    ],
-    ids=["clipped apart", "loaded apart", "clipped with another's"],
-)
+@pytest.mark.parametrize(("place", "mistake", "probe"), TAKEN_APART)
 def test_views_that_are_taken_apart_are_seen_before_a_run_and_by_the_check(
     scenes: Path,
     tmp_path: Path,
