@@ -2,6 +2,8 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+# Two processes; who has nothing left takes tests from the other.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 
 .PHONY: demo test lint types check docs clean
 
@@ -9,7 +11,7 @@ demo: .venv/ready
 	$(BIN)/discreet demo
 
 test: .venv/dev
-	$(BIN)/python -m pytest -n 2
+	$(PYTEST)
 
 lint: .venv/dev
 	$(BIN)/ruff check .
@@ -21,7 +23,7 @@ types: .venv/dev
 
 # Everything: also what is slow or needs real data.
 check: lint types test
-	$(BIN)/python -m pytest -n 2 -m "(slow or real_data) and not gpu"
+	$(PYTEST) -m "(slow or real_data) and not gpu"
 
 docs: .venv/dev
 	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet docs build/docs

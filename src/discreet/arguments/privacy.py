@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from discreet.arguments.combinations import find_conflicts
 from discreet.arguments.problems import Problem, gather, wrong_value
 from discreet.arguments.stages import stage_problems
 from discreet.arguments.suggestions import unknown_argument
@@ -27,7 +28,6 @@ from discreet.arguments.values import (
     Verbatim,
     Zoom,
     check_value,
-    shown,
 )
 from discreet.privacy import DEFAULT_MAX_IMAGES_PER_UNIT, PrivacyUnit
 
@@ -315,32 +315,7 @@ def find_problems(given: Mapping[str, object]) -> list[Problem]:
         except ValueError:
             usual = PrivacyArguments.model_fields[name].default
             problems.append(wrong_value(name, value, kind_of(name), usual=usual))
-    chosen = {name for name, value in given.items() if not _is_none(value)}
-    if {"epsilon", "noise_multiplier"} <= chosen:
-        problems.append(
-            Problem(
-                where="epsilon, noise_multiplier",
-                what="both are given, and each one determines the other",
-                do="Keep epsilon for a target, or noise_multiplier for a fixed noise.",
-            )
-        )
-    if not {"epsilon", "noise_multiplier"} & chosen:
-        problems.append(
-            Problem(
-                where="epsilon",
-                what="missing: no privacy target is given",
-                do="Give epsilon=8 (a smaller ε is more private), or noise_multiplier=.",
-            )
-        )
-    if {"epochs", "steps"} <= chosen:
-        problems.append(
-            Problem(
-                where="epochs, steps",
-                what="both are given, and each one determines the other",
-                do="Keep epochs or steps.",
-            )
-        )
-    others = [*_misplaced(given), *_details_alone(given)]
+    others = find_conflicts(given)
     if not problems:  # what is read below is of its kind
         others += _stage_problems(given)
     return [*problems, *others]
@@ -358,100 +333,3 @@ def _stage_problems(given: Mapping[str, object]) -> list[Problem]:
         steps=steps if isinstance(steps, int) else None,
         first_steps=first_steps if isinstance(first_steps, int) else None,
     )
-
-
-# Arguments that say how another is meant.
-_DETAILS: Mapping[str, tuple[str, ...]] = {
-    "teacher": ("teacher_data", "teacher_gain"),
-    "first_trainable": ("first_steps",),
-}
-
-
-def _details_alone(given: Mapping[str, object]) -> list[Problem]:
-    """Arguments that say how another is meant, which is not given."""
-    return [
-        Problem(
-            where=shown(name, given[name]),
-            what=f"there is no {of}",
-            do=f"Give {of}= with it, or leave it out.",
-        )
-        for of, details in _DETAILS.items()
-        for name in details
-        if _is_none(given.get(of)) and not _is_none(given.get(name))
-    ]
-
-
-def _misplaced(given: Mapping[str, object]) -> list[Problem]:
-    """Arguments that mean nothing beside the others, or are missing beside them."""
-    problems: list[Problem] = []
-    truncated = _text(given.get("sampling")) == "truncated_poisson"
-    has_cap = not _is_none(given.get("largest_batch"))
-    if truncated and not has_cap:
-        problems.append(
-            Problem(
-                where="largest_batch",
-                what="missing: sampling=truncated_poisson needs a cap",
-                do="Give largest_batch=, a fifth above batch or more, or leave sampling out.",
-            )
-        )
-    if has_cap and not truncated:
-        problems.append(
-            Problem(
-                where=shown("largest_batch", given["largest_batch"]),
-                what="only sampling=truncated_poisson has a cap",
-                do="Leave it out: memory does not grow with the batch.",
-            )
-        )
-    scheduled = _text(given.get("noise_schedule", "constant")) != "constant"
-    if not scheduled and not _is_none(given.get("final_noise")):
-        problems.append(
-            Problem(
-                where=shown("final_noise", given["final_noise"]),
-                what="the noise is constant",
-                do="Give noise_schedule=exponential or step with it.",
-            )
-        )
-    grouped = [name for name in ("groups", "group_regex") if not _is_none(given.get(name))]
-    if len(grouped) == 2:
-        problems.append(
-            Problem(
-                where="groups, group_regex",
-                what="both are given, and each one says which images belong together",
-                do="Keep groups or group_regex.",
-            )
-        )
-    if not grouped and not _is_none(given.get("max_images_per_unit")):
-        problems.append(
-            Problem(
-                where=shown("max_images_per_unit", given["max_images_per_unit"]),
-                what="every image is a unit of its own",
-                do="Give groups= or group_regex= with it, or leave it out.",
-            )
-        )
-    adaptive = _text(given.get("clipping")) == "adaptive"
-    if adaptive and _text(given.get("sampling", "poisson")) != "poisson":
-        problems.append(
-            Problem(
-                where=shown("clipping", given["clipping"]),
-                what="its cost is accounted for Poisson sampling only",
-                do="Leave sampling out, or take another clipping.",
-            )
-        )
-    accountant = _text(given.get("accountant"))
-    if _text(given.get("relation")) == "replace_one" and accountant in ("rdp", "prv"):
-        problems.append(
-            Problem(
-                where=shown("accountant", accountant),
-                what="has no sound bound under relation=replace_one",
-                do="Leave accountant out: pld has one.",
-            )
-        )
-    return problems
-
-
-def _text(value: object) -> str:
-    return str(value).strip().lower()
-
-
-def _is_none(value: object) -> bool:
-    return value is None or (isinstance(value, str) and value.strip().lower() == "none")
