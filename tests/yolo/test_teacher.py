@@ -113,11 +113,26 @@ def test_a_teacher_of_these_very_images_is_refused(given: Arguments, tmp_path: P
     described = yaml.safe_load(scenes.read_text()) | {"path": str(scenes.parent)}
     other = tmp_path / "other.yaml"
     other.write_text(yaml.safe_dump(described))
+    copied = Path(shutil.copytree(scenes.parent, tmp_path / "a copy")) / scenes.name
     elsewhere = Path("/nowhere") / scenes.parent.name / scenes.name
-    for data in (scenes, other, elsewhere):
+    windows = f"C:\\work\\{scenes.parent.name}\\{scenes.name}"
+    for data in (scenes, other, copied, elsewhere, windows, scenes.name, f"../{scenes.name}"):
         file = public(tmp_path / "teacher.pt", data=str(data))
-        with pytest.raises(UnsafeArgumentError, match="on this data set"):
+        with pytest.raises(UnsafeArgumentError, match="this data set"):
             train(given(teacher=str(file), teacher_data="public"))
+        with pytest.raises(UnsafeArgumentError, match="this data set"):
+            train(given(model=str(file)))
+
+
+def test_a_relative_name_is_not_taken_for_the_file_that_is_here(
+    given: Arguments, tmp_path: Path, scenes: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / scenes.name).write_text("train: nothing\n")
+    file = public(tmp_path / "teacher.pt", data=scenes.name)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UnsafeArgumentError, match="another name") as error:
+        train(given(teacher=str(file), teacher_data="public"))
+    assert scenes.name in str(error.value)
 
 
 def test_a_teacher_of_unknown_images_is_refused_where_these_were_exposed(

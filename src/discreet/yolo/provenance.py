@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import filecmp
+from collections import defaultdict
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from torch import nn
@@ -37,13 +39,13 @@ def require_public_start(
             "discreet distill teacher=RELEASE takes what a private model knows, and counts what "
             "it has spent",
         )
-    trained_on = named_data_set(model, checkpoint)
-    if dataset is not None and trained_on is not None and is_of(trained_on, dataset):
-        raise UnsafeArgumentError(
-            "the weights were trained without privacy on this data set, and are not public",
-            where=where,
-            do="start from weights that were trained on public images, such as yolov8n.pt",
-        )
+    require_elsewhere(
+        named_data_set(model, checkpoint),
+        dataset,
+        what="the weights",
+        where=where,
+        do="start from weights that were trained on public images, such as yolov8n.pt",
+    )
 
 
 def named_data_set(model: nn.Module, checkpoint: Mapping[str, Any]) -> str | None:
@@ -55,15 +57,67 @@ def named_data_set(model: nn.Module, checkpoint: Mapping[str, Any]) -> str | Non
     return None
 
 
-def is_of(trained_on: str, dataset: DetectionDataset) -> bool:
-    """Whether a data set file is that of these images, or names some of them."""
-    path = Path(trained_on)
-    if not path.exists():  # trained elsewhere: by its folder and name
-        return path.parts[-2:] == dataset.yaml.parts[-2:]
-    if path.resolve() == dataset.yaml.resolve():
+def require_elsewhere(
+    trained_on: str | None, dataset: DetectionDataset | None, *, what: str, where: str, do: str
+) -> None:
+    """Refuse what was trained on these images, as far as its file and this machine tell.
+
+    Args:
+        trained_on: The data set file that it names, as `named_data_set` finds it.
+        dataset: The private images; None where there are none.
+        what: What was trained.
+        where: The argument that gives it.
+        do: What to use in its place.
+
+    Raises:
+        UnsafeArgumentError: It was, or may have been: a name alone fits more than one data set.
+    """
+    if trained_on is None or dataset is None:
+        return
+    if _holds(Path(trained_on), dataset):
+        raise UnsafeArgumentError(
+            f"{what} trained without privacy on this data set, and would pass it on",
+            where=where,
+            do=do,
+        )
+    if _called_alike(trained_on, dataset.yaml):
+        raise UnsafeArgumentError(
+            f"{what} trained without privacy on {trained_on}, which may be this data set: it is "
+            "called so",
+            where=where,
+            do=f"{do}; if they are other images, give this data set's file another name than "
+            f"{dataset.yaml.name}",
+        )
+
+
+def _holds(file: Path, dataset: DetectionDataset) -> bool:
+    """Whether a data set file that is here is that of these images, or names one or a copy."""
+    if not file.exists():
+        return False
+    if file.resolve() == dataset.yaml.resolve():
         return True
     try:
-        files = training_files(path)
+        theirs = training_files(file)
     except DatasetError:
         return False
-    return any(record.image.resolve() in files for record in dataset.train)
+    ours: defaultdict[int, list[Path]] = defaultdict(list)
+    for record in dataset.train:
+        ours[record.image.stat().st_size].append(record.image)
+    return any(
+        filecmp.cmp(one, other, shallow=False)
+        for other in theirs
+        if other.is_file()
+        for one in ours.get(other.stat().st_size, ())
+    )
+
+
+def _called_alike(trained_on: str, ours: Path) -> bool:
+    """Whether a file that is not here may be ours by its folder and name.
+
+    A relative path began in a folder that is not known, so that one that is here may be another.
+    """
+    theirs = PureWindowsPath(trained_on)  # knows the separators of all systems
+    if Path(trained_on).is_absolute() and Path(trained_on).exists():
+        return False
+    ends = [part for part in theirs.parts if part != ".."][-2:]
+    return list(ours.resolve().parts[-len(ends) :]) == ends

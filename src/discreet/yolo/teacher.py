@@ -31,7 +31,7 @@ from discreet.terminal import format_delta, format_epsilon
 from discreet.yolo._compat import load_checkpoint
 from discreet.yolo.checkpoint import RUN, file_digest
 from discreet.yolo.model import open_source
-from discreet.yolo.provenance import is_of, named_data_set
+from discreet.yolo.provenance import named_data_set, require_elsewhere
 
 _PROVENANCE = (
     "say teacher_data=public if the weights, and all that they were trained on, are public; "
@@ -198,12 +198,13 @@ def open_teacher(place: Path, *, vouched: bool, dataset: DetectionDataset | None
             "nothing says where the teacher comes from", where=f"teacher={place}", do=_PROVENANCE
         )
     trained_on = named_data_set(model, checkpoint)
-    if dataset is not None and trained_on is not None and is_of(trained_on, dataset):
-        raise UnsafeArgumentError(
-            "the teacher was trained without privacy on this data set, and would pass it on",
-            where=f"teacher={place}",
-            do="use a teacher that was trained on public images, or the release of a private run",
-        )
+    require_elsewhere(
+        trained_on,
+        dataset,
+        what="the teacher",
+        where=f"teacher={place}",
+        do="use a teacher that was trained on public images, or the release of a private run",
+    )
     return Teacher(model=open_source(model), sha256=file_digest(place), trained_on=trained_on)
 
 
