@@ -163,6 +163,23 @@ def test_private_images_are_not_passed_off_as_public(released: Path, scenes: Pat
     assert not (tmp_path / "runs").exists()
 
 
+def test_the_teachers_own_images_are_known_by_its_run(released: Path, scenes: Path, tmp_path: Path):
+    """Another ledger than the teacher's, then one that is not to be found any more."""
+    run = Path(shutil.copytree(released.parent, tmp_path / "teacher"))
+    there = run / "internal" / "run.json"
+    copied = Path(shutil.copytree(scenes.parent, tmp_path / "copied")) / scenes.name
+    for images in (scenes, copied):
+        with pytest.raises(UnsafeArgumentError, match="on record as private"):
+            distill(asked(run / "release", images, tmp_path))
+    content = json.loads(there.read_text())
+    content["given"]["ledger"] = str(tmp_path / "gone" / "ledger.sqlite")
+    there.write_text(json.dumps(content))
+    for images in (scenes, copied):
+        with pytest.raises(UnsafeArgumentError, match="teacher was trained on images of it"):
+            distill(asked(run / "release", images, tmp_path))
+    assert not (tmp_path / "runs").exists() and not (tmp_path / "gone").exists()
+
+
 def test_a_student_starts_from_public_weights(released: Path, streets: Path, tmp_path: Path):
     private = str(released / "weights.pt")
     with pytest.raises(UnsafeArgumentError, match="not public"):

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from discreet.data.grouping import group_by_file, group_by_pattern, grouped, shared_groups
 from discreet.data.loading import load_dataset, training_files
+from discreet.data.looks import records_like
 from discreet.data.partners import partners_for
 from discreet.data.records import DetectionDataset, ImageRecord, KeyPoints, TaskName
-from discreet.data.subjects import suspected_subjects
+from discreet.data.subjects import suspected_copies, suspected_subjects
 
 __all__ = [
     "DetectionDataset",
@@ -21,7 +22,9 @@ __all__ = [
     "grouped",
     "load_dataset",
     "partners_for",
+    "records_like",
     "shared_groups",
+    "suspected_copies",
     "suspected_subjects",
     "training_files",
 ]

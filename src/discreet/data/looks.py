@@ -5,7 +5,8 @@ Shape legend: n is the number of images.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import compress
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -104,6 +105,14 @@ def that_look_like(looks: NDArray[np.uint8], others: NDArray[np.uint8]) -> NDArr
         alike = _signs(looks[part]) @ signs >= 8 * LOOK_BYTES - 2 * _ALIKE
         found[part] = alike.any(1)
     return found
+
+
+def records_like(
+    records: Sequence[ImageRecord], others: Sequence[ImageRecord]
+) -> list[ImageRecord]:
+    """The images that look nearly as one of some others: perhaps the same, saved again."""
+    shown, looks = known_looks(records)
+    return list(compress(shown, that_look_like(looks, known_looks(others)[1]).tolist()))
 
 
 def _tell(looks: NDArray[np.uint8]) -> NDArray[np.bool_]:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import compress
 
 import numpy as np
 
 from discreet.data._findings import examples, printable
-from discreet.data.looks import known_looks, that_look_like
+from discreet.data.looks import records_like
 from discreet.data.records import DetectionDataset, ImageRecord
 from discreet.errors import ConfigurationError, UnsafeArgumentError
 from discreet.terminal import count
@@ -42,7 +41,7 @@ def partners_for(dataset: DetectionDataset, public: DetectionDataset) -> Detecti
             where=where,
             do="take them out of the public data set",
         )
-    alike = _like_private(public.train, (*dataset.train, *dataset.val, *dataset.test))
+    alike = records_like(public.train, (*dataset.train, *dataset.val, *dataset.test))
     if alike:
         raise UnsafeArgumentError(
             f"{count(len(alike), 'image')} of it look like private ones, such as "
@@ -73,15 +72,6 @@ def partners_for(dataset: DetectionDataset, public: DetectionDataset) -> Detecti
     return replace(
         public, names=dataset.names, train=records, notices=tuple(notices if left_out else ())
     )
-
-
-def _like_private(
-    public: Sequence[ImageRecord], private: Sequence[ImageRecord]
-) -> list[ImageRecord]:
-    """The public images that look nearly as some private one: the same, saved again."""
-    shown, looks = known_looks(public)
-    _, others = known_looks(private)
-    return list(compress(shown, that_look_like(looks, others).tolist()))
 
 
 def _with_classes(record: ImageRecord, number: Sequence[int]) -> ImageRecord:

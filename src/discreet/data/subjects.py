@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from discreet.data._findings import examples, printable
-from discreet.data.looks import known_looks, near_pairs
+from discreet.data.looks import known_looks, near_pairs, records_like
 from discreet.data.records import DetectionDataset, ImageRecord
 from discreet.terminal import count
 
@@ -34,6 +34,17 @@ def suspected_subjects(dataset: DetectionDataset) -> list[str]:
     if dataset.grouping is not None or len(dataset.train) < 2:
         return []
     return [*_names(dataset.train), *_looks(dataset.train)]
+
+
+def suspected_copies(dataset: DetectionDataset) -> Iterator[str]:
+    """Signs that public validation images are private ones, saved again, as warnings."""
+    if alike := records_like(dataset.val, dataset.train):
+        yield printable(
+            f"{len(alike)} of {count(len(dataset.val), 'validation image')} look like training "
+            f"images: {examples([record.image.name for record in alike])}. The report shows none "
+            "of them, but its metrics are of them too. If they are training images, saved again, "
+            "take them out of val, or leave val_data=private"
+        )
 
 
 def _names(records: Sequence[ImageRecord]) -> Iterator[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, cast
 
 import numpy as np
@@ -23,7 +23,11 @@ _QUALITY = 82
 
 
 def validation_figures(
-    validator: DetectionValidator, model: nn.Module, dataset: RecordDataset
+    validator: DetectionValidator,
+    model: nn.Module,
+    dataset: RecordDataset,
+    *,
+    hidden: Collection[str] = (),
 ) -> ValidationFigures:
     """Curves and a few images with what was found in them.
 
@@ -31,10 +35,12 @@ def validation_figures(
         validator: Has validated the model on the data set.
         model: The detector, on its device.
         dataset: Public images, letterboxed.
+        hidden: Files of those that may not be shown.
     """
     names = cast(Mapping[int, str], cast(Any, validator).metrics.names)
-    labelled = [i for i, label in enumerate(dataset.labels) if len(label["cls"])]
-    shown = _spread(labelled or range(len(dataset)), _SAMPLES)
+    visible = [i for i, file in enumerate(dataset.im_files) if file not in hidden]
+    labelled = [i for i in visible if len(dataset.labels[i]["cls"])]
+    shown = _spread(labelled or visible, _SAMPLES)
     return ValidationFigures(
         images=len(dataset),
         confidence=_CONFIDENCE,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from torch import nn
 
+from discreet.data import records_like
 from discreet.ledger import Spent
 from discreet.privacy import PrivacySpent
 from discreet.result import TrainingResult
@@ -135,7 +136,10 @@ def _validate(
     )
     if not public or not trainer.task.pictures:
         return metrics, None
-    return metrics, validation_figures(trainer.validator, model, cast(Any, dataset))
+    alike = records_like(trainer.dataset.val, trainer.dataset.train)
+    hidden = {str(record.image) for record in alike}  # they may be private, saved again
+    images = cast(Any, dataset)
+    return metrics, validation_figures(trainer.validator, model, images, hidden=hidden)
 
 
 def record_of(trainer: PrivateDetectionTrainer, metrics: Mapping[str, float]) -> PrivacyRecord:

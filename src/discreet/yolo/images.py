@@ -30,18 +30,22 @@ def open_images(task: Task, records: Sequence[ImageRecord], settings: ImageSetti
     return RecordDataset(records, replace(settings, rect=settings.rect and task.rectangular))
 
 
-def require_public(public: DetectionDataset, *, ledger: str | Path | None, where: str) -> None:
+def require_public(
+    public: DetectionDataset, *, ledger: str | Path | None, where: str, create: bool = True
+) -> None:
     """Refuse images that are on record as private ones.
 
     Args:
         public: What is said to be public.
         ledger: The ledger of private runs; as `BudgetLedger.open` takes it.
         where: The argument that says so.
+        create: Whether to begin a ledger where there is none.
 
     Raises:
         UnsafeArgumentError: A run on some of them was charged.
+        LedgerError: The ledger cannot be read.
     """
-    book = BudgetLedger.open(ledger)
+    book = BudgetLedger.open(ledger, create=create)
     try:
         runs = book.runs_on([record.digest for record in (*public.train, *public.val)])
     finally:

@@ -74,7 +74,7 @@ def require_elsewhere(
     """
     if trained_on is None or dataset is None:
         return
-    if _holds(Path(trained_on), dataset):
+    if holds_any_of(Path(trained_on), dataset):
         raise UnsafeArgumentError(
             f"{what} trained without privacy on this data set, and would pass it on",
             where=where,
@@ -90,7 +90,7 @@ def require_elsewhere(
         )
 
 
-def _holds(file: Path, dataset: DetectionDataset) -> bool:
+def holds_any_of(file: Path, dataset: DetectionDataset) -> bool:
     """Whether a data set file that is here is that of these images, or names one or a copy."""
     if not file.exists():
         return False

@@ -14,6 +14,7 @@ from discreet.data import (
     load_dataset,
     partners_for,
     shared_groups,
+    suspected_copies,
     suspected_subjects,
 )
 from discreet.errors import ConfigurationError
@@ -52,6 +53,9 @@ def read_dataset(
                 do="Keep their images out of val, or leave val_data=private.",
             )
         reporter.warning(f"{what}: metrics are of subjects that training has seen, and flatter it")
+    if privacy.val_data == "public":
+        for warning in suspected_copies(dataset):
+            reporter.warning(warning)
     return dataset
 
 

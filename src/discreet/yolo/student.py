@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from ultralytics.utils import DEFAULT_CFG, IterableSimpleNamespace
 
 from discreet.arguments.students import DEFAULT_CONF, StudentArguments
 from discreet.data import DetectionDataset, load_dataset
-from discreet.errors import ConfigurationError
+from discreet.errors import ConfigurationError, LedgerError, UnsafeArgumentError
 from discreet.launched import Place
 from discreet.privacy import PrivacySpent
 from discreet.recipes import DEFAULT_IMGSZ
@@ -38,7 +39,7 @@ from discreet.yolo.evaluate import evaluate
 from discreet.yolo.figures import validation_figures
 from discreet.yolo.images import require_public
 from discreet.yolo.labelling import label_images
-from discreet.yolo.provenance import require_public_start
+from discreet.yolo.provenance import holds_any_of, require_public_start
 from discreet.yolo.stock import train_stock
 from discreet.yolo.teacher import Teacher, open_teacher
 
@@ -66,6 +67,7 @@ def train_student(asked: StudentArguments, *, reporter: Reporter) -> TrainingRes
     reporter.stage(f"reading {asked.public_data}")
     public = load_dataset(asked.public_data, progress=reporter.stage_progress, labels_wanted=False)
     require_public(public, ledger=asked.ledger, where=f"public_data={asked.public_data}")
+    _require_others(public, teacher, where=f"public_data={asked.public_data}")
     settings = asked.settings
     imgsz = int(settings.get("imgsz") or teacher.record.configuration.get("imgsz") or DEFAULT_IMGSZ)  # pyright: ignore[reportArgumentType]
     root = claim_run_folder(
@@ -142,6 +144,27 @@ def train_student(asked: StudentArguments, *, reporter: Reporter) -> TrainingRes
         record=record,
         seconds=time.monotonic() - started,
     )
+
+
+def _require_others(public: DetectionDataset, teacher: Teacher, *, where: str) -> None:
+    """Refuse the images that the teacher was trained on, as far as its run's folder tells.
+
+    The ledger that was asked for knows them only if the run was charged in it.
+
+    Raises:
+        UnsafeArgumentError: Some of them are among these.
+    """
+    if teacher.run is None:
+        return
+    given = teacher.run.given
+    with suppress(LedgerError):  # it may be another machine's
+        require_public(public, ledger=given.get("ledger"), where=where, create=False)
+    if holds_any_of(Path(str(given["data"])), public):
+        raise UnsafeArgumentError(
+            "the teacher was trained on images of it, and they are private",
+            where=where,
+            do="use public images that no run has seen",
+        )
 
 
 def _names(model: nn.Module) -> list[str]:

@@ -8,7 +8,6 @@ make ε larger.
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +17,12 @@ from torch import nn
 from discreet.accounting import Event, epsilon_of_runs
 from discreet.config import MechanismConfig
 from discreet.data import DetectionDataset
-from discreet.errors import ConfigurationError, ReleaseError, UnsafeArgumentError
+from discreet.errors import (
+    ConfigurationError,
+    DiscreetError,
+    ReleaseError,
+    UnsafeArgumentError,
+)
 from discreet.ledger import BudgetLedger, Spent
 from discreet.privacy import PrivacyUnit
 from discreet.statement import schema
@@ -29,7 +33,7 @@ from discreet.statement.teaching import are_among, claimed_events
 from discreet.statement.verify import verify_release
 from discreet.terminal import format_delta, format_epsilon
 from discreet.yolo._compat import load_checkpoint
-from discreet.yolo.checkpoint import RUN, file_digest
+from discreet.yolo.checkpoint import RunState, file_digest
 from discreet.yolo.model import open_source
 from discreet.yolo.provenance import named_data_set, require_elsewhere
 
@@ -47,14 +51,14 @@ class Teacher:
         model: The detector, in float32.
         sha256: Digest of its file of weights.
         record: The statement of its release; None if it is public.
-        run_id: What the ledger knows its run by, where its run's folder is still around it.
+        run: What its run was started with, where the run's folder is still around the release.
         trained_on: What the checkpoint says that it was trained on, if it says so.
     """
 
     model: nn.Module
     sha256: str
     record: schema.PrivacyRecord | None = None
-    run_id: str | None = None
+    run: RunState | None = None
     trained_on: str | None = None
 
     @property
@@ -160,7 +164,9 @@ class Teacher:
         """
         if self.record is None:
             return total
-        known = any(run.id == self.run_id for run in ledger.runs_on(digests))
+        known = self.run is not None and any(
+            run.id == self.run.run_id for run in ledger.runs_on(digests)
+        )
         if known and are_among((*self.events, *own), total.events):
             return total
         events = (*total.events, *self.events)
@@ -246,7 +252,7 @@ def _open_release(folder: Path, *, vouched: bool) -> Teacher:
         model=open_source(weights),
         sha256=file_digest(weights),
         record=record,
-        run_id=_run_id(folder.parent / "internal" / RUN),
+        run=_run_around(folder),
     )
 
 
@@ -260,9 +266,9 @@ def _claim_of(record: schema.PrivacyRecord) -> schema.TeacherClaim:
     )
 
 
-def _run_id(path: Path) -> str | None:
-    """The id of the run that a release is still beside, for whoever has its ledger."""
+def _run_around(release: Path) -> RunState | None:
+    """The run that a release still lies in."""
     try:
-        return str(json.loads(path.read_text(encoding="utf-8"))["run_id"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return RunState.load(release.parent)
+    except DiscreetError:
         return None
