@@ -186,6 +186,25 @@ def test_every_view_is_paid_and_the_users_own_settings_are_not_chosen_again():
     assert (rate.value, rate.why) == (0.123, None)
 
 
+@pytest.mark.parametrize(
+    ("optimizer", "rate", "words"),
+    [
+        ("Adam", "0.05", "Adam scales each parameter by its own noise"),
+        ("SGD", "0.01", "the recipe has rates for Adam alone"),
+    ],
+)
+def test_the_rate_that_training_takes_is_told(optimizer: str, rate: str, words: str):
+    made = make_plan(PrivacyArguments(**COCO8), population=4, settings={"optimizer": optimizer})
+    told = {advice.about: advice.text for advice in made.advice}
+    taken = made.chosen.values()["lr0"]
+    assert told["lr0"].startswith(f"{taken:g} with {optimizer} is what training takes")
+    assert words in told["lr0"]
+    assert f"{taken:g}" == rate
+    assert "lr0" in made.to_text().split("Chosen by recipe")[1].split("Advice")[0]
+    for_adam = "bias correction" in told["warmup_epochs"], "divides both" in told["max_grad_norm"]
+    assert for_adam == (optimizer == "Adam",) * 2
+
+
 def test_an_architecture_trains_all_of_itself_as_in_training():
     seen: list[str | None] = []
 

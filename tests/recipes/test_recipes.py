@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from discreet.arguments import TRAINABLE_PARTS, PrivacyArguments
+from discreet.arguments.split import default_of
 from discreet.planning import complete, plan_training
-from discreet.recipes import RECIPES, PublicFacts, choose
+from discreet.recipes import RATES_OF_OTHERS, RECIPES, PublicFacts, choose
 from discreet.recipes.document import as_markdown
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "recipes.md"
@@ -99,11 +100,22 @@ def test_batch_and_steps_keep_the_passes():
     assert chosen({"steps": 10})["batch"] == 1008  # no more than there are
 
 
-def test_another_optimizer_comes_without_the_automatic_schedule():
-    values = chosen({"optimizer": "SGD"})
-    assert values["optimizer"] == "SGD"
-    assert not {"lr0", "lrf", "momentum", "weight_decay"} & values.keys()
-    assert chosen({"optimizer": "auto"})["optimizer"] == "Adam"
+@pytest.mark.parametrize("recipe", ["auto", "plain"])
+def test_the_recipes_own_optimizer_keeps_its_rates_where_it_is_given(recipe: str):
+    for named in ("auto", "Adam", "adam"):
+        values = chosen({"optimizer": named}, recipe)
+        assert {**values, "optimizer": "Adam"} == chosen(recipe=recipe)
+
+
+@pytest.mark.parametrize("named", ["SGD", "AdamW"])
+def test_another_optimizer_takes_ultralytics_rates_along_and_says_so(named: str):
+    made = choose("auto", {"optimizer": named, "lrf": 0.5}, facts=facts())
+    values = made.values()
+    assert values["optimizer"] == named and values["lrf"] == 0.5
+    rates = {name: default_of(name) for name in RATES_OF_OTHERS}
+    assert values.items() >= {**rates, "lrf": 0.5}.items()
+    whys = {c.setting: c.why for c in made.choices if c.setting in rates and c.setting != "lrf"}
+    assert len(whys) == 3 and all("Ultralytics' default" in (why or "") for why in whys.values())
 
 
 def test_rates_follow_what_trains():

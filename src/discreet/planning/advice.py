@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from discreet.accounting import default_delta
 from discreet.planning.table import Cell, best_noise
 from discreet.planning.training import TrainingPlan
 from discreet.privacy import PrivacyUnit
-from discreet.recipes import AUTO_FINAL_FACTOR, AUTO_OPTIMIZER
+from discreet.recipes import AUTO_OPTIMIZER
 
 _FEW_UNITS = 1000
+_UNSCALED = "SGD"  # the one optimizer whose updates grow with the gradient
 _NOTICEABLE = 0.97  # a change of less than 3 % is not worth advice
 
 
@@ -34,7 +36,7 @@ def advice_for(
     cells: Sequence[Cell],
     *,
     trainable: str,
-    learning_rate: float,
+    chosen: Mapping[str, Any],
     batch_is_chosen: bool,
     needed_noise: float | None,
 ) -> tuple[Advice, ...]:
@@ -44,31 +46,27 @@ def advice_for(
         plan: The requested run.
         cells: It and its neighbours.
         trainable: Parts that train.
-        learning_rate: With which they do, at first.
+        chosen: Optimizer, rates and all else that the recipe or the user chose, by name.
         batch_is_chosen: Whether the recipe chose the batch size.
         needed_noise: σ for ε = 8, where the request has no privacy to speak of.
     """
     requested = next(cell for cell in cells if cell.requested)
+    optimizer = chosen["optimizer"]
     told = {
         "batch": _batch(plan, requested, cells, is_chosen=batch_is_chosen),
         "noise_multiplier": _noise(plan, needed_noise),
-        "max_grad_norm": (
-            f"Keep C = {plan.mechanism.max_grad_norm:g}. The noise grows with C, and "
-            f"{AUTO_OPTIMIZER} divides both out again, so C hardly matters. Never set it from "
-            "gradients of private images: that look is not paid for."
-        ),
+        "max_grad_norm": _norm(plan, optimizer),
         **_units(plan),
         "delta": _delta(plan),
         "steps": _steps(plan, requested, cells),
-        "lr0": (
-            f"{learning_rate:g} with {AUTO_OPTIMIZER} is what training takes for "
-            f"trainable={trainable}, falling in a line to {AUTO_FINAL_FACTOR:g} of that: "
-            f"{AUTO_OPTIMIZER} scales each parameter by its own noise, so the rate changes "
-            "little with n and ε and not with C, and small late steps average the noise out."
-        ),
+        "lr0": _rate(chosen, trainable=trainable),
         "warmup_epochs": (
-            "None. Warm-up steps would spend as much ε as any other and move the model less; "
-            f"{AUTO_OPTIMIZER}'s bias correction keeps the first steps small enough."
+            "None. Warm-up steps would spend as much ε as any other and move the model less"
+            + (
+                f"; {AUTO_OPTIMIZER}'s bias correction keeps the first steps small enough."
+                if optimizer == AUTO_OPTIMIZER
+                else "."
+            )
         ),
     }
     return tuple(Advice(about=about, text=text) for about, text in told.items())
@@ -132,6 +130,35 @@ def _noise(plan: TrainingPlan, needed_noise: float | None) -> str:
     return (
         "Give epsilon= in its place: the noise is then the least that keeps the ε you want, "
         "whatever n, batch and epochs are."
+    )
+
+
+def _norm(plan: TrainingPlan, optimizer: str) -> str:
+    effect = (
+        "as what an image says does: with SGD it scales every update, as lr0 does"
+        if optimizer == _UNSCALED
+        else f"and {optimizer} divides both out again, so C hardly matters"
+    )
+    return (
+        f"Keep C = {plan.mechanism.max_grad_norm:g}. The noise grows with C, {effect}. Never set "
+        "it from gradients of private images: that look is not paid for."
+    )
+
+
+def _rate(chosen: Mapping[str, Any], *, trainable: str) -> str:
+    optimizer = chosen["optimizer"]
+    taken = (
+        f"{chosen['lr0']:g} with {optimizer} is what training takes for trainable={trainable}, "
+        f"falling to {chosen['lrf']:g} of that: "
+    )
+    if optimizer == AUTO_OPTIMIZER:
+        return (
+            f"{taken}{AUTO_OPTIMIZER} scales each parameter by its own noise, so the rate changes "
+            "little with n and ε and not with C, and small late steps average the noise out."
+        )
+    return (
+        f"{taken}the recipe has rates for {AUTO_OPTIMIZER} alone. Leave optimizer out for those, "
+        "or give lr0= and the others yourself."
     )
 
 

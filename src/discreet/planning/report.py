@@ -20,7 +20,6 @@ from discreet.recipes import (
     DEFAULT_IMGSZ,
     Chosen,
     PublicFacts,
-    automatic_rate,
     whole_cells,
 )
 from discreet.terminal import Reporter, SilentReporter
@@ -220,7 +219,7 @@ def make_plan(
             training,
             table,
             trainable=trainable,
-            learning_rate=float(chosen.values().get("lr0", automatic_rate(trainable))),
+            chosen=chosen.values(),
             batch_is_chosen=batch_is_chosen,
             needed_noise=needed,
         ),

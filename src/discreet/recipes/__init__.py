@@ -8,7 +8,6 @@ choosing.py    fill in what was left open, and say why
 from discreet.recipes.choosing import Choice, Chosen, choose
 from discreet.recipes.facts import PublicFacts, whole_cells
 from discreet.recipes.rules import (
-    AUTO_FINAL_FACTOR,
     AUTO_MOMENTUM,
     AUTO_OPTIMIZER,
     BEYOND_FLIPS,
@@ -16,6 +15,7 @@ from discreet.recipes.rules import (
     DEFAULT_EPOCHS,
     DEFAULT_IMGSZ,
     DEFAULT_TRAINABLE,
+    RATES_OF_OTHERS,
     RECIPES,
     Rule,
     automatic_rate,
@@ -24,7 +24,6 @@ from discreet.recipes.rules import (
 )
 
 __all__ = [
-    "AUTO_FINAL_FACTOR",
     "AUTO_MOMENTUM",
     "AUTO_OPTIMIZER",
     "BEYOND_FLIPS",
@@ -32,6 +31,7 @@ __all__ = [
     "DEFAULT_EPOCHS",
     "DEFAULT_IMGSZ",
     "DEFAULT_TRAINABLE",
+    "RATES_OF_OTHERS",
     "RECIPES",
     "Choice",
     "Chosen",

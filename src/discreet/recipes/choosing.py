@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from discreet.recipes.facts import PublicFacts
-from discreet.recipes.rules import rules_of
+from discreet.recipes.rules import AUTO_OPTIMIZER, RATES_OF_OTHERS, rules_of
 
-# Only the automatic optimizer comes with its own schedule.
-_OF_THE_OPTIMIZER = frozenset({"lr0", "lrf", "momentum", "weight_decay"})
+_WHY_OF_OTHERS = (
+    f"Ultralytics' default with the optimizer given: the recipe's is {AUTO_OPTIMIZER}'s"
+)
 # Settings that the rules behind them look at.
 _LOOKED_AT = frozenset({"trainable", "zoom", "views"})
 _INSTEAD = {"steps": "epochs", "epochs": "steps"}
@@ -72,8 +73,10 @@ def choose(
         was given, or else the recipe's.
     """
     given = {name: value for name, value in given.items() if value is not None}
-    if str(given.get("optimizer", "auto")).lower() == "auto":
+    optimizer = str(given.get("optimizer", "auto")).lower()
+    if optimizer == "auto":
         given.pop("optimizer", None)
+    usual = {} if optimizer in ("auto", AUTO_OPTIMIZER.lower()) else RATES_OF_OTHERS
     facts = replace(facts, steps=given.get("steps"), batch=given.get("batch"))
     begun = begun_with or {}
     choices: list[Choice] = []
@@ -83,9 +86,10 @@ def choose(
             setting = _INSTEAD[setting]
         if setting in given:
             choices.append(Choice(setting=setting, value=given[setting], why=None))
-        elif "optimizer" not in given or setting not in _OF_THE_OPTIMIZER:
-            value = begun[setting] if setting in begun else rule.value(facts)
-            choices.append(Choice(setting=setting, value=value, why=rule.why))
+        else:
+            value = usual[setting] if setting in usual else rule.value(facts)
+            why = _WHY_OF_OTHERS if setting in usual else rule.why
+            choices.append(Choice(setting=setting, value=begun.get(setting, value), why=why))
         if setting in _LOOKED_AT:
             facts = replace(facts, **{setting: choices[-1].value})
     return Chosen(recipe=recipe, choices=tuple(choices))

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from discreet.recipes.rules import RECIPES, Rule
+from discreet.recipes.rules import RATES_OF_OTHERS, RECIPES, Rule
 
-_INTRODUCTION = """\
+_RATES_OF_OTHERS = ", ".join(f"`{name}={rate:g}`" for name, rate in RATES_OF_OTHERS.items())
+_INTRODUCTION = f"""\
 # Recipes
 
 What a private run takes where nothing is asked for. `recipe=auto` is the default; any argument
-that is given wins over its row. Every rule looks at public numbers only: the number n of images, or
-of groups where they are the privacy unit, the number of classes, ε, δ, the task, the image size,
-and whether the run starts from public weights and of which size. None looks at an image, a label,
-a loss or a gradient of the private set. `discreet plan` and `discreet train` print what was chosen
-and why. A run that is resumed keeps what was chosen when it began.
+that is given wins over its row. The rates below are Adam's: with any other `optimizer`, those that
+are not given too are Ultralytics' own:
+{_RATES_OF_OTHERS}.
+
+Every rule looks at public numbers only: the number n of images, or of groups where they are the
+privacy unit, the number of classes, ε, δ, the task, the image size, and whether the run starts from
+public weights and of which size. None looks at an image, a label, a loss or a gradient of the
+private set. `discreet plan` and `discreet train` print what was chosen and why. A run that is
+resumed keeps what was chosen when it began.
 
 This file is made from `discreet.recipes.rules`: `python -m discreet.recipes > docs/recipes.md`.
 """

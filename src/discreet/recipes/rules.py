@@ -17,6 +17,13 @@ _LARGEST_PLAIN_BATCH = 1024
 AUTO_OPTIMIZER = "Adam"
 AUTO_FINAL_FACTOR = 0.1
 AUTO_MOMENTUM = 0.9
+# Ultralytics' defaults, which go with any other optimizer: what suits Adam need not suit it.
+RATES_OF_OTHERS: Mapping[str, float] = {
+    "lr0": 0.01,
+    "lrf": 0.01,
+    "momentum": 0.937,
+    "weight_decay": 0.0005,
+}
 _AUTO_RATES = {
     "all": 0.002,
     "film": 0.012,
@@ -178,7 +185,11 @@ _SCHEDULE = (
         note=" (β₁; β₂ is 0.99)",
     ),
     _always("weight_decay", 0.0, why="noise regularises more than enough"),
-    _always("warmup_epochs", 0.0, why="Adam's first steps are sound: its noise is known to it"),
+    _always(
+        "warmup_epochs",
+        0.0,
+        why="its steps would spend as much ε as any other, and move the model less",
+    ),
 )
 _OPTIMIZER = _always(
     "optimizer",
