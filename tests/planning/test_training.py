@@ -56,6 +56,18 @@ def test_epsilon_by_epoch_grows_to_the_promise():
     assert values[-1] == pytest.approx(made.promised.epsilon, rel=1e-9)
 
 
+@pytest.mark.parametrize(
+    ("batch", "do"),
+    [(2, "a larger batch, or another clipping"), (4, "take another clipping")],
+)
+def test_a_count_that_no_noise_makes_up_for_is_named(batch: int, do: str):
+    with pytest.raises(AccountingError, match="were not clipped, with noise of") as caught:
+        plan(4, epsilon=8, batch=batch, steps=3, clipping="adaptive")
+    assert caught.value.where == "clipping=adaptive"
+    assert do in str(caught.value)
+    assert plan(4000, epsilon=8, batch=200, steps=3, clipping="adaptive").promised.epsilon <= 8
+
+
 @pytest.mark.parametrize(("population", "batch"), [(10, 10), (100, 64), (1008, 252), (10**6, 1024)])
 def test_default_batch(population: int, batch: int):
     assert default_batch_size(population) == batch

@@ -13,11 +13,12 @@ from discreet.accounting import (
     default_delta,
     epsilon_per_prefix,
 )
+from discreet.accounting.calibration import MAX_NOISE_MULTIPLIER
 from discreet.arguments import PrivacyArguments
 from discreet.arguments.problems import gather
 from discreet.arguments.stages import stage_problems
 from discreet.config import MechanismConfig, SamplingName, steps_for
-from discreet.errors import ConfigurationError
+from discreet.errors import AccountingError, ConfigurationError
 from discreet.privacy import NeighboringRelation, PrivacySpent, PrivacyUnit
 from discreet.recipes import DEFAULT_IMGSZ, Chosen, PublicFacts, choose
 from discreet.terminal import format_delta, format_epsilon
@@ -139,7 +140,8 @@ def plan_training(
         ConfigurationError: If the batch is larger than the population, the first stage is of
             other parts or takes no steps or all, or the teacher alone has spent what was asked
             for.
-        AccountingError: If no noise multiplier reaches the target.
+        AccountingError: If no noise multiplier reaches the target, as where the count of adaptive
+            clipping alone spends more.
     """
     facts = PublicFacts(
         population=population,
@@ -204,6 +206,9 @@ def plan_training(
                 where=f"epsilon={arguments.epsilon:g}",
                 do="ask for a larger epsilon, or take a public teacher",
             )
+        _check_count(
+            mechanism_with(MAX_NOISE_MULTIPLIER), before=before, target_epsilon=arguments.epsilon
+        )
         noise_multiplier = calibrate_noise_multiplier(
             target_epsilon=arguments.epsilon,
             delta=delta,
@@ -213,6 +218,35 @@ def plan_training(
     return TrainingPlan.of(
         mechanism_with(noise_multiplier), target_epsilon=arguments.epsilon, before=before
     )
+
+
+def _check_count(
+    mechanism: MechanismConfig, *, before: Sequence[Event], target_epsilon: float
+) -> None:
+    """Refuse adaptive clipping whose count alone spends more than was asked for.
+
+    The count's noise is a part of B, and so no σ makes up for a small batch.
+
+    Args:
+        mechanism: The run with the largest σ.
+        before: What a private teacher had spent.
+        target_epsilon: The ε asked for.
+    """
+    if mechanism.clipping != "adaptive":
+        return
+    events = (*before, *mechanism.planned_events())
+    spent = mechanism.make_accountant().epsilon(events, delta=mechanism.delta)
+    if spent > target_epsilon:
+        batch, noun = mechanism.expected_batch_size, mechanism.unit.noun
+        larger = "a larger batch, or " if batch < mechanism.population else ""
+        raise AccountingError(
+            f"each step also tells how many {noun}s were not clipped, with noise of "
+            f"{mechanism.count_noise_multiplier:g} {noun}s at batch={batch}: that "
+            f"brings ε to {format_epsilon(spent)} at δ = {format_delta(mechanism.delta)}, "
+            f"above {target_epsilon:g}, however large the noise on the gradients",
+            where="clipping=adaptive",
+            do=f"take {larger}another clipping, such as automatic",
+        )
 
 
 def _check_first_stage(arguments: PrivacyArguments, *, steps: int) -> None:
