@@ -11,7 +11,8 @@ class PerformanceConfig(BaseModel):
     """Speed settings of a run.
 
     Attributes:
-        micro_batch_size: Images per forward pass; None measures what fits the memory.
+        micro_batch_size: Images per forward pass, or all of one unit where they are more; None
+            measures what fits the memory.
         engine: Which engine computes per-example gradients; all are exact.
         workers: Processes that load images; 0 loads in the training process.
         feature_cache: Most GiB of memory for what frozen layers give for images; None chooses by

@@ -144,6 +144,7 @@ def test_names_are_listed_once() -> None:
         ({"epsilon": "-1"}, "Give epsilon=8, for example."),
         ({"epsilon": "abc"}, "Give epsilon=8, for example."),
         ({"epsilon": 8, "batch": "many"}, "Give batch=100, for example."),
+        ({"epsilon": 8, "views": "0"}, "Give views=2, for example."),
         ({"epsilon": 8, "lr0": "-1"}, "Give lr0=0.01, for example."),  # the default
     ],
 )

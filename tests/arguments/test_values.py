@@ -48,6 +48,9 @@ from discreet.errors import ConfigurationError
         ("data", ["a.yaml", "b.yaml"]),
         ("data", ""),
         ("max_det", 0),
+        ("views", 0),
+        ("views", 65),
+        ("views", 20_000),
         ("project", False),
     ],
 )

@@ -26,6 +26,7 @@ from discreet.arguments.values import (
     PositiveNumber,
     Text,
     Verbatim,
+    Views,
     Zoom,
     check_value,
 )
@@ -129,7 +130,9 @@ class PrivacyArguments(BaseModel):
         description="expected number of images in a step, of any size; if left out, chosen",
     )
     micro_batch: Count | None = Field(
-        default=None, description="images held in memory at once; if left out, by memory"
+        default=None,
+        description="images held in memory at once, or all images and views of one unit where "
+        "they are more; if left out, by memory",
     )
     feature_cache: Gain | None = Field(
         default=None,
@@ -184,10 +187,10 @@ class PrivacyArguments(BaseModel):
         description="scale and decorrelate the inputs of the last class convolution by public "
         "statistics while it trains",
     )
-    views: Count | None = Field(
+    views: Views | None = Field(
         default=None,
         description="augmented views of each drawn image, whose mean gradient is clipped: less "
-        "chance in it, for as many times the work",
+        "chance in it, for as many times the work; all are held in memory at once",
     )
     public_data: Path | None = Field(
         default=None,

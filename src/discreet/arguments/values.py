@@ -22,6 +22,8 @@ OPTIMIZERS = ("SGD", "Adam", "Adamax", "AdamW", "NAdam", "RAdam", "RMSprop", "au
 # More images or steps than anybody has, and than a ledger counts.
 MAX_COUNT = 1_000_000_000
 MAX_NOISE = 1_000_000
+# A recipe takes four at most; all views of an image are held in memory at once.
+MAX_VIEWS = 64
 MAX_SHOWN = 60  # characters of a value that an error repeats
 
 
@@ -207,6 +209,12 @@ Zoom = Annotated[
     BeforeValidator(_whole),
     Field(ge=1, le=16),
     Expected("a whole number from 1 to 16", example="2"),
+]
+Views = Annotated[
+    int,
+    BeforeValidator(_whole),
+    Field(ge=1, le=MAX_VIEWS),
+    Expected(f"a whole number from 1 to {MAX_VIEWS}", example="2"),
 ]
 Count = Annotated[
     int,
