@@ -27,6 +27,8 @@ from discreet.errors import ConfigurationError
         ("lr0", True),
         ("lr0", math.nan),
         ("lr0", -0.1),
+        ("lr0", 0),
+        ("lr0", 1.1),
         ("imgsz", 0),
         ("imgsz", [640, 640]),
         ("imgsz", 160.5),

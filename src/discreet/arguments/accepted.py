@@ -25,6 +25,7 @@ from discreet.arguments.values import (
     PathOrFlag,
     Pixels,
     Policy,
+    Rate,
     Scale,
     Text,
 )
@@ -54,7 +55,7 @@ ACCEPTED: Mapping[str, Mapping[str, Argument]] = {
     },
     "Optimizer and loss": {
         "optimizer": accepted("auto", Optimizer, "SGD, Adam, AdamW, … or auto"),
-        "lr0": accepted(0.01, Fraction, "initial learning rate"),
+        "lr0": accepted(0.01, Rate, "initial learning rate"),
         "lrf": accepted(0.01, Fraction, "final learning rate, as a fraction of lr0"),
         "cos_lr": accepted(False, Flag, "cosine schedule instead of linear"),
         "warmup_epochs": accepted(3.0, Gain, "epochs in which the learning rate rises to lr0"),

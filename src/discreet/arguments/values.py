@@ -190,6 +190,11 @@ _Clean = Annotated[
 Text = Annotated[_Clean, Expected("text in UTF-8")]
 Path = Annotated[_Clean, Expected("a path in UTF-8")]
 Fraction = Annotated[float, Field(ge=0, le=1), Expected("a number from 0 to 1", example="0.5")]
+Rate = Annotated[
+    float,
+    Field(gt=0, le=1),
+    Expected("a number > 0, at most 1: at 0 nothing would be learned", example="0.01"),
+]
 Gain = Annotated[float, Field(ge=0), Expected("a number >= 0", example="1")]
 PositiveNumber = Annotated[float, Field(gt=0), Expected("a number > 0", example="8")]
 OpenFraction = Annotated[
