@@ -71,6 +71,12 @@ class StudentArguments:
     ledger: str | None
 
     @property
+    def conf(self) -> float:
+        """Least confidence of a label."""
+        given = self.settings.get("conf")
+        return DEFAULT_CONF if given is None else given  # 0 takes all that the teacher finds
+
+    @property
     def stock(self) -> dict[str, Any]:
         """Settings of Ultralytics' training."""
         given = {name: self.settings[name] for name in STOCK if name in self.settings}

@@ -16,7 +16,7 @@ from typing import Any
 from torch import nn
 from ultralytics.utils import DEFAULT_CFG, IterableSimpleNamespace
 
-from discreet.arguments.students import DEFAULT_CONF, StudentArguments
+from discreet.arguments.students import StudentArguments
 from discreet.data import DetectionDataset, load_dataset
 from discreet.errors import ConfigurationError, LedgerError, UnsafeArgumentError
 from discreet.launched import Place
@@ -83,7 +83,7 @@ def train_student(asked: StudentArguments, *, reporter: Reporter) -> TrainingRes
         freeze(teacher.model.to(device)),
         public.train,
         imgsz=imgsz,
-        conf=float(settings.get("conf") or DEFAULT_CONF),
+        conf=asked.conf,
         iou=float(settings.get("iou", 0.7)),
         max_det=int(settings.get("max_det", 300)),
         folder=internal / "labels",
@@ -220,7 +220,7 @@ def _record(
             "configuration": {
                 **{k: v for k, v in asked.stock.items() if k in release.PUBLIC_SETTINGS},
                 "batch": asked.batch,
-                "conf": asked.settings.get("conf") or DEFAULT_CONF,
+                "conf": asked.conf,
                 "epochs": asked.epochs,
                 "imgsz": imgsz,
             },
