@@ -19,7 +19,7 @@ class TrainingResult:
     """A finished private run.
 
     Attributes:
-        spent: The (ε, δ) that this training spent.
+        spent: The (ε, δ) that this training spent; of a student of public images, its teacher's.
         claim_valid: Whether the run was private at all.
         release: The folder that may leave the building.
         internal: The folder that may not.

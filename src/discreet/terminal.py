@@ -123,8 +123,10 @@ class Reporter(Protocol):
         """An epoch has ended; `extra` is appended to its line."""
         ...
 
-    def finish(self, *, epsilon: float, delta: float, release: str) -> None:
-        """The run has ended: what it spent, and the folder that may leave the building."""
+    def finish(
+        self, *, epsilon: float, delta: float, release: str, spender: str = "this training"
+    ) -> None:
+        """The run has ended: who spent what, and the folder that may leave the building."""
         ...
 
     def close(self) -> None:
@@ -167,7 +169,9 @@ class SilentReporter:
     ) -> None:
         """Say nothing."""
 
-    def finish(self, *, epsilon: float, delta: float, release: str) -> None:
+    def finish(
+        self, *, epsilon: float, delta: float, release: str, spender: str = "this training"
+    ) -> None:
         """Say nothing."""
 
     def close(self) -> None:
@@ -251,19 +255,21 @@ class RichReporter:
         )
         self._show_epsilon(epsilon)
 
-    def finish(self, *, epsilon: float, delta: float, release: str) -> None:
-        """Print what the training spent, and the release's folder."""
-        self._show_spent(epsilon, delta)
+    def finish(
+        self, *, epsilon: float, delta: float, release: str, spender: str = "this training"
+    ) -> None:
+        """Print what was spent, and the release's folder."""
+        self._show_spent(epsilon, delta, spender=spender)
         self._lines(f"release: {release}")
 
     def close(self) -> None:
         """Take down the bar."""
         self._end_bar()
 
-    def _show_spent(self, epsilon: float, delta: float) -> None:
+    def _show_spent(self, epsilon: float, delta: float, *, spender: str) -> None:
         self._end_bar()
         spent = f"ε = {format_epsilon(epsilon)} at δ = {format_delta(delta)}"
-        self._lines(f"this training spent {spent}", style="bold")
+        self._lines(f"{spender} spent {spent}", style="bold")
 
     def _lines(self, text: str, *, style: str | None = None) -> None:
         text = self._printable(text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import shutil
@@ -26,6 +27,7 @@ from discreet.statement import schema
 from discreet.statement.scan import PrivateWords
 from discreet.statement.sealing import seal
 from discreet.statement.verify import verify_release
+from discreet.terminal import RichReporter, format_epsilon
 from discreet.yolo import student
 from discreet.yolo._compat import load_weights
 from discreet.yolo.labelling import label_images
@@ -47,12 +49,19 @@ def streets(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def told() -> io.StringIO:
+    """What is said while `taught` is made."""
+    return io.StringIO()
+
+
+@pytest.fixture(scope="module")
 def taught(
-    released: Path, streets: Path, tmp_path_factory: pytest.TempPathFactory
+    released: Path, streets: Path, tmp_path_factory: pytest.TempPathFactory, told: io.StringIO
 ) -> TrainingResult:
     folder = tmp_path_factory.mktemp("student")
     return PrivateYOLO(WEIGHTS).distill(
         released,
+        reporter=RichReporter(told),
         public_data=streets,
         epochs=1,
         conf=0.05,
@@ -78,6 +87,12 @@ def test_the_students_claim_is_the_teachers(taught: TrainingResult, released: Pa
     assert "从未接触过任何私有图像" in (taught.release / "PRIVACY.zh-CN.md").read_text()
     report = (taught.release / "report.html").read_text()
     assert "never saw a private image" in report and "从未接触过任何私有图像" in report
+
+
+def test_what_the_teacher_spent_is_told_as_the_teachers(taught: TrainingResult, told: io.StringIO):
+    spent = f"spent ε = {format_epsilon(taught.spent.epsilon)}"
+    assert f"nothing was spent here; the teacher, whose claim this is, {spent}" in told.getvalue()
+    assert "this training spent" not in told.getvalue()
 
 
 def test_the_student_opens_in_stock_ultralytics(taught: TrainingResult):

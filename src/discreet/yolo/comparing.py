@@ -298,10 +298,12 @@ def _measure_private(job: _Job) -> Measured:
 class _ContestantReporter(RichReporter):
     """Says what a contestant spent, and names no release."""
 
-    def finish(self, *, epsilon: float, delta: float, release: str) -> None:
+    def finish(
+        self, *, epsilon: float, delta: float, release: str, spender: str = "this training"
+    ) -> None:
         """Print what the training spent."""
         del release  # the run's folder goes once it is measured
-        self._show_spent(epsilon, delta)
+        self._show_spent(epsilon, delta, spender=spender)
 
 
 def _step_seconds(journal: Path) -> float:

@@ -133,7 +133,12 @@ def train_student(asked: StudentArguments, *, reporter: Reporter) -> TrainingRes
     )
     epsilon = float("inf") if record.claim.epsilon is None else record.claim.epsilon
     spent = PrivacySpent(epsilon=epsilon, delta=record.claim.delta)
-    reporter.finish(epsilon=epsilon, delta=spent.delta, release=str(root / "release"))
+    reporter.finish(
+        epsilon=epsilon,
+        delta=spent.delta,
+        release=str(root / "release"),
+        spender="nothing was spent here; the teacher, whose claim this is,",
+    )
     return TrainingResult(
         spent=spent,
         claim_valid=record.claim_valid,
