@@ -211,6 +211,7 @@ def test_a_teacher_that_finds_nothing_teaches_nothing(
 ):
     with pytest.raises(ConfigurationError, match="finds nothing"):
         distill(asked(released, streets, tmp_path, conf=0.999))
+    assert not list((tmp_path / "runs").iterdir())
 
 
 def test_arguments_of_private_training_are_told_apart(

@@ -8,6 +8,7 @@ teacher's, with the student's own weights, settings and metrics.
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -90,6 +91,7 @@ def train_student(asked: StudentArguments, *, reporter: Reporter) -> TrainingRes
         progress=reporter.stage_progress,
     )
     if not any(len(record.classes) for record in labelled):
+        shutil.rmtree(root, ignore_errors=True)  # nothing was made
         raise ConfigurationError(
             "the teacher finds nothing in any of the public images",
             where=f"public_data={asked.public_data}",
