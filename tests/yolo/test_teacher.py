@@ -181,6 +181,22 @@ def test_a_release_without_a_guarantee_is_refused(given: Arguments):
         train(given(teacher=str(exposed.release)))
 
 
+@pytest.mark.parametrize("argument", ["teacher", "pretrained"])
+def test_files_that_hold_no_model_are_named_as_they_were_given(
+    given: Arguments, tmp_path: Path, argument: str
+):
+    junk, cut, empty = tmp_path / "junk.pt", tmp_path / "cut.pt", tmp_path / "empty.pt"
+    junk.write_text("no weights")
+    cut.write_bytes(WEIGHTS.read_bytes()[:1000])
+    torch.save({"model": torch.nn.Linear(1, 1)}, empty)
+    more = {"teacher_data": "public"} if argument == "teacher" else {}
+    for file in (junk, cut, empty, tmp_path / "nothere.pt"):
+        with pytest.raises(ModelError) as error:
+            train(given(**{argument: str(file)}, **more))
+        assert str(error.value.where).startswith(f"{argument}=")
+    assert not (tmp_path / "runs").exists()
+
+
 def test_foreign_code_in_a_teacher_is_not_run(given: Arguments, tmp_path: Path):
     file = tmp_path / "teacher.pt"
     torch.save({"model": Bomb(tmp_path / "boom")}, file)

@@ -167,7 +167,7 @@ def _open_model(settings: Mapping[str, Any]) -> tuple[nn.Module, bool]:
     argument, start = _start_of(settings)
     architecture = Path(start).suffix in {".yaml", ".yml"}
     only_architecture = argument == "model" and settings.get("pretrained", True) is False
-    return open_source(start), architecture or only_architecture
+    return open_source(start, argument=argument), architecture or only_architecture
 
 
 def _start_of(settings: Mapping[str, Any]) -> tuple[str, str]:

@@ -26,12 +26,13 @@ _GROUPS, _CHANNELS_OF_GROUP = 32, 4  # of GroupNorm: at most so many, of at leas
 _FOREIGN = {"TorchVision"}
 
 
-def open_source(model: str | Path | nn.Module) -> nn.Module:
+def open_source(model: str | Path | nn.Module, *, argument: str = "model") -> nn.Module:
     """The public model that training starts from.
 
     Args:
         model: A local `.pt` file, the name of an architecture (`yolov8n.yaml`) to start from
             random weights, or a model that is already loaded.
+        argument: What it was given as, for errors.
 
     Raises:
         ModelError: If it is not a model of a task that is trained here.
@@ -41,17 +42,18 @@ def open_source(model: str | Path | nn.Module) -> nn.Module:
     elif Path(model).suffix in {".yaml", ".yml"}:
         source = _from_architecture(str(model))
     else:
-        source = load_weights(Path(model))
+        source = load_weights(Path(model), argument=argument)
+    where = f"{argument}={_name_of(model)}"
     if task_of(source) is None:
         raise ModelError(
             f"no task that is trained privately ({type(source).__name__})",
-            where=f"model={_name_of(model)}",
+            where=where,
             do="give a YOLO or RT-DETR model that detects, segments, estimates poses, finds "
             "oriented boxes or classifies, such as yolov8n.pt",
         )
     for module in source.modules():
         if type(module).__name__ in _FOREIGN:
-            raise _foreign(type(module).__name__, where=f"model={_name_of(model)}")
+            raise _foreign(type(module).__name__, where=where)
     return source
 
 

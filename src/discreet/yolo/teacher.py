@@ -192,7 +192,7 @@ def open_teacher(place: Path, *, vouched: bool, dataset: DetectionDataset | None
     folder = place.parent if (place.parent / RECORD).is_file() else place
     if place.is_dir() or folder != place:
         return _open_release(folder, vouched=vouched)
-    model, checkpoint = load_checkpoint(place)
+    model, checkpoint = load_checkpoint(place, argument="teacher")
     if KEY in checkpoint:
         raise UnsafeArgumentError(
             "the weights were trained on private images, and their statement is not beside them",
@@ -211,7 +211,11 @@ def open_teacher(place: Path, *, vouched: bool, dataset: DetectionDataset | None
         where=f"teacher={place}",
         do="use a teacher that was trained on public images, or the release of a private run",
     )
-    return Teacher(model=open_source(model), sha256=file_digest(place), trained_on=trained_on)
+    return Teacher(
+        model=open_source(model, argument="teacher"),
+        sha256=file_digest(place),
+        trained_on=trained_on,
+    )
 
 
 def _open_release(folder: Path, *, vouched: bool) -> Teacher:
@@ -249,7 +253,7 @@ def _open_release(folder: Path, *, vouched: bool) -> Teacher:
         )
     weights = folder / WEIGHTS
     return Teacher(
-        model=open_source(weights),
+        model=open_source(weights, argument="teacher"),
         sha256=file_digest(weights),
         record=record,
         run=_run_around(folder),
