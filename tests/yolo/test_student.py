@@ -21,7 +21,7 @@ from discreet.cli import main
 from discreet.data import load_dataset
 from discreet.demo.dataset import write_dataset
 from discreet.demo.scenes import PUBLIC
-from discreet.errors import ConfigurationError, UnsafeArgumentError
+from discreet.errors import ConfigurationError, ModelError, UnsafeArgumentError
 from discreet.result import TrainingResult
 from discreet.statement import schema
 from discreet.statement.scan import PrivateWords
@@ -202,8 +202,21 @@ def test_a_student_starts_from_public_weights(released: Path, streets: Path, tmp
 
 
 def test_a_public_teacher_has_no_claim_to_carry(streets: Path, tmp_path: Path):
-    with pytest.raises(UnsafeArgumentError, match="where the teacher comes from"):
+    with pytest.raises(UnsafeArgumentError, match="where the teacher comes from") as error:
         distill(asked(WEIGHTS, streets, tmp_path))
+    # teacher_data=public has no place here.
+    assert str(error.value.do).startswith("give the release folder of a private run; or give data=")
+    with pytest.raises(ConfigurationError, match="needs no word") as error:
+        distill(asked(WEIGHTS, streets, tmp_path, teacher_data="public"))
+    assert "or give data= in place of public_data" in str(error.value.do)
+
+
+def test_only_a_release_labels(streets: Path, tmp_path: Path):
+    for place in (tmp_path / "nothere", tmp_path):
+        with pytest.raises((ModelError, ConfigurationError)) as error:
+            distill(asked(place, streets, tmp_path))
+        assert error.value.where == f"teacher={place}"
+        assert error.value.do == "give the release folder of a private run"
 
 
 def test_a_teacher_that_finds_nothing_teaches_nothing(

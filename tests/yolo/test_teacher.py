@@ -167,6 +167,15 @@ def test_a_release_is_not_vouched_for(given: Arguments, released: Path):
     assert f"teacher={released}" in str(error.value)
 
 
+def test_a_folder_that_is_no_release_is_told_what_a_teacher_may_be(
+    given: Arguments, tmp_path: Path
+):
+    for more in ({}, {"teacher_data": "public"}):
+        with pytest.raises(ConfigurationError, match="not a release") as error:
+            train(given(teacher=str(tmp_path), **more))
+        assert "a local file of weights (.pt), or the release folder" in str(error.value.do)
+
+
 def test_a_spoilt_release_is_refused(given: Arguments, released: Path, tmp_path: Path):
     spoilt = Path(shutil.copytree(released, tmp_path / "release"))
     page = spoilt / "privacy.json"

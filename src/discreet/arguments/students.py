@@ -153,6 +153,13 @@ def _unknown(name: str, value: object) -> Problem:
             what="a student of public images sees no private ones",
             do="Leave data out; or leave public_data out, and the teacher guides private training.",
         )
+    if name == "teacher_data":
+        return Problem(
+            where=shown(name, value),
+            what="a private run's release labels public images, and needs no word",
+            do="Leave it out, and give teacher= the release folder; or give data= in place of "
+            "public_data, and public weights guide private training.",
+        )
     if name in privacy.names():
         return Problem(
             where=shown(name, value),

@@ -20,6 +20,7 @@ from discreet.data import DetectionDataset
 from discreet.errors import (
     ConfigurationError,
     DiscreetError,
+    ModelError,
     ReleaseError,
     UnsafeArgumentError,
 )
@@ -37,9 +38,15 @@ from discreet.yolo.checkpoint import RunState, file_digest
 from discreet.yolo.model import open_source
 from discreet.yolo.provenance import named_data_set, require_elsewhere
 
-_PROVENANCE = (
+_RELEASE = "give the release folder of a private run"
+_FILE_OR_RELEASE = "give a local file of weights (.pt), or the release folder of a private run"
+# What to do about a teacher that comes from nowhere, as it guides private training or labels.
+_TO_GUIDE = (
     "say teacher_data=public if the weights, and all that they were trained on, are public; "
-    "or give the release folder of a private run"
+    f"or {_RELEASE}"
+)
+_TO_LABEL = (
+    f"{_RELEASE}; or give data= in place of public_data, and public weights guide private training"
 )
 
 
@@ -189,9 +196,16 @@ def open_teacher(place: Path, *, vouched: bool, dataset: DetectionDataset | None
         ReleaseError: The release is not what its statement says.
         ModelError: It is not a detector that can be read without running code from it.
     """
+    wanted, provenance = (_RELEASE, _TO_LABEL) if dataset is None else (_FILE_OR_RELEASE, _TO_GUIDE)
+    if not place.exists():
+        raise ModelError(
+            "there is no such file or folder, and nothing is downloaded at run time",
+            where=f"teacher={place}",
+            do=wanted,
+        )
     folder = place.parent if (place.parent / RECORD).is_file() else place
     if place.is_dir() or folder != place:
-        return _open_release(folder, vouched=vouched)
+        return _open_release(folder, vouched=vouched, wanted=wanted)
     model, checkpoint = load_checkpoint(place, argument="teacher")
     if KEY in checkpoint:
         raise UnsafeArgumentError(
@@ -201,7 +215,7 @@ def open_teacher(place: Path, *, vouched: bool, dataset: DetectionDataset | None
         )
     if not vouched:
         raise UnsafeArgumentError(
-            "nothing says where the teacher comes from", where=f"teacher={place}", do=_PROVENANCE
+            "nothing says where the teacher comes from", where=f"teacher={place}", do=provenance
         )
     trained_on = named_data_set(model, checkpoint)
     require_elsewhere(
@@ -218,20 +232,20 @@ def open_teacher(place: Path, *, vouched: bool, dataset: DetectionDataset | None
     )
 
 
-def _open_release(folder: Path, *, vouched: bool) -> Teacher:
+def _open_release(folder: Path, *, vouched: bool, wanted: str) -> Teacher:
     where = f"teacher={folder}"
-    if vouched:
-        raise ConfigurationError(
-            "a private run's release has a claim of its own, and is not public data",
-            where="teacher_data=public",
-            do="leave teacher_data out",
-        )
     if not (folder / RECORD).is_file():
         inside = folder / "release" / RECORD
         raise ConfigurationError(
             "the folder is not a release: it holds no privacy.json",
             where=where,
-            do=f"give teacher={inside.parent}" if inside.is_file() else _PROVENANCE,
+            do=f"give teacher={inside.parent}" if inside.is_file() else wanted,
+        )
+    if vouched:
+        raise ConfigurationError(
+            "a private run's release has a claim of its own, and is not public data",
+            where="teacher_data=public",
+            do="leave teacher_data out",
         )
     found = verify_release(folder)
     if not found.valid or found.record is None:
