@@ -342,8 +342,9 @@ class PrivateYOLO:
             teacher: Public weights (with `teacher_data="public"`), or the release folder of a
                 private run.
             reporter: Who is told of the progress; silent if not given.
-            **arguments: `data` and those of `train`, where the teacher guides private training;
-                or `public_data`, `epochs`, … where a private one labels public images.
+            **arguments: `data` and those of `train` but `public_data`, where the teacher guides
+                private training; or `public_data`, `epochs`, … where a private one labels public
+                images.
 
         Raises:
             DiscreetError: Anything that is wrong, before anything is spent or written.

@@ -236,4 +236,5 @@ def test_arguments_of_private_training_are_told_apart(
     said = capsys.readouterr().err
     assert "nothing is spent here" in said
     assert "sees no private ones" in said
+    assert "discreet train takes a teacher and both" in said
     assert "did you mean epochs" in said

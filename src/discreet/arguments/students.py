@@ -151,7 +151,8 @@ def _unknown(name: str, value: object) -> Problem:
         return Problem(
             where=shown(name, value),
             what="a student of public images sees no private ones",
-            do="Leave data out; or leave public_data out, and the teacher guides private training.",
+            do="Leave data out; or leave public_data out, and the teacher guides private training; "
+            "for mosaic= and mixup=, discreet train takes a teacher and both.",
         )
     if name == "teacher_data":
         return Problem(

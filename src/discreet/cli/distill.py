@@ -36,7 +36,7 @@ def _rows() -> dict[str, list[Row]]:
     return {
         "With data=: a teacher guides private training": [
             *guiding,
-            ("…", None, "those of `discreet train --help`"),
+            ("…", None, "those of `discreet train --help` but public_data"),
         ],
         "With public_data=: a private teacher labels public images": students.rows(),
     }
