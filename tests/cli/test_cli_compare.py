@@ -2,6 +2,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -77,3 +81,35 @@ def test_contestants_side_by_side(
     assert main([*words, f"resume={folder}"]) == 0
     assert json.loads(capfd.readouterr().out)["rows"] == told["rows"]
     assert len(BudgetLedger.open(os.environ["DISCREET_LEDGER"]).runs()) == 3
+
+
+@pytest.mark.slow
+def test_sigterm_ends_a_contestant_which_then_goes_on(
+    scenes: Path,  # noqa: F811
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    words = [
+        "compare", f"data={scenes}", f"model={ARCHITECTURE}", "imgsz=64", "epsilons=8",
+        "stock_epochs=1", "steps=40", "batch=4", "workers=0", f"project={tmp_path}", "--json",
+    ]  # fmt: skip
+    folder = tmp_path / "compare"
+    internal = folder / "twin" / "run" / "internal"
+    journal = internal / "steps.csv"
+    with subprocess.Popen([sys.executable, "-m", "discreet", *words]) as process:
+        while not journal.exists() or journal.read_text().count("\n") < 3:
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=60) == 130
+    assert f"resume={folder} and the same words" in capfd.readouterr().out
+    assert journal.read_text().count("\n") < 41
+    assert (internal / "checkpoint.pt").exists()
+    assert not (folder / "stock").exists()
+    assert main([*words, f"resume={folder}"]) == 0
+    rows = json.loads(capfd.readouterr().out)["rows"]
+    assert [row["epochs"] for row in rows] == [1, *[pytest.approx(40 * 4 / 24)] * 2]
+    assert not [path for path in folder.iterdir() if path.is_dir()]
+    # Every step was paid once.
+    runs = BudgetLedger.open(os.environ["DISCREET_LEDGER"]).runs()
+    assert [run.position for run in runs] == [1, 40, 40]

@@ -1,13 +1,19 @@
-"""A comparison's twin follows the recipe of its private runs."""
+"""A comparison's twin follows the recipe of its private runs; interrupted, nothing is lost."""
 
 from __future__ import annotations
 
+import json
+import os
+import signal
+import threading
+import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from discreet.comparing import Measured
+from discreet.comparing import Contestant, Measured
 from discreet.errors import ConfigurationError
 from discreet.recipes import rules
 from discreet.terminal import SilentReporter
@@ -21,15 +27,21 @@ def jobs(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """What would be trained, in order."""
     made: list[Any] = []
 
-    def measure(job: Any) -> Measured:
+    def measure(job: Any) -> None:
         made.append(job)
-        return Measured(
-            kind=job.contestant.kind, name=job.contestant.name, map50=0.5, map50_95=0.3,
-            seconds_per_epoch=1.0, epochs=1.0, peak_mib=100.0,
-        )  # fmt: skip
+        leave_row(job)
 
     monkeypatch.setattr(comparing, "_in_a_process", measure)
     return made
+
+
+def leave_row(job: Any) -> None:
+    row = Measured(
+        kind=job.contestant.kind, name=job.contestant.name, map50=0.5, map50_95=0.3,
+        seconds_per_epoch=1.0, epochs=1.0, peak_mib=100.0,
+    )  # fmt: skip
+    job.folder.mkdir()
+    job.row.write_text(json.dumps(asdict(row)))
 
 
 def begin(scenes: Path, tmp_path: Path, *epsilons: float, **more: Any) -> Path:
@@ -98,3 +110,86 @@ def test_a_comparison_goes_on_with_the_twin_that_it_has(
     assert [job.contestant.kind for job in jobs] == ["stock", "twin", "private", "private"]
     with pytest.raises(ConfigurationError, match="other arguments"):
         begin(scenes, tmp_path, 0.8, resume=folder)
+
+
+# ---- interrupted ----
+
+
+def test_a_row_that_was_measured_when_all_was_interrupted_is_not_measured_again(
+    scenes: Path, tmp_path: Path, jobs: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measure = comparing._in_a_process
+
+    def interrupted(job: Any) -> None:
+        measure(job)
+        if job.contestant.kind == "twin":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(comparing, "_in_a_process", interrupted)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        begin(scenes, tmp_path, 8.0)
+    folder = tmp_path / "compare"
+    assert f"resume={folder} " in caught.value.__notes__[0]
+    monkeypatch.setattr(comparing, "_in_a_process", measure)
+    begin(scenes, tmp_path, 8.0, resume=folder)
+    assert [job.contestant.kind for job in jobs] == ["stock", "twin", "private"]
+    rows = json.loads((folder / "comparison.json").read_text())["rows"]
+    assert [row["kind"] for row in rows] == ["stock", "twin", "private"]
+    assert not [path for path in folder.iterdir() if path.is_dir()]
+
+
+def test_a_comparison_that_is_interrupted_at_once_can_be_resumed(
+    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jobs: list[Any]
+) -> None:
+    def interrupted(_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(comparing, "_in_a_process", interrupted)
+        begin(scenes, tmp_path, 8.0)
+    begin(scenes, tmp_path, 8.0, resume=tmp_path / "compare")
+    assert len(jobs) == 3
+
+
+def patiently(job: Any) -> None:
+    """In the contestant's process: measure until it is told to end."""
+
+    def measure(job: Any) -> Measured:
+        (job.folder / "begun").write_text(str(os.getpid()))
+        try:
+            time.sleep(20)
+        except KeyboardInterrupt:
+            time.sleep(0.5)  # what it does to end in order, which nothing may break off
+            (job.folder.parent / "ended").touch()
+            raise
+        raise AssertionError("nobody told it to end")
+
+    comparing._measure_private = measure
+    _MEASURE(job)
+
+
+_MEASURE = comparing._measure
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_ends_the_contestant_in_order_and_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    job = comparing._Job(
+        contestant=Contestant(kind="twin"), arguments={}, stock_epochs=1, folder=tmp_path / "twin"
+    )
+    monkeypatch.setattr(comparing, "_measure", patiently)
+
+    def interrupt() -> None:
+        begun = job.folder / "begun"
+        while not begun.exists() or not begun.read_text():
+            time.sleep(0.05)
+        os.kill(int(begun.read_text()), number)  # as a terminal or a batch system tells all
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt):
+        comparing._in_a_process(job)
+    thread.join()
+    assert (tmp_path / "ended").exists()

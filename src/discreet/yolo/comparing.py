@@ -1,7 +1,7 @@
 """Train the contestants of a comparison, one after the other, each in a process of its own.
 
 So that one's memory is not another's, and that an interrupted comparison can go on: each row is
-on disk as soon as it is measured.
+on disk as soon as it is measured, and a private run goes on where it was interrupted.
 """
 
 from __future__ import annotations
@@ -9,15 +9,18 @@ from __future__ import annotations
 import csv
 import json
 import multiprocessing
+import os
 import resource
 import shutil
+import signal
 import sys
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
@@ -32,7 +35,7 @@ from discreet.statement.signing import open_key
 from discreet.storage import make_folder, write_json, write_text
 from discreet.terminal import Reporter, RichReporter, SilentReporter
 from discreet.tracking import open_trackers
-from discreet.yolo.checkpoint import claim_run_folder
+from discreet.yolo.checkpoint import RUN, claim_run_folder
 from discreet.yolo.inputs import read_inputs
 from discreet.yolo.preparation import PreparedRun, decide
 
@@ -56,6 +59,21 @@ class _Job:
     arguments: Mapping[str, Any]
     stock_epochs: int
     folder: Path
+
+    @property
+    def row(self) -> Path:
+        """Where its process leaves what it measured."""
+        return self.folder / "row.json"
+
+    @property
+    def run(self) -> Path:
+        """Folder of its training."""
+        return self.folder / "run"
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether its private run was begun already, and can go on."""
+        return (self.run / "internal" / RUN).exists()
 
 
 def compare_runs(
@@ -109,6 +127,7 @@ def compare_runs(
         )
         comparison = Comparison(population=len(dataset.units()))
         write_text(folder / "NOT-PRIVATE.txt", _NOT_PRIVATE)
+        _write(comparison, folder, asked)
     else:
         folder, comparison = resume, _begun(resume, asked)
     contestants = [
@@ -126,17 +145,34 @@ def compare_runs(
             contestant=contestant,
             arguments={**given, **own[contestant.kind]},
             stock_epochs=stock_epochs,
-            folder=folder.resolve() / "run",
+            folder=folder.resolve() / _folder_of(contestant),
         )
-        try:
-            comparison = comparison.with_row(_in_a_process(job))
-        except KeyboardInterrupt as interrupt:
-            interrupt.add_note(f"resume with: discreet compare resume={folder} and the same words")
-            raise
-        finally:
-            shutil.rmtree(job.folder, ignore_errors=True)
-        _write(comparison, folder, asked)
+        with _keeping_what_can_go_on(job, folder):
+            if not job.row.exists():  # else it was measured when the comparison was interrupted
+                _in_a_process(job)
+            row = Measured(**json.loads(job.row.read_text(encoding="utf-8")))
+            comparison = comparison.with_row(row)
+            _write(comparison, folder, asked)
+        shutil.rmtree(job.folder, ignore_errors=True)
     return comparison, folder
+
+
+def _folder_of(contestant: Contestant) -> str:
+    """Its own: another contestant must not go on with its run."""
+    return f"{contestant.kind}-{contestant.epsilon}" if contestant.epsilon else contestant.kind
+
+
+@contextmanager
+def _keeping_what_can_go_on(job: _Job, folder: Path) -> Generator[None]:
+    """Where a contestant does not come to its end, take away what would be of no use."""
+    try:
+        yield
+    except BaseException as error:
+        if not (job.has_begun or job.row.exists()):
+            shutil.rmtree(job.folder, ignore_errors=True)
+        if isinstance(error, KeyboardInterrupt):
+            error.add_note(f"resume with: discreet compare resume={folder} and the same words")
+        raise
 
 
 def _planned(
@@ -202,16 +238,37 @@ def _write(comparison: Comparison, folder: Path, asked: Mapping[str, Any]) -> No
     write_json(folder / _RESULT, {**comparison.to_json(), "asked": dict(asked)})
 
 
-def _in_a_process(job: _Job) -> Measured:
+def _in_a_process(job: _Job) -> None:
+    """Have a contestant measured; an interruption ends its process first, in order."""
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(max_workers=1, mp_context=context) as pool:
-        return pool.submit(_measure, job).result()
+    with ProcessPoolExecutor(
+        max_workers=1,
+        mp_context=context,
+        # Ctrl-C reaches both processes: only this one listens, and tells the other.
+        initializer=signal.signal,
+        initargs=(signal.SIGINT, signal.SIG_IGN),
+    ) as pool:
+        process = pool.submit(os.getpid).result()
+        measuring = pool.submit(_measure, job)
+        try:
+            measuring.result()
+        except KeyboardInterrupt:
+            os.kill(process, signal.SIGTERM)
+            raise
 
 
-def _measure(job: _Job) -> Measured:
+def _end_once(*_: object) -> NoReturn:
+    """End in order, and whole: a batch system tells this process as well as the one above it."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+def _measure(job: _Job) -> None:
     """Train and validate one contestant; runs in a process of its own."""
+    signal.signal(signal.SIGTERM, _end_once)
     make_folder(job.folder)
-    return _measure_stock(job) if job.contestant.kind == "stock" else _measure_private(job)
+    measure = _measure_stock if job.contestant.kind == "stock" else _measure_private
+    write_json(job.row, asdict(measure(job)))
 
 
 def _measure_stock(job: _Job) -> Measured:
@@ -276,9 +333,11 @@ def _measure_private(job: _Job) -> Measured:
     from discreet.api import train
 
     contestant = job.contestant  # its ε, or that it has none, is among the arguments
-    fixed = {"project": str(job.folder), "name": "run", "val": True}
+    given = {**job.arguments, "project": str(job.folder), "name": job.run.name, "val": True}
+    if job.has_begun:  # the rest is as it began; a ledger's password is nowhere kept
+        given = {"resume": str(job.run), "ledger": job.arguments.get("ledger")}
     # A child's words go to standard error: standard output may be kept for JSON.
-    result = train({**job.arguments, **fixed}, reporter=_ContestantReporter(sys.stderr))
+    result = train(given, reporter=_ContestantReporter(sys.stderr))
     assert result.metrics is not None
     seconds = _step_seconds(result.internal / "steps.csv")
     epochs = result.record.steps.charged * result.record.sampling.sample_rate
