@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import threading
 import time
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from discreet.comparing import Contestant, Measured
 from discreet.errors import ConfigurationError
@@ -44,14 +46,16 @@ def leave_row(job: Any) -> None:
     job.row.write_text(json.dumps(asdict(row)))
 
 
-def begin(scenes: Path, tmp_path: Path, *epsilons: float, **more: Any) -> Path:
+def begin(
+    scenes: Path, tmp_path: Path, *epsilons: float, resume: Path | None = None, **more: Any
+) -> Path:
     asked = {
         "data": str(scenes), "model": WEIGHTS, "imgsz": 64, "val_data": "public", "delta": 0.01,
-        "project": str(tmp_path), "lr0": 0.07,
+        "project": str(tmp_path), "lr0": 0.07, **more,
     }  # fmt: skip
     silent = SilentReporter()
     return comparing.compare_runs(
-        asked, epsilons=epsilons, stock_epochs=1, reporter=silent, **more
+        asked, epsilons=epsilons, stock_epochs=1, resume=resume, reporter=silent
     )[1]
 
 
@@ -110,6 +114,44 @@ def test_a_comparison_goes_on_with_the_twin_that_it_has(
     assert [job.contestant.kind for job in jobs] == ["stock", "twin", "private", "private"]
     with pytest.raises(ConfigurationError, match="other arguments"):
         begin(scenes, tmp_path, 0.8, resume=folder)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (
+            "images/train/scene_00003.jpg",
+            "the training images, labels, groups or class names are not as",
+        ),
+        (
+            "labels/train/scene_00003.txt",
+            "the training images, labels, groups or class names are not as",
+        ),
+        ("images/val/scene_00002.jpg", "the validation images, labels or class names are not as"),
+        ("model.pt", "the weights that the comparison started from, or other public files, are"),
+        ("cfg.yaml", "other arguments"),
+    ],
+)
+def test_rows_of_other_data_or_weights_do_not_come_under_one_table(
+    scenes: Path, tmp_path: Path, jobs: list[Any], changed: str, message: str
+) -> None:
+    data = Path(shutil.copytree(scenes.parent, tmp_path / "data"))
+    shutil.copy(WEIGHTS, data / "model.pt")
+    (data / "cfg.yaml").write_text("seed: 1\n")
+    more = {"model": str(data / "model.pt"), "cfg": str(data / "cfg.yaml")}
+    folder = begin(data / "data.yaml", tmp_path, 8.0, **more)
+    place = data / changed
+    match place.suffix:
+        case ".jpg":
+            place.unlink()
+            (data / changed.replace("images", "labels")).with_suffix(".txt").unlink()
+        case ".pt":
+            torch.save({**torch.load(place, weights_only=False), "date": "another"}, place)
+        case _:
+            place.write_text("seed: 2\n" if place.suffix == ".yaml" else "")
+    with pytest.raises(ConfigurationError, match=message):
+        begin(data / "data.yaml", tmp_path, 8.0, 4.0, resume=folder, **more)
+    assert len(jobs) == 3
 
 
 # ---- interrupted ----

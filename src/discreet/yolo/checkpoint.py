@@ -223,15 +223,19 @@ class RunState:
                 do="restore it from a backup, or start a new run",
             ) from error
 
-    def check_unchanged(self, other: Self) -> None:
+    def check_unchanged(self, other: Self, *, of: str = "run") -> None:
         """Refuse to go on with other data, other weights, or a record that does not add up.
+
+        Args:
+            other: What it would go on with.
+            of: What was started so: a run, or a comparison of several.
 
         Raises:
             ConfigurationError: If anything is not as it was.
         """
         changed = {
             "the training images, labels, groups or class names are": other.dataset != self.dataset,
-            "the weights that the run started from, or other public files, are": other.source
+            f"the weights that the {of} started from, or other public files, are": other.source
             != self.source,
             "the number of units on record is": (
                 other.mechanism.population != self.mechanism.population
@@ -240,9 +244,9 @@ class RunState:
         for what, differs in changed.items():
             if differs:
                 raise ConfigurationError(
-                    f"{what} not as when the run began",
+                    f"{what} not as when the {of} began",
                     where="resume",
-                    do="restore them, or start a new run",
+                    do=f"restore them, or start a new {of}",
                 )
 
     def continued_with(self, given: Mapping[str, Any]) -> dict[str, Any]:

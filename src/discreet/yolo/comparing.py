@@ -18,14 +18,14 @@ import uuid
 from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
 
 from discreet.accounting import PoissonSampledGaussian, default_delta, make_accountant
-from discreet.arguments import PrivacyArguments, split_arguments
+from discreet.arguments import PrivacyArguments, split_arguments, with_file
 from discreet.comparing import Comparison, Contestant, Measured
 from discreet.comparing.plot import write_plot
 from discreet.data import DetectionDataset, grouped, load_dataset
@@ -35,7 +35,7 @@ from discreet.statement.signing import open_key
 from discreet.storage import make_folder, write_json, write_text
 from discreet.terminal import Reporter, RichReporter, SilentReporter
 from discreet.tracking import open_trackers
-from discreet.yolo.checkpoint import RUN, claim_run_folder
+from discreet.yolo.checkpoint import RUN, RunState, claim_run_folder, dataset_digest
 from discreet.yolo.inputs import read_inputs
 from discreet.yolo.preparation import PreparedRun, decide
 
@@ -101,7 +101,7 @@ def compare_runs(
     Raises:
         DiscreetError: Anything that is wrong.
     """
-    given = dict(arguments)
+    given = with_file(arguments)  # the file may change before the comparison is resumed
     project, name = given.pop("project", None), given.pop("name", None)
     epsilons = tuple(dict.fromkeys(epsilons))
     largest = _planned(given, epsilons, reporter=reporter)
@@ -117,6 +117,11 @@ def compare_runs(
         "stock_epochs": stock_epochs,
         "twin": {key: str(value) for key, value in twin.items()},
     }
+    start = {
+        "run": largest.state.to_json(),
+        "validation": dataset_digest(replace(dataset, train=dataset.val, grouping=None)),
+    }
+    kept = {"asked": asked, "start": start}
     if resume is None:
         records = (*dataset.train, *dataset.val)
         folder = claim_run_folder(
@@ -127,9 +132,9 @@ def compare_runs(
         )
         comparison = Comparison(population=len(dataset.units()))
         write_text(folder / "NOT-PRIVATE.txt", _NOT_PRIVATE)
-        _write(comparison, folder, asked)
+        _write(comparison, folder, kept)
     else:
-        folder, comparison = resume, _begun(resume, asked)
+        folder, comparison = resume, _begun(resume, asked, start)
     contestants = [
         Contestant(kind="stock"),
         Contestant(kind="twin"),
@@ -152,7 +157,7 @@ def compare_runs(
                 _in_a_process(job)
             row = Measured(**json.loads(job.row.read_text(encoding="utf-8")))
             comparison = comparison.with_row(row)
-            _write(comparison, folder, asked)
+            _write(comparison, folder, kept)
         shutil.rmtree(job.folder, ignore_errors=True)
     return comparison, folder
 
@@ -212,16 +217,25 @@ def _without_privacy(private: PreparedRun) -> dict[str, Any]:
     return {**chosen, **bare}
 
 
-def _begun(folder: Path, asked: Mapping[str, Any]) -> Comparison:
+def _begun(folder: Path, asked: Mapping[str, Any], start: Mapping[str, Any]) -> Comparison:
+    """What was measured so far, if the rest would be measured on the same."""
     try:
         facts = json.loads((folder / _RESULT).read_text(encoding="utf-8"))
         comparison = Comparison.from_json(facts)
+        run, validation = RunState.from_json(facts["start"]["run"]), facts["start"]["validation"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigurationError(
             "no comparison to resume there",
             where=f"resume={folder}",
             do="leave resume out to begin one",
         ) from error
+    run.check_unchanged(RunState.from_json(start["run"]), of="comparison")
+    if validation != start["validation"]:
+        raise ConfigurationError(
+            "the validation images, labels or class names are not as when the comparison began",
+            where="resume",
+            do="restore them, or start a new comparison",
+        )
     if facts.get("asked") != asked:
         raise ConfigurationError(
             "the comparison was begun with other arguments",
@@ -231,11 +245,11 @@ def _begun(folder: Path, asked: Mapping[str, Any]) -> Comparison:
     return comparison
 
 
-def _write(comparison: Comparison, folder: Path, asked: Mapping[str, Any]) -> None:
+def _write(comparison: Comparison, folder: Path, kept: Mapping[str, Any]) -> None:
     write_text(folder / "comparison.csv", comparison.to_csv())
     write_text(folder / "comparison.md", comparison.to_markdown())
     write_plot(comparison, folder / "comparison.svg")
-    write_json(folder / _RESULT, {**comparison.to_json(), "asked": dict(asked)})
+    write_json(folder / _RESULT, {**comparison.to_json(), **kept})
 
 
 def _in_a_process(job: _Job) -> None:
