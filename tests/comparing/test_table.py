@@ -37,6 +37,13 @@ def test_what_has_no_guarantee_has_no_finite_epsilon(comparison: Comparison):
     assert max(map(len, comparison.to_text().splitlines())) <= 80
 
 
+@pytest.mark.parametrize(
+    ("epsilon", "said"), [(8.0, "8"), (8, "8"), (0.5, "0.5"), (8.0000001, "8.0000001")]
+)
+def test_no_two_epsilons_have_one_name(epsilon: float, said: str):
+    assert Contestant(kind="private", epsilon=epsilon).name == f"private, ε = {said}"
+
+
 def test_all_forms_hold_the_same(comparison: Comparison):
     assert Comparison.from_json(json.loads(json.dumps(comparison.to_json()))) == comparison
     rows = list(csv.DictReader(io.StringIO(comparison.to_csv())))

@@ -116,6 +116,15 @@ def test_a_comparison_goes_on_with_the_twin_that_it_has(
         begin(scenes, tmp_path, 0.8, resume=folder)
 
 
+def test_a_row_of_nearly_the_same_epsilon_is_not_taken_for_it(
+    scenes: Path, tmp_path: Path, jobs: list[Any]
+) -> None:
+    folder = begin(scenes, tmp_path, 8.0)
+    begin(scenes, tmp_path, 8.0000001, 8.0, resume=folder)
+    assert [job.contestant.epsilon for job in jobs] == [None, None, 8.0, 8.0000001]
+    assert len({job.folder for job in jobs}) == 4
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [

@@ -37,14 +37,14 @@ class Contestant:
 
     @property
     def name(self) -> str:
-        """As the table says it."""
+        """As the table says it, where no two have the same."""
         match self.kind:
             case "stock":
                 return "stock Ultralytics"
             case "twin":
                 return "recipe, no noise"
             case "private":
-                return f"private, ε = {self.epsilon:g}"
+                return f"private, ε = {str(self.epsilon).removesuffix('.0')}"
 
 
 @dataclass(frozen=True, kw_only=True)
