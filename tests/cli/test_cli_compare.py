@@ -47,6 +47,21 @@ def test_mistakes(
     assert not BudgetLedger.open(os.environ["DISCREET_LEDGER"]).runs()
 
 
+def test_a_budget_refuses_the_first_contestant_and_nothing_is_left(
+    scenes: Path,  # noqa: F811
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["ledger", "set-budget", f"data={scenes}", "epsilon=8"]) == 0
+    words = [f"data={scenes}", f"model={ARCHITECTURE}", "imgsz=64", f"project={tmp_path}"]
+    assert main(["compare", *words]) == 2
+    said = capsys.readouterr().err
+    assert "would cross the budget" in said and "Nothing was recorded." in said
+    assert "compare on public images" in said and "Give it noise" not in said
+    assert not list(tmp_path.iterdir())
+    assert not BudgetLedger.open(os.environ["DISCREET_LEDGER"]).runs()
+
+
 @pytest.mark.slow
 def test_contestants_side_by_side(
     scenes: Path,  # noqa: F811

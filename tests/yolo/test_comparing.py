@@ -166,14 +166,15 @@ def test_rows_of_other_data_or_weights_do_not_come_under_one_table(
 # ---- interrupted ----
 
 
+@pytest.mark.parametrize("last", ["stock", "twin"])
 def test_a_row_that_was_measured_when_all_was_interrupted_is_not_measured_again(
-    scenes: Path, tmp_path: Path, jobs: list[Any], monkeypatch: pytest.MonkeyPatch
+    scenes: Path, tmp_path: Path, jobs: list[Any], monkeypatch: pytest.MonkeyPatch, last: str
 ) -> None:
     measure = comparing._in_a_process
 
     def interrupted(job: Any) -> None:
         measure(job)
-        if job.contestant.kind == "twin":
+        if job.contestant.kind == last:
             raise KeyboardInterrupt
 
     monkeypatch.setattr(comparing, "_in_a_process", interrupted)
@@ -189,17 +190,17 @@ def test_a_row_that_was_measured_when_all_was_interrupted_is_not_measured_again(
     assert not [path for path in folder.iterdir() if path.is_dir()]
 
 
-def test_a_comparison_that_is_interrupted_at_once_can_be_resumed(
-    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jobs: list[Any]
+def test_a_comparison_that_ends_before_its_first_row_leaves_nothing(
+    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupted(_: Any) -> None:
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(comparing, "_in_a_process", interrupted)
+    monkeypatch.setattr(comparing, "_in_a_process", interrupted)
+    with pytest.raises(KeyboardInterrupt) as caught:
         begin(scenes, tmp_path, 8.0)
-    begin(scenes, tmp_path, 8.0, resume=tmp_path / "compare")
-    assert len(jobs) == 3
+    assert not list(tmp_path.iterdir())
+    assert not hasattr(caught.value, "__notes__")  # nor is there anything to resume
 
 
 def patiently(job: Any) -> None:

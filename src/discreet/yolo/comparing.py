@@ -29,7 +29,7 @@ from discreet.arguments import PrivacyArguments, split_arguments, with_file
 from discreet.comparing import Comparison, Contestant, Measured
 from discreet.comparing.plot import write_plot
 from discreet.data import DetectionDataset, grouped, load_dataset
-from discreet.errors import ConfigurationError
+from discreet.errors import BudgetError, ConfigurationError
 from discreet.ledger import BudgetLedger
 from discreet.statement.signing import open_key
 from discreet.storage import make_folder, write_json, write_text
@@ -152,7 +152,7 @@ def compare_runs(
             stock_epochs=stock_epochs,
             folder=folder.resolve() / _folder_of(contestant),
         )
-        with _keeping_what_can_go_on(job, folder):
+        with _keeping_what_can_go_on(job, folder, comparison):
             if not job.row.exists():  # else it was measured when the comparison was interrupted
                 _in_a_process(job)
             row = Measured(**json.loads(job.row.read_text(encoding="utf-8")))
@@ -168,15 +168,20 @@ def _folder_of(contestant: Contestant) -> str:
 
 
 @contextmanager
-def _keeping_what_can_go_on(job: _Job, folder: Path) -> Generator[None]:
+def _keeping_what_can_go_on(job: _Job, folder: Path, so_far: Comparison) -> Generator[None]:
     """Where a contestant does not come to its end, take away what would be of no use."""
     try:
         yield
     except BaseException as error:
         if not (job.has_begun or job.row.exists()):
-            shutil.rmtree(job.folder, ignore_errors=True)
-        if isinstance(error, KeyboardInterrupt):
+            shutil.rmtree(job.folder if so_far.rows else folder, ignore_errors=True)
+        if isinstance(error, KeyboardInterrupt) and folder.exists():
             error.add_note(f"resume with: discreet compare resume={folder} and the same words")
+        if isinstance(error, BudgetError) and job.contestant.kind != "private":
+            error.do = (
+                "A comparison also trains without privacy: compare on public images, which need "
+                "no budget. Nothing was recorded."
+            )
         raise
 
 
