@@ -7,6 +7,7 @@
 FOLDER holds one folder a data set, with its data.yaml. Every run is the recipe of `discreet train`
 with public validation images; ε = inf is the same without noise and clipping. Each result is in
 the file of --results as soon as it is there, and is not measured again: stop and go on at will.
+Other settings need another --label, other weights another file.
 Noise is never seeded; a repeat differs in it and in augmentation.
 """
 
@@ -119,6 +120,20 @@ def measure(
     return {"seconds": seconds, "spent": spent, "delta": known.delta, "scores": scores}
 
 
+def conflict(
+    results: Sequence[Mapping[str, Any]], *, label: str, given: Mapping[str, str]
+) -> str | None:
+    """Why settings may not go by a label, where other ones do already.
+
+    Results of before settings were kept are taken for what their label says.
+    """
+    for result in results:
+        if result["label"] == label and (own := result.get("given", given)) != given:
+            said, asked = (" ".join(f"{k}={v}" for k, v in each.items()) for each in (own, given))
+            return f"results of {said} go by the label {label or 'stock'!r} already, not of {asked}"
+    return None
+
+
 def rows_of(results: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     """Mean and spread (standard deviation) over repeats, a row for each set, label and ε."""
 
@@ -198,6 +213,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     results: list[dict[str, Any]] = (
         json.loads(asked.results.read_text(encoding="utf-8")) if asked.results.exists() else []
     )
+    model = {"model": asked.weights.name}
+    given_by_label = {asked.label: model | settings, "": model}  # "": stock
+    for label, given in given_by_label.items():
+        if found := conflict(results, label=label, given=given):
+            parser.error(f"{asked.results}: {found}; give another --label, or another --results")
     done = {(r["set"], r["label"], float(r["epsilon"]), r["repeat"]) for r in results}
     epsilons = [*([STOCK] if asked.stock else []), *asked.epsilons]
     for name, repeat, epsilon in itertools.product(asked.sets, range(asked.repeats), epsilons):
@@ -213,6 +233,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             settings=settings,
         )
         own = {"set": name, "label": label, "epsilon": f"{epsilon:g}", "repeat": repeat}
+        own["given"] = given_by_label[label]
         results.append({**own, **found, "machine": describe(torch.device("cpu"))})
         write_json(asked.results, results)
     console = Console(width=140)
