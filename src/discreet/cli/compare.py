@@ -92,8 +92,9 @@ MODE = Mode(
     about=(
         "Train on the same images as Ultralytics does, with the private recipe without noise and "
         "clipping, and privately at several ε; validate all of them alike. Some of these models "
-        "have no privacy: no weights are kept, and the data set's ledger records that they saw "
-        "the images. Compare on public images, with ledger=FILE for a ledger of their own."
+        "have no privacy: once they are measured no weights are kept, and the data set's ledger "
+        "records that they saw the images. Compare on public images, with ledger=FILE for a ledger "
+        "of their own."
     ),
     example="  discreet compare data=coco8/data.yaml model=yolov8n.pt imgsz=320 epsilons=8,2",
     run=run,
