@@ -19,7 +19,7 @@ from discreet.comparing import Contestant, Measured
 from discreet.errors import ConfigurationError
 from discreet.recipes import rules
 from discreet.terminal import SilentReporter
-from discreet.yolo import comparing, inputs
+from discreet.yolo import comparing, contestants, inputs
 
 from .test_recipe_runs import WEIGHTS
 
@@ -33,7 +33,7 @@ def jobs(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         made.append(job)
         leave_row(job)
 
-    monkeypatch.setattr(comparing, "_in_a_process", measure)
+    monkeypatch.setattr(comparing, "in_a_process", measure)
     return made
 
 
@@ -170,19 +170,19 @@ def test_rows_of_other_data_or_weights_do_not_come_under_one_table(
 def test_a_row_that_was_measured_when_all_was_interrupted_is_not_measured_again(
     scenes: Path, tmp_path: Path, jobs: list[Any], monkeypatch: pytest.MonkeyPatch, last: str
 ) -> None:
-    measure = comparing._in_a_process
+    measure = comparing.in_a_process
 
     def interrupted(job: Any) -> None:
         measure(job)
         if job.contestant.kind == last:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(comparing, "_in_a_process", interrupted)
+    monkeypatch.setattr(comparing, "in_a_process", interrupted)
     with pytest.raises(KeyboardInterrupt) as caught:
         begin(scenes, tmp_path, 8.0)
     folder = tmp_path / "compare"
     assert f"resume={folder} " in caught.value.__notes__[0]
-    monkeypatch.setattr(comparing, "_in_a_process", measure)
+    monkeypatch.setattr(comparing, "in_a_process", measure)
     begin(scenes, tmp_path, 8.0, resume=folder)
     assert [job.contestant.kind for job in jobs] == ["stock", "twin", "private"]
     rows = json.loads((folder / "comparison.json").read_text())["rows"]
@@ -196,7 +196,7 @@ def test_a_comparison_that_ends_before_its_first_row_leaves_nothing(
     def interrupted(_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(comparing, "_in_a_process", interrupted)
+    monkeypatch.setattr(comparing, "in_a_process", interrupted)
     with pytest.raises(KeyboardInterrupt) as caught:
         begin(scenes, tmp_path, 8.0)
     assert not list(tmp_path.iterdir())
@@ -216,21 +216,21 @@ def patiently(job: Any) -> None:
             raise
         raise AssertionError("nobody told it to end")
 
-    comparing._measure_private = measure
+    contestants._measure_private = measure
     _MEASURE(job)
 
 
-_MEASURE = comparing._measure
+_MEASURE = contestants._measure
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interruption_ends_the_contestant_in_order_and_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
-    job = comparing._Job(
+    job = contestants.Job(
         contestant=Contestant(kind="twin"), arguments={}, stock_epochs=1, folder=tmp_path / "twin"
     )
-    monkeypatch.setattr(comparing, "_measure", patiently)
+    monkeypatch.setattr(contestants, "_measure", patiently)
 
     def interrupt() -> None:
         begun = job.folder / "begun"
@@ -242,6 +242,6 @@ def test_an_interruption_ends_the_contestant_in_order_and_at_once(
     thread = threading.Thread(target=interrupt)
     thread.start()
     with pytest.raises(KeyboardInterrupt):
-        comparing._in_a_process(job)
+        comparing.in_a_process(job)
     thread.join()
     assert (tmp_path / "ended").exists()

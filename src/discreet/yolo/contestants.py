@@ -1,0 +1,206 @@
+"""One contestant of a comparison, trained and validated in a process of its own.
+
+So that one's memory is not another's. A private run goes on where it was interrupted.
+"""
+
+from __future__ import annotations
+
+import csv
+import multiprocessing
+import os
+import resource
+import signal
+import sys
+import uuid
+from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+
+from discreet.accounting import PoissonSampledGaussian, default_delta, make_accountant
+from discreet.arguments import PrivacyArguments, split_arguments
+from discreet.comparing import Contestant, Measured
+from discreet.data import DetectionDataset, grouped, load_dataset
+from discreet.ledger import BudgetLedger
+from discreet.storage import make_folder, write_json
+from discreet.terminal import RichReporter
+from discreet.yolo.checkpoint import RUN
+
+_STOCK_BATCH = 16
+# What stock training takes over from the private runs.
+_SHARED = ("imgsz", "device", "workers", "single_cls", "classes")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One contestant's work, for its own process.
+
+    Attributes:
+        contestant: Who is measured.
+        arguments: As for `discreet train`, with its own ε or without noise.
+        stock_epochs: Epochs of Ultralytics' own training.
+        folder: Of its own: its run, and what was measured.
+    """
+
+    contestant: Contestant
+    arguments: Mapping[str, Any]
+    stock_epochs: int
+    folder: Path
+
+    @property
+    def row(self) -> Path:
+        """Where its process leaves what it measured."""
+        return self.folder / "row.json"
+
+    @property
+    def run(self) -> Path:
+        """Folder of its training."""
+        return self.folder / "run"
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether its private run was begun already, and can go on."""
+        return (self.run / "internal" / RUN).exists()
+
+
+def in_a_process(job: Job) -> None:
+    """Have a contestant measured; an interruption ends its process first, in order."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(
+        max_workers=1,
+        mp_context=context,
+        # Ctrl-C reaches both processes: only this one listens, and tells the other.
+        initializer=signal.signal,
+        initargs=(signal.SIGINT, signal.SIG_IGN),
+    ) as pool:
+        process = pool.submit(os.getpid).result()
+        measuring = pool.submit(_measure, job)
+        try:
+            measuring.result()
+        except KeyboardInterrupt:
+            os.kill(process, signal.SIGTERM)
+            raise
+
+
+def _end_once(*_: object) -> NoReturn:
+    """End in order, and whole: a batch system tells this process as well as the one above it."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+def _measure(job: Job) -> None:
+    """Train and validate one contestant; runs in a process of its own."""
+    signal.signal(signal.SIGTERM, _end_once)
+    make_folder(job.folder)
+    measure = _measure_stock if job.contestant.kind == "stock" else _measure_private
+    write_json(job.row, asdict(measure(job)))
+
+
+def _measure_stock(job: Job) -> Measured:
+    from discreet.yolo.evaluate import evaluate_weights
+    from discreet.yolo.stock import train_stock
+
+    settings: dict[str, Any]
+    privacy, settings = split_arguments({**job.arguments, "epsilon": 1.0})
+    dataset = _read(privacy, settings["data"])
+    _charge_without_privacy(dataset, ledger=privacy.ledger)
+    shared = {key: settings[key] for key in _SHARED if key in settings}
+    done = train_stock(
+        dataset,
+        model=str(settings["model"]),
+        epochs=job.stock_epochs,
+        folder=job.folder,
+        settings={"batch": _STOCK_BATCH, **shared},
+    )
+    peak = _peak_mib()
+    metrics = evaluate_weights(
+        done.weights, Path(settings["data"]), imgsz=int(settings.get("imgsz", 640))
+    )
+    return Measured(
+        kind="stock",
+        name=job.contestant.name,
+        map50=metrics["map50"],
+        map50_95=metrics["map50_95"],
+        seconds_per_epoch=done.seconds / job.stock_epochs,
+        epochs=job.stock_epochs,
+        peak_mib=peak,
+    )
+
+
+def _read(privacy: PrivacyArguments, data: str) -> DetectionDataset:
+    dataset = load_dataset(data, splits=("train", "val"))
+    return grouped(dataset, file=privacy.groups, pattern=privacy.group_regex)
+
+
+def _charge_without_privacy(dataset: DetectionDataset, *, ledger: str | None) -> None:
+    """Have the data set's ledger know that a model without privacy saw all of its images."""
+    seen = PoissonSampledGaussian(sample_rate=1.0, noise_multiplier=0.0, steps=1)
+    book = BudgetLedger.open(ledger)
+    try:
+        run = book.reserve(
+            run_id=uuid.uuid4().hex,
+            name=dataset.yaml.parent.name,
+            digests=[record.digest for record in dataset.train],
+            units=dataset.units().of_images,
+            planned=[seen],
+            accountant=make_accountant("pld"),
+            delta=default_delta(dataset.n),
+            private=False,
+            label="stock training of a comparison",
+        )
+        run.charge(seen)
+        run.settle()
+    finally:
+        book.close()
+
+
+def _measure_private(job: Job) -> Measured:
+    from discreet.api import train
+
+    contestant = job.contestant  # its ε, or that it has none, is among the arguments
+    given = {**job.arguments, "project": str(job.folder), "name": job.run.name, "val": True}
+    if job.has_begun:  # the rest is as it began; a ledger's password is nowhere kept
+        given = {"resume": str(job.run), "ledger": job.arguments.get("ledger")}
+    # A child's words go to standard error: standard output may be kept for JSON.
+    result = train(given, reporter=_ContestantReporter(sys.stderr))
+    assert result.metrics is not None
+    seconds = _step_seconds(result.internal / "steps.csv")
+    epochs = result.record.steps.charged * result.record.sampling.sample_rate
+    return Measured(
+        kind=contestant.kind,
+        name=contestant.name,
+        map50=result.metrics["map50"],
+        map50_95=result.metrics["map50_95"],
+        seconds_per_epoch=seconds / epochs,
+        epochs=epochs,
+        peak_mib=_peak_mib(),
+        epsilon=result.spent.epsilon if result.claim_valid else None,
+        delta=result.spent.delta if result.claim_valid else None,
+    )
+
+
+class _ContestantReporter(RichReporter):
+    """Says what a contestant spent, and names no release."""
+
+    def finish(
+        self, *, epsilon: float, delta: float, release: str, spender: str = "this training"
+    ) -> None:
+        """Print what the training spent."""
+        del release  # the run's folder goes once it is measured
+        self._show_spent(epsilon, delta, spender=spender)
+
+
+def _step_seconds(journal: Path) -> float:
+    with journal.open(encoding="utf-8", newline="") as stream:
+        return sum(float(row["seconds"]) for row in csv.DictReader(stream))
+
+
+def _peak_mib() -> float:
+    """Peak memory in MiB: of the accelerator where one is used, else of this process."""
+    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+        return torch.cuda.max_memory_allocated() / 2**20
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
