@@ -66,6 +66,7 @@ def plan(
     batch: int | None = None,
     epochs: int | None = None,
     steps: int | None = None,
+    hours: float | None = None,
     recipe: str = "auto",
     max_grad_norm: float = 1.0,
     clipping: str | None = None,
@@ -96,6 +97,7 @@ def plan(
         batch: Expected number of images in a step; chosen if not given.
         epochs: Expected passes over the images; this or `steps`.
         steps: Noisy updates.
+        hours: About how long training may take on this machine.
         recipe: What chooses where nothing is given: "auto" or "plain".
         max_grad_norm: L2 bound that each image's gradient is clipped to.
         clipping: Kind of clipping; chosen if not given.
@@ -137,6 +139,7 @@ def plan(
             "batch": batch,
             "epochs": epochs,
             "steps": steps,
+            "hours": hours,
             "recipe": recipe,
             "max_grad_norm": max_grad_norm,
             "clipping": clipping,
@@ -153,7 +156,7 @@ def plan(
             "plot": plot,
         }
     )
-    return plan_as_asked(asked, timed=model is not None, reporter=reporter)
+    return plan_as_asked(asked, timed=model is not None or hours is not None, reporter=reporter)
 
 
 def plan_as_asked(asked: PlanArguments, *, timed: bool, reporter: Reporter | None = None) -> Plan:

@@ -58,6 +58,17 @@ def test_wrong_numbers_of_images(n: object):
     assert "expected a whole number >= 1" in refusal(n=n, epsilon=8)
 
 
+@pytest.mark.parametrize(
+    ("given", "where"),
+    [({"epochs": 3}, "epochs, hours: both are given"),
+     ({"steps": 3, "batch": 5}, "hours=2: batch and steps together")],
+)  # fmt: skip
+def test_hours_choose_what_is_open(given: dict[str, object], where: str):
+    assert where in refusal(n=10, epsilon=8, hours=2, **given)
+    assert "hours=0: expected" in refusal(n=10, epsilon=8, hours=0)
+    assert read_plan_arguments({"n": 10, "epsilon": 8, "hours": 2, "steps": 3}).privacy.hours == 2
+
+
 def test_a_batch_above_n_is_refused():
     assert "more than the 10 training images" in refusal(n=10, epsilon=8, batch=11)
     assert read_plan_arguments({"n": 10, "epsilon": 8, "batch": 10}).privacy.batch == 10

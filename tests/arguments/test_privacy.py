@@ -29,6 +29,7 @@ def test_defaults_are_those_of_the_documentation() -> None:
         "feature_cache": None,
         "epochs": None,
         "steps": None,
+        "hours": None,
         "norm": None,
         "trainable": None,
         "zoom": None,

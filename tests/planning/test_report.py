@@ -142,6 +142,23 @@ def test_times_come_from_what_was_measured():
     assert "4 min on this machine (CPU, m at 64 px" in " ".join(made.to_text().split())
 
 
+def test_a_plan_fits_into_the_hours_that_are_given():
+    asked = PrivacyArguments(epsilon=8, hours=0.25)
+    measured: list[object] = []
+
+    def measure(*what: object) -> StepTime:
+        measured.append(what)
+        return STEP
+
+    made = make_plan(asked, population=1000, model="m.pt", imgsz=160, measure=measure)
+    assert len(measured) == 1
+    assert made.seconds == pytest.approx(900, rel=0.05)
+    assert made.training.mechanism.steps == 100
+    with pytest.raises(ConfigurationError, match="how many images fit") as error:
+        make_plan(asked, population=1000)
+    assert "hours=0.25" in str(error.value)
+
+
 def test_what_is_kept_of_images_is_paid_once():
     step = dataclasses.replace(STEP, seconds_per_new_image=10.0)
 

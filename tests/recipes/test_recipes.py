@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from discreet.arguments import TRAINABLE_PARTS, PrivacyArguments
 from discreet.arguments.split import default_of
 from discreet.planning import complete, plan_training
+from discreet.planning.cost import StepTime
 from discreet.recipes import RATES_OF_OTHERS, RECIPES, PublicFacts, choose
 from discreet.recipes.document import as_markdown
 
@@ -206,6 +207,49 @@ def test_arguments_are_completed_once():
     assert (made.steps, made.batch, made.epochs) == (160, 252, None)
     assert why.values()["trainable"] == made.trainable
     assert plan_training(asked, population=1008) == plan_training(made, population=1008)
+
+
+def test_no_more_images_are_read_than_time_allows():
+    def images(given: dict[str, Any] | None = None, **known: Any) -> float:
+        values = chosen(given, **known)
+        return values["steps"] * values["batch"] * values["views"]
+
+    usual = images()
+    assert images(images_in_time=10_000) == pytest.approx(10_000, rel=0.02)
+    assert usual > 40_000
+    assert images(images_in_time=10**9) == usual
+    assert images(images_in_time=1) == 160  # one an expected step
+    features = {"population": 6885, "epsilon": 8}
+    assert images(images_in_time=50_000, **features) == pytest.approx(50_000, rel=0.02)
+    given = {"batch": 50}
+    assert images(given, images_in_time=50_000, **features) == pytest.approx(50_000, rel=0.02)
+    assert chosen(given, images_in_time=10_000)["steps"] == 200
+    for known in ({"pretrained": False}, {"recipe": "plain"}):
+        assert chosen(images_in_time=5 * 1008 + 1, **known)["epochs"] == 5
+        assert chosen(images_in_time=1, **known)["epochs"] == 1
+
+
+def test_the_time_is_asked_for_what_trains_once_a_run_begins():
+    asked = PrivacyArguments(epsilon=8, hours=0.5)
+    known = facts(trained_at=640)
+    time = StepTime(
+        model="m", imgsz=160, device="CPU", seconds_per_image=0.2, seconds_per_step=0,
+        parameters=1, seconds_per_new_image=0.1,
+    )  # fmt: skip
+    heard: list[tuple[str, int]] = []
+
+    def time_of(trainable: str, zoom: int) -> StepTime:
+        heard.append((trainable, zoom))
+        return time
+
+    made, chosen = complete(asked, facts=known, time_of=time_of)
+    assert heard == [("class_film+classes", 2)]
+    assert (made.steps, made.batch) == (100, 60)  # 1800 s / 0.3 s
+    complete(PrivacyArguments(epsilon=8), facts=known, time_of=time_of)
+    again, _ = complete(asked, facts=known, time_of=time_of, begun_with=chosen.by_rule())
+    assert len(heard) == 1 and again == made
+    assert time.shared_by(2).images_in(1800) == pytest.approx(12_000)
+    assert plan_training(made, population=1008).mechanism.expected_batch_size == 60
 
 
 def test_scratch_trains_everything():

@@ -59,6 +59,12 @@ def begin(
     )[1]
 
 
+def test_hours_of_each_contestant_would_not_compare(scenes: Path, tmp_path: Path, jobs: list[Any]):
+    with pytest.raises(ConfigurationError, match="different numbers of images"):
+        begin(scenes, tmp_path, 8.0, hours=1)
+    assert not jobs and not list(tmp_path.iterdir())
+
+
 # Of 24 images, so many make features learn: between the two ε, or above both and below the usual 8.
 @pytest.mark.parametrize(
     ("plenty", "trainable"), [(10, "film+classes"), (100, "class_film+classes")]

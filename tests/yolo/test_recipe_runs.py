@@ -11,9 +11,11 @@ import torch
 import discreet.demo
 from discreet.api import train
 from discreet.errors import CheckError, ConfigurationError
+from discreet.planning.cost import StepTime
 from discreet.recipes import rules
 from discreet.statement.verify import verify_release
 from discreet.terminal import SilentReporter
+from discreet.yolo import preparation
 
 from .conftest import ARCHITECTURE, IMGSZ, counts
 
@@ -40,6 +42,26 @@ class Listener(SilentReporter):
     def step(self, done: int, epsilon: float | None = None) -> None:
         if done == self.stop_at:
             raise KeyboardInterrupt
+
+
+def test_a_run_fits_into_the_hours_that_are_given_and_keeps_its_plan(
+    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    asked = given(scenes, tmp_path, model=WEIGHTS, batch=None, hours=1)
+
+    def measured(seconds: float) -> None:
+        step = StepTime(
+            model="m", imgsz=IMGSZ, device="CPU", seconds_per_image=seconds, seconds_per_step=0,
+            parameters=1,
+        )  # fmt: skip
+        monkeypatch.setattr(preparation, "measure_step", lambda *_: step)
+
+    measured(3600 / 12)
+    with pytest.raises(KeyboardInterrupt):
+        train(asked, reporter=Listener(stop_at=1))
+    measured(3600 / 30)
+    record = train({"resume": str(tmp_path / "runs" / "train")}).record
+    assert record.sampling.sample_rate == 4 / 24
 
 
 @pytest.mark.checked

@@ -42,6 +42,11 @@ _RIVALS = (
         do="Keep epochs or steps.",
     ),
     _Rivals(
+        names=("epochs", "hours"),
+        why="each one determines how many images are read",
+        do="Keep epochs or hours.",
+    ),
+    _Rivals(
         names=("groups", "group_regex"),
         why="each one says which images belong together",
         do="Keep groups or group_regex.",
@@ -65,6 +70,7 @@ def find_conflicts(given: Mapping[str, object]) -> list[Problem]:
     return [
         *_of_rivals(chosen),
         *_of_details(chosen),
+        *_of_time(chosen),
         *_of_sampling(chosen),
         *_of_units(chosen),
         *_of_accounting(chosen),
@@ -95,6 +101,14 @@ def _of_details(chosen: Mapping[str, object]) -> list[Problem]:
         for name in details
         if of not in chosen and name in chosen
     ]
+
+
+def _of_time(chosen: Mapping[str, object]) -> list[Problem]:
+    if not {"hours", "batch", "steps"} <= chosen.keys():
+        return []
+    what = "batch and steps together say how many images are read, whatever time that takes"
+    do = "Leave hours out, or batch, or steps."
+    return [Problem(where=shown("hours", chosen["hours"]), what=what, do=do)]
 
 
 def _of_sampling(chosen: Mapping[str, object]) -> list[Problem]:

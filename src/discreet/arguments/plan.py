@@ -41,6 +41,7 @@ SHARED = (
     "batch",
     "epochs",
     "steps",
+    "hours",
     "recipe",
     "max_grad_norm",
     "clipping",

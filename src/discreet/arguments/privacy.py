@@ -143,6 +143,11 @@ class PrivacyArguments(BaseModel):
         default=None, description="passes over the images; if left out, chosen"
     )
     steps: Count | None = Field(default=None, description="noisy updates; instead of epochs")
+    hours: PositiveNumber | None = Field(
+        default=None,
+        description="about how long training may take on this machine: as many images are read as "
+        "fit, by the time that blank ones take before the run",
+    )
     norm: Literal["frozen", "group"] | None = Field(
         default=None,
         description="frozen: public BatchNorm statistics (default with pretrained weights); "

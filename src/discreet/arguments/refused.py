@@ -119,7 +119,7 @@ REFUSED: Mapping[str, Argument] = {
         None,
         ours=None,
         why="the number of steps is planned and paid for in advance, not set by the clock",
-        instead="Use epochs or steps.",
+        instead="Use hours, which plans as many images as fit; or epochs, or steps.",
     ),
     "amp": refused(
         True,

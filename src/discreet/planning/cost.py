@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 # Parameters of YOLOv8n with the 80 classes of COCO, where no model is opened to count them: in
 # disjoint pieces, and what each part of `trainable` is made of.
@@ -71,6 +71,18 @@ class StepTime:
         images = steps * expected_images
         new = min(images, states) * self.seconds_per_new_image
         return steps * self.seconds_per_step + images * self.seconds_per_image + new
+
+    def images_in(self, seconds: float) -> float:
+        """Images that can be read in so many seconds, each of them new, steps not counted."""
+        return seconds / (self.seconds_per_image + self.seconds_per_new_image)
+
+    def shared_by(self, processes: int) -> StepTime:
+        """The same where so many processes take their parts of each step's images."""
+        return replace(
+            self,
+            seconds_per_image=self.seconds_per_image / processes,
+            seconds_per_new_image=self.seconds_per_new_image / processes,
+        )
 
 
 # Measures a model (None for the usual one) with images of a side, training some parts, zoomed.

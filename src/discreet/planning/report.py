@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from discreet.arguments import PrivacyArguments
+from discreet.errors import ConfigurationError
 from discreet.planning.advice import Advice, advice_for
 from discreet.planning.cost import Measure, StepTime, usual_parameters
 from discreet.planning.figures import Figures, figures_of
@@ -176,13 +178,24 @@ def make_plan(
         task=task,
     )
     batch_is_chosen = asked.batch is None
-    asked, chosen = complete(asked, facts=facts, settings=settings)
-    trainable = asked.trainable
-    assert trainable is not None
-    time: StepTime | None = None
+    if measure is None and asked.hours is not None:
+        raise ConfigurationError(
+            "how many images fit is not known where the speed is not measured",
+            where=f"hours={asked.hours:g}",
+            do="leave time=False out, or hours",
+        )
+
+    @cache
+    def time_of(trainable: str, zoom: int) -> StepTime:
+        assert measure is not None
+        return measure(model, imgsz, trainable, zoom)
+
     if measure is not None:
         reporter.stage("measuring the speed on blank images")
-        time = measure(model, imgsz, trainable, asked.zoom or 1)
+    asked, chosen = complete(asked, facts=facts, settings=settings, time_of=time_of)
+    trainable = asked.trainable
+    assert trainable is not None
+    time = None if measure is None else time_of(trainable, asked.zoom or 1)
     reporter.stage("finding the noise" if asked.epsilon is not None else "finding the cost")
     training = plan_training(asked, population=population)
     mechanism = training.mechanism

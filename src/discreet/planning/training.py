@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from discreet.accounting import (
@@ -19,6 +19,7 @@ from discreet.arguments.problems import gather
 from discreet.arguments.stages import stage_problems
 from discreet.config import MechanismConfig, SamplingName, steps_for
 from discreet.errors import AccountingError, ConfigurationError
+from discreet.planning.cost import StepTime
 from discreet.privacy import NeighboringRelation, PrivacySpent, PrivacyUnit
 from discreet.recipes import DEFAULT_IMGSZ, Chosen, PublicFacts, choose
 from discreet.terminal import format_delta, format_epsilon
@@ -111,6 +112,7 @@ def complete(
     facts: PublicFacts,
     settings: Mapping[str, Any] | None = None,
     begun_with: Mapping[str, Any] | None = None,
+    time_of: Callable[[str, int], StepTime] | None = None,
 ) -> tuple[PrivacyArguments, Chosen]:
     """Let the recipe choose what was left open.
 
@@ -119,11 +121,23 @@ def complete(
         facts: Public numbers.
         settings: The other arguments that the user gave, such as `lr0`.
         begun_with: What the recipe chose when the run began, if it goes on.
+        time_of: What a step takes with these parts training and this zoom; asked where `hours` is
+            given.
     """
     asked = {**(settings or {}), **arguments.model_dump()}
-    chosen = choose(arguments.recipe, asked, facts=facts, begun_with=begun_with)
-    ours = {k: v for k, v in chosen.values().items() if k in PrivacyArguments.model_fields}
-    return arguments.model_copy(update=ours), chosen
+
+    def chosen_by(facts: PublicFacts) -> tuple[PrivacyArguments, Chosen]:
+        chosen = choose(arguments.recipe, asked, facts=facts, begun_with=begun_with)
+        ours = {k: v for k, v in chosen.values().items() if k in PrivacyArguments.model_fields}
+        return arguments.model_copy(update=ours), chosen
+
+    made, chosen = chosen_by(facts)
+    if arguments.hours is None or time_of is None or begun_with is not None:
+        return made, chosen
+    # What an image takes is settled by what trains; how many are read is not asked of it.
+    assert made.trainable is not None
+    images = time_of(made.trainable, made.zoom or 1).images_in(3600 * arguments.hours)
+    return chosen_by(replace(facts, images_in_time=images))
 
 
 def plan_training(

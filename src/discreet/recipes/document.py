@@ -16,10 +16,10 @@ are not given too are Ultralytics' own:
 {_RATES_OF_OTHERS}.
 
 Every rule looks at public numbers only: the number n of images, or of groups where they are the
-privacy unit, the number of classes, ε, δ, the task, the image size, and whether the run starts from
-public weights and of which size. None looks at an image, a label, a loss or a gradient of the
-private set. `discreet plan` and `discreet train` print what was chosen and why. A run that is
-resumed keeps what was chosen when it began.
+privacy unit, the number of classes, ε, δ, the task, the image size, whether the run starts from
+public weights and of which size, and, with `hours`, how long a blank image takes. None looks at an
+image, a label, a loss or a gradient of the private set. `discreet plan` and `discreet train` print
+what was chosen and why. A run that is resumed keeps what was chosen when it began.
 
 This file is made from `discreet.recipes.rules`: `python -m discreet.recipes > docs/recipes.md`.
 """

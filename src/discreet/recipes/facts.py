@@ -25,6 +25,8 @@ class PublicFacts:
         views: Views of an image whose gradients are averaged, as asked or as chosen before.
         steps: Number of steps, if it was asked for.
         batch: Expected batch size, if it was asked for.
+        images_in_time: Images that all steps may read in the time allowed, a view of one being one;
+            None where time is not limited.
         trained_at: Side in pixels of the images that the weights have learned from; None where
             they do not tell.
         task: What is trained, by Ultralytics' name.
@@ -42,6 +44,7 @@ class PublicFacts:
     views: int = 1
     steps: int | None = None
     batch: int | None = None
+    images_in_time: float | None = None
     trained_at: int | None = None
     task: str = "detect"
 

@@ -98,6 +98,12 @@ def _images_read(facts: PublicFacts) -> float:
     return passes_over(facts.population, facts.zoom) * facts.population
 
 
+def _in_time(facts: PublicFacts, images: float) -> float:
+    """So many images, or as many as the time allows."""
+    allowed = math.inf if facts.images_in_time is None else facts.images_in_time / facts.views
+    return min(images, allowed)
+
+
 def _usual_steps(facts: PublicFacts) -> int:
     return STEPS if facts.zoom == 1 else _STEPS_ENLARGED
 
@@ -105,15 +111,19 @@ def _usual_steps(facts: PublicFacts) -> int:
 def _steps(facts: PublicFacts) -> int:
     if facts.batch is None:
         return _usual_steps(facts)
-    return math.ceil(_images_read(facts) / facts.batch)
+    return math.ceil(_in_time(facts, _images_read(facts)) / facts.batch)
 
 
 def _batch(facts: PublicFacts) -> int:
     images = _images_read(facts)
     if _features_learn(facts) and facts.views > _VIEWS_OF_QUIET:
         images *= _VIEWS_OF_QUIET / facts.views
-    batch = round(images / (facts.steps or _usual_steps(facts)))
+    batch = round(_in_time(facts, images) / (facts.steps or _usual_steps(facts)))
     return min(facts.population, max(1, batch))
+
+
+def _epochs(facts: PublicFacts) -> int:
+    return max(1, math.floor(_in_time(facts, DEFAULT_EPOCHS * facts.population) / facts.population))
 
 
 def _always(setting: str, value: object, *, why: str, note: str = "") -> Rule:
@@ -271,7 +281,8 @@ PRETRAINED = (
     Rule(
         setting="steps",
         value=_steps,
-        table="160, of enlarged images 100; with batch given, as many as make up the passes",
+        table="160, of enlarged images 100; with batch given, as many as make up the passes, or as "
+        "fit into hours",
         why="at the same number of images read, many steps cost little more noise and let Adam "
         "find its way",
     ),
@@ -280,7 +291,7 @@ PRETRAINED = (
         value=_batch,
         table="n · passes / steps, with 160,000 / n passes, from 10 to 40; where images are "
         "enlarged 11,000 / n, from 10 to 12.5; where features learn from more than "
-        f"{_VIEWS_OF_QUIET} views, {_VIEWS_OF_QUIET} / views of it",
+        f"{_VIEWS_OF_QUIET} views, {_VIEWS_OF_QUIET} / views of it; with hours, no more than fit",
         why="more passes always help a little and cost their time: small data can afford more, "
         "enlarged images fewer",
     ),
@@ -323,7 +334,12 @@ PRETRAINED = (
 
 SCRATCH = (
     _always("trainable", "all", why="random weights are no use where they stand"),
-    _always("epochs", DEFAULT_EPOCHS, why="as many passes as a patient user waits for"),
+    Rule(
+        setting="epochs",
+        value=_epochs,
+        table=f"{DEFAULT_EPOCHS}; with hours, as many as fit",
+        why="as many passes as a patient user waits for",
+    ),
     Rule(
         setting="batch",
         value=lambda facts: default_batch_size(facts.population),

@@ -62,6 +62,12 @@ def compare_runs(
     """
     given = with_file(arguments)  # the file may change before the comparison is resumed
     project, name = given.pop("project", None), given.pop("name", None)
+    if given.get("hours") is not None:
+        raise ConfigurationError(
+            "contestants that each fit into a time of their own read different numbers of images",
+            where=f"hours={given['hours']}",
+            do="give batch= and steps=, as discreet plan tells them with hours=",
+        )
     epsilons = tuple(dict.fromkeys(epsilons))
     largest = _planned(given, epsilons, reporter=reporter)
     dataset, twin = largest.dataset, _without_privacy(largest)

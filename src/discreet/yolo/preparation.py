@@ -7,7 +7,8 @@ import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
@@ -25,6 +26,7 @@ from discreet.distributed import SOLO, Team, require_same
 from discreet.errors import ConfigurationError
 from discreet.performance import PerformanceConfig
 from discreet.planning import TrainingPlan, complete, plan_training
+from discreet.planning.cost import StepTime
 from discreet.randomness import make_source
 from discreet.recipes import Chosen, PublicFacts
 from discreet.terminal import Reporter
@@ -35,6 +37,7 @@ from discreet.yolo.parts import make_parts
 from discreet.yolo.stages import Stage, select_stages
 from discreet.yolo.tasks import Task
 from discreet.yolo.teacher import Teacher
+from discreet.yolo.timing import measure_step
 from discreet.yolo.zoom import enlarging, moved_layers, trained_at
 
 
@@ -192,6 +195,7 @@ def decide(inputs: RunInputs, *, extra_units: int = 0, team: Team = SOLO) -> Pre
         facts=facts,
         settings=inputs.settings,
         begun_with=None if state is None else state.chosen,
+        time_of=partial(_time_of, inputs, team),
     )
     by_recipe = {k: v for k, v in chosen.values().items() if k not in PrivacyArguments.model_fields}
     settings = {**inputs.settings, **by_recipe}
@@ -231,6 +235,13 @@ def decide(inputs: RunInputs, *, extra_units: int = 0, team: Team = SOLO) -> Pre
     if privacy.first_trainable is not None:
         prepared.check_stages()  # training would find it only after its folder is made
     return prepared
+
+
+def _time_of(inputs: RunInputs, team: Team, trainable: str, zoom: int) -> StepTime:
+    """What a step takes by the leader's clock, its images shared among all processes."""
+    model, imgsz = str(inputs.settings["model"]), inputs.settings["imgsz"]
+    step = measure_step(model, imgsz, trainable, zoom) if team.leads else None
+    return StepTime(**team.told(step and asdict(step))).shared_by(team.place.size)
 
 
 def team_timeout(arguments: Mapping[str, Any]) -> float:
