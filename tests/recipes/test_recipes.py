@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from discreet.arguments import TRAINABLE_PARTS, PrivacyArguments
 from discreet.arguments.split import default_of
+from discreet.errors import ConfigurationError
 from discreet.planning import complete, plan_training
 from discreet.planning.cost import StepTime
 from discreet.recipes import RATES_OF_OTHERS, RECIPES, PublicFacts, choose
@@ -248,8 +249,25 @@ def test_the_time_is_asked_for_what_trains_once_a_run_begins():
     complete(PrivacyArguments(epsilon=8), facts=known, time_of=time_of)
     again, _ = complete(asked, facts=known, time_of=time_of, begun_with=chosen.by_rule())
     assert len(heard) == 1 and again == made
-    assert time.shared_by(2).images_in(1800) == pytest.approx(12_000)
+    assert time.scaled(0.5).images_in(1800) == pytest.approx(12_000)
     assert plan_training(made, population=1008).mechanism.expected_batch_size == 60
+
+
+def test_what_cannot_fit_into_the_time_is_refused():
+    step = StepTime(
+        model="m", imgsz=160, device="CPU", seconds_per_image=0.3, seconds_per_step=0, parameters=1
+    )
+    asked = PrivacyArguments(epsilon=8, hours=0.001)
+    with pytest.raises(ConfigurationError, match="the shortest run reads 160 images, and about 12"):
+        complete(asked, facts=facts(), time_of=lambda *_: step)
+    for known in ({"pretrained": False}, {"recipe": "plain"}):
+        values = chosen({"steps": 100}, images_in_time=500, **known)
+        assert values["batch"] == 5
+    asked = PrivacyArguments(
+        epsilon=8, hours=0.5, group_regex="(a)", max_images_per_unit=3, recipe="plain"
+    )
+    made, _ = complete(asked, facts=facts(), time_of=lambda *_: step.scaled(3))
+    assert made.epochs == 1
 
 
 def test_scratch_trains_everything():

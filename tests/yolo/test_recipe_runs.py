@@ -54,7 +54,7 @@ def test_a_run_fits_into_the_hours_that_are_given_and_keeps_its_plan(
             model="m", imgsz=IMGSZ, device="CPU", seconds_per_image=seconds, seconds_per_step=0,
             parameters=1,
         )  # fmt: skip
-        monkeypatch.setattr(preparation, "measure_step", lambda *_: step)
+        monkeypatch.setattr(preparation, "measure_step", lambda *_, **__: step)
 
     measured(3600 / 12)
     with pytest.raises(KeyboardInterrupt):

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from pydantic import ValidationError
 from ultralytics import YOLO
 
@@ -178,7 +179,9 @@ def test_private_images_are_not_passed_off_as_public(released: Path, scenes: Pat
     assert not (tmp_path / "runs").exists()
 
 
-def test_the_teachers_own_images_are_known_by_its_run(released: Path, scenes: Path, tmp_path: Path):
+def test_the_teachers_own_images_are_known_by_its_run(
+    released: Path, scenes: Path, streets: Path, tmp_path: Path
+):
     """Another ledger than the teacher's, then one that is not to be found any more."""
     run = Path(shutil.copytree(released.parent, tmp_path / "teacher"))
     there = run / "internal" / "run.json"
@@ -187,9 +190,13 @@ def test_the_teachers_own_images_are_known_by_its_run(released: Path, scenes: Pa
         with pytest.raises(UnsafeArgumentError, match="on record as private"):
             distill(asked(run / "release", images, tmp_path))
     content = json.loads(there.read_text())
+    only = tmp_path / "only.yaml"
+    described = yaml.safe_load(streets.read_text())
+    described |= {"path": str(streets.parent), "val": str(copied.parent / "images" / "train")}
+    only.write_text(yaml.safe_dump(described))
     content["given"]["ledger"] = str(tmp_path / "gone" / "ledger.sqlite")
     there.write_text(json.dumps(content))
-    for images in (scenes, copied):
+    for images in (scenes, copied, only):
         with pytest.raises(UnsafeArgumentError, match="teacher was trained on images of it"):
             distill(asked(run / "release", images, tmp_path))
     assert not (tmp_path / "runs").exists() and not (tmp_path / "gone").exists()

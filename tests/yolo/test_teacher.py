@@ -31,6 +31,7 @@ from discreet.terminal import SilentReporter
 from discreet.yolo import distillation, teacher
 from discreet.yolo.checkpoint import file_digest
 from discreet.yolo.distillation import TERMS
+from discreet.yolo.provenance import require_elsewhere
 
 from .conftest import IMGSZ, counts
 
@@ -129,10 +130,39 @@ def test_a_relative_name_is_not_taken_for_the_file_that_is_here(
 ):
     (tmp_path / scenes.name).write_text("train: nothing\n")
     file = public(tmp_path / "teacher.pt", data=scenes.name)
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(UnsafeArgumentError, match="another name") as error:
-        train(given(teacher=str(file), teacher_data="public"))
-    assert scenes.name in str(error.value)
+    for folder in (tmp_path, scenes.parent):
+        monkeypatch.chdir(folder)
+        with pytest.raises(UnsafeArgumentError, match="another name") as error:
+            train(given(teacher=str(file), teacher_data="public"))
+        assert scenes.name in str(error.value)
+
+
+def test_names_are_compared_as_they_are_spelt_and_as_they_lead(scenes: Path, tmp_path: Path):
+    link = tmp_path / "current"
+    link.symlink_to(scenes.parent)
+    dataset = load_dataset(link / scenes.name)
+    folder, name = scenes.parent.name, scenes.name
+    for noted in (
+        f"current/{name}", f"/gone/current/{name}", f"current/x/../{name}", f"/gone/{folder}/{name}"
+    ):  # fmt: skip
+        with pytest.raises(UnsafeArgumentError, match="another name"):
+            require_elsewhere(noted, dataset, what="it", where="model=m.pt", do="do")
+    shut = tmp_path / "shut"
+    (shut / "inside").mkdir(parents=True)
+    shut.chmod(0)
+    harmless = (
+        str(shut / "inside" / "d.yaml"),
+        str(["/data/set"] * 999),
+        "",
+        "\0",
+        "/",
+        "http://a",
+    )
+    try:
+        for noted in harmless:
+            require_elsewhere(noted, dataset, what="it", where="model=m.pt", do="do")
+    finally:
+        shut.chmod(0o700)
 
 
 def test_a_teacher_of_unknown_images_is_refused_where_these_were_exposed(

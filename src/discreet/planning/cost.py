@@ -76,12 +76,16 @@ class StepTime:
         """Images that can be read in so many seconds, each of them new, steps not counted."""
         return seconds / (self.seconds_per_image + self.seconds_per_new_image)
 
-    def shared_by(self, processes: int) -> StepTime:
-        """The same where so many processes take their parts of each step's images."""
+    def scaled(self, factor: float) -> StepTime:
+        """The same where an image takes so many times as long.
+
+        A unit of several images takes as many times as long as one; where several processes share
+        them, a part of it.
+        """
         return replace(
             self,
-            seconds_per_image=self.seconds_per_image / processes,
-            seconds_per_new_image=self.seconds_per_new_image / processes,
+            seconds_per_image=self.seconds_per_image * factor,
+            seconds_per_new_image=self.seconds_per_new_image * factor,
         )
 
 

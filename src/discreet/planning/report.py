@@ -192,7 +192,13 @@ def make_plan(
 
     if measure is not None:
         reporter.stage("measuring the speed on blank images")
-    asked, chosen = complete(asked, facts=facts, settings=settings, time_of=time_of)
+    most = asked.images_of_a_unit or 1  # how many images the units have is private
+    asked, chosen = complete(
+        asked,
+        facts=facts,
+        settings=settings,
+        time_of=lambda trainable, zoom: time_of(trainable, zoom).scaled(most),
+    )
     trainable = asked.trainable
     assert trainable is not None
     time = None if measure is None else time_of(trainable, asked.zoom or 1)

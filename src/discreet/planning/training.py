@@ -27,6 +27,7 @@ from discreet.terminal import format_delta, format_epsilon
 # Above this an attacker's odds may grow more than 20,000-fold: no privacy to speak of.
 MEANINGLESS_EPSILON = 10.0
 _DEFAULT_FINAL_NOISE = 0.5
+_ROUNDED_UP = 1.5  # to whole images of a step
 _NEARLY_ALL = 0.9  # of ε, spent by a teacher: what is left drowns whatever the images say
 _SAMPLING: Mapping[SamplingName, str] = {
     "poisson": "Poisson",
@@ -121,8 +122,11 @@ def complete(
         facts: Public numbers.
         settings: The other arguments that the user gave, such as `lr0`.
         begun_with: What the recipe chose when the run began, if it goes on.
-        time_of: What a step takes with these parts training and this zoom; asked where `hours` is
-            given.
+        time_of: What a step of units takes with these parts training and this zoom; asked where
+            `hours` is given.
+
+    Raises:
+        ConfigurationError: Not even the shortest run fits into `hours`.
     """
     asked = {**(settings or {}), **arguments.model_dump()}
 
@@ -137,7 +141,17 @@ def complete(
     # What an image takes is settled by what trains; how many are read is not asked of it.
     assert made.trainable is not None
     images = time_of(made.trainable, made.zoom or 1).images_in(3600 * arguments.hours)
-    return chosen_by(replace(facts, images_in_time=images))
+    made, chosen = chosen_by(replace(facts, images_in_time=images))
+    assert made.batch is not None
+    steps = made.steps or (made.epochs or 1) * facts.population / made.batch
+    planned = steps * made.batch * (made.views or 1)
+    if planned > _ROUNDED_UP * images:
+        raise ConfigurationError(
+            f"the shortest run reads {planned:,.0f} images, and about {images:,.0f} fit",
+            where=f"hours={arguments.hours:g}",
+            do=f"give hours={arguments.hours * planned / images:.2g} or more, or fewer steps",
+        )
+    return made, chosen
 
 
 def plan_training(

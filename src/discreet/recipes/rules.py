@@ -122,6 +122,13 @@ def _batch(facts: PublicFacts) -> int:
     return min(facts.population, max(1, batch))
 
 
+def _plain_batch(facts: PublicFacts) -> int:
+    batch = default_batch_size(facts.population)
+    if facts.steps is None:
+        return batch
+    return max(1, round(_in_time(facts, batch * facts.steps) / facts.steps))
+
+
 def _epochs(facts: PublicFacts) -> int:
     return max(1, math.floor(_in_time(facts, DEFAULT_EPOCHS * facts.population) / facts.population))
 
@@ -342,8 +349,8 @@ SCRATCH = (
     ),
     Rule(
         setting="batch",
-        value=lambda facts: default_batch_size(facts.population),
-        table="n / 4, from 64 to 1024",
+        value=_plain_batch,
+        table="n / 4, from 64 to 1024; with hours and steps, no more than fit",
         why="noise shrinks as σ / B",
     ),
     _always("clipping", "flat", why="the classical rule"),

@@ -169,6 +169,8 @@ class RunState:
         """Back from `to_json`."""
         if content["schema"] != SCHEMA:
             raise ValueError(f"schema {content['schema']}, of another version")
+        if not isinstance(content["given"], Mapping):
+            raise TypeError("its arguments are no mapping")
         return cls(
             given=content["given"],
             mechanism=MechanismConfig.model_validate_json(json.dumps(content["mechanism"])),

@@ -62,7 +62,7 @@ def compare_runs(
     """
     given = with_file(arguments)  # the file may change before the comparison is resumed
     project, name = given.pop("project", None), given.pop("name", None)
-    if given.get("hours") is not None:
+    if str(given.get("hours")).lower() != "none":
         raise ConfigurationError(
             "contestants that each fit into a time of their own read different numbers of images",
             where=f"hours={given['hours']}",

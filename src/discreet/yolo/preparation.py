@@ -238,10 +238,21 @@ def decide(inputs: RunInputs, *, extra_units: int = 0, team: Team = SOLO) -> Pre
 
 
 def _time_of(inputs: RunInputs, team: Team, trainable: str, zoom: int) -> StepTime:
-    """What a step takes by the leader's clock, its images shared among all processes."""
-    model, imgsz = str(inputs.settings["model"]), inputs.settings["imgsz"]
-    step = measure_step(model, imgsz, trainable, zoom) if team.leads else None
-    return StepTime(**team.told(step and asdict(step))).shared_by(team.place.size)
+    """What a step of units takes by the leader's clock, its images shared among all processes.
+
+    Every unit counts as the most images that a step reads of it: how many there are is private.
+    """
+    settings = inputs.settings
+    pretrained = settings.get("pretrained")
+    start = pretrained if isinstance(pretrained, str) else str(settings["model"])
+    device = torch.device("cpu") if str(settings.get("device")) == "cpu" else None
+    step = (
+        measure_step(start, settings["imgsz"], trainable, zoom, device=device)
+        if team.leads
+        else None
+    )
+    images = inputs.privacy.images_of_a_unit or 1
+    return StepTime(**team.told(step and asdict(step))).scaled(images / team.place.size)
 
 
 def team_timeout(arguments: Mapping[str, Any]) -> float:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import filecmp
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from torch import nn
 
-from discreet.data import DetectionDataset, training_files
+from discreet.data import DetectionDataset, ImageRecord, training_files
 from discreet.errors import DatasetError, UnsafeArgumentError
 from discreet.statement.summary import KEY
 from discreet.yolo._compat import load_checkpoint
@@ -74,7 +74,10 @@ def require_elsewhere(
     """
     if trained_on is None or dataset is None:
         return
-    if holds_any_of(Path(trained_on), dataset):
+    file = Path(trained_on)
+    ours = _is_same_file(file, dataset.yaml)
+    # A relative path began in a folder that is not known, so that one that is here may be another.
+    if (ours and file.is_absolute()) or (not ours and names_any_of(file, dataset.train)):
         raise UnsafeArgumentError(
             f"{what} trained without privacy on this data set, and would pass it on",
             where=where,
@@ -90,34 +93,57 @@ def require_elsewhere(
         )
 
 
-def holds_any_of(file: Path, dataset: DetectionDataset) -> bool:
-    """Whether a data set file that is here is that of these images, or names one or a copy."""
-    if not file.exists():
-        return False
-    if file.resolve() == dataset.yaml.resolve():
-        return True
+def _is_same_file(one: Path, other: Path) -> bool:
+    """Whether both lead to one file that is here."""
     try:
-        theirs = training_files(file)
-    except DatasetError:
+        return one.samefile(other)
+    except (OSError, ValueError):  # it is not here, or may not be looked at
+        return False
+
+
+def names_any_of(file: Path, records: Sequence[ImageRecord]) -> bool:
+    """Whether a data set file that is here has some of these images in training, or a copy.
+
+    Args:
+        file: The data set file; nothing is known of one that is not here or cannot be read.
+        records: The images.
+    """
+    try:
+        theirs = training_files(file) if file.exists() else ()
+    except (DatasetError, OSError, ValueError):
         return False
     ours: defaultdict[int, list[Path]] = defaultdict(list)
-    for record in dataset.train:
+    for record in records:
         ours[record.image.stat().st_size].append(record.image)
-    return any(
-        filecmp.cmp(one, other, shallow=False)
-        for other in theirs
-        if other.is_file()
-        for one in ours.get(other.stat().st_size, ())
-    )
+    return any(_is_copy(one, other) for other in theirs for one in ours.get(_size(other), ()))
+
+
+def _is_copy(one: Path, other: Path) -> bool:
+    """Whether two files hold the same bytes; a file that cannot be read is no copy."""
+    try:
+        return filecmp.cmp(one, other, shallow=False)
+    except OSError:
+        return False
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except OSError:
+        return -1
 
 
 def _called_alike(trained_on: str, ours: Path) -> bool:
-    """Whether a file that is not here may be ours by its folder and name.
-
-    A relative path began in a folder that is not known, so that one that is here may be another.
-    """
-    theirs = PureWindowsPath(trained_on)  # knows the separators of all systems
-    if Path(trained_on).is_absolute() and Path(trained_on).exists():
-        return False
-    ends = [part for part in theirs.parts if part != ".."][-2:]
-    return list(ours.resolve().parts[-len(ends) :]) == ends
+    """Whether a file may be ours by its folder and name, as far as it names them."""
+    file = Path(trained_on)
+    if file.is_absolute() and _is_same_file(file, file):
+        return False  # it is here, and another one
+    ends: list[str] = []
+    for part in PureWindowsPath(trained_on).parts:  # knows the separators of all systems
+        if part != "..":
+            ends.append(part)
+        elif ends:
+            ends.pop()
+    ends = ends[-2:]
+    spellings = (ours.absolute(), ours.resolve())
+    return any(list(spelt.parts[-len(ends) :]) == ends for spelt in spellings) if ends else False

@@ -40,7 +40,7 @@ from discreet.yolo.evaluate import evaluate
 from discreet.yolo.figures import validation_figures
 from discreet.yolo.images import require_public
 from discreet.yolo.labelling import label_images
-from discreet.yolo.provenance import holds_any_of, require_public_start
+from discreet.yolo.provenance import names_any_of, require_public_start
 from discreet.yolo.stock import train_stock
 from discreet.yolo.teacher import Teacher, open_teacher
 
@@ -166,7 +166,7 @@ def _require_others(public: DetectionDataset, teacher: Teacher, *, where: str) -
     given = teacher.run.given
     with suppress(LedgerError):  # it may be another machine's
         require_public(public, ledger=given.get("ledger"), where=where, create=False)
-    if holds_any_of(Path(str(given["data"])), public):
+    if names_any_of(Path(str(given.get("data"))), (*public.train, *public.val)):
         raise UnsafeArgumentError(
             "the teacher was trained on images of it, and they are private",
             where=where,

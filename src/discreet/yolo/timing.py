@@ -53,20 +53,28 @@ _MOST_PASSES = 12
 _SECONDS, _SECONDS_OF_FRONT, _SECONDS_OF_UPDATE = 3.0, 0.5, 0.5
 
 
-def measure_step(model: str | None, imgsz: int, trainable: str | None, zoom: int = 1) -> StepTime:
-    """Measure a model's private step, on the device that training would choose.
+def measure_step(
+    model: str | None,
+    imgsz: int,
+    trainable: str | None,
+    zoom: int = 1,
+    *,
+    device: torch.device | None = None,
+) -> StepTime:
+    """Measure a model's private step.
 
     Args:
         model: Weights, or the name of an architecture; None for YOLOv8n's architecture.
         imgsz: Side of the images in pixels; rounded up to whole cells, as in training.
         trainable: Parts that train; None for the default.
         zoom: How many times the model enlarges the sides of its images.
+        device: Where; if not given, where training would be.
 
     Raises:
         ModelError: If the model cannot be opened.
         ConfigurationError: If nothing is left to train.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     side = whole_cells(imgsz)
     with torch.random.fork_rng():  # what the caller draws next does not depend on a plan
         return _measured(model, side, trainable or DEFAULT_TRAINABLE, zoom, device)
