@@ -66,7 +66,7 @@ def find_conflicts(given: Mapping[str, object]) -> list[Problem]:
     Args:
         given: Argument name to value, as given; each may be of a wrong kind still.
     """
-    chosen = {name: value for name, value in given.items() if not _is_none(value)}
+    chosen = {name: value for name, value in given.items() if not is_none(value)}
     return [
         *_of_rivals(chosen),
         *_of_details(chosen),
@@ -180,5 +180,6 @@ def _text(value: object) -> str:
     return str(value).strip().lower()
 
 
-def _is_none(value: object) -> bool:
+def is_none(value: object) -> bool:
+    """Whether an argument's value says that it is not given."""
     return value is None or (isinstance(value, str) and value.strip().lower() == "none")

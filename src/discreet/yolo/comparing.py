@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from discreet.arguments import with_file
+from discreet.arguments.combinations import is_none
 from discreet.comparing import Comparison, Contestant, Measured
 from discreet.comparing.plot import write_plot
 from discreet.errors import BudgetError, ConfigurationError
@@ -62,7 +63,7 @@ def compare_runs(
     """
     given = with_file(arguments)  # the file may change before the comparison is resumed
     project, name = given.pop("project", None), given.pop("name", None)
-    if str(given.get("hours")).lower() != "none":
+    if not is_none(given.get("hours")):
         raise ConfigurationError(
             "contestants that each fit into a time of their own read different numbers of images",
             where=f"hours={given['hours']}",

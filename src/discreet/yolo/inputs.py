@@ -100,7 +100,7 @@ def read_inputs(
     dataset = read_dataset(privacy, settings, task=task, reporter=reporter)
     partners = read_partners(privacy, settings, beside=dataset, task=task, reporter=reporter)
     if not from_scratch:
-        argument, weights = _start_of(settings)
+        argument, weights = start_of(settings)
         require_public_start(Path(weights), argument=argument, dataset=dataset)
         notice_new_key_points(source, dataset, reporter)
     check_classes(settings.get("classes"), dataset)
@@ -164,13 +164,13 @@ def _check_task(task: Task, settings: dict[str, Any]) -> None:
 
 def _open_model(settings: Mapping[str, Any]) -> tuple[nn.Module, bool]:
     """The model to start from, and whether only its architecture is taken."""
-    argument, start = _start_of(settings)
+    argument, start = start_of(settings)
     architecture = Path(start).suffix in {".yaml", ".yml"}
     only_architecture = argument == "model" and settings.get("pretrained", True) is False
     return open_source(start, argument=argument), architecture or only_architecture
 
 
-def _start_of(settings: Mapping[str, Any]) -> tuple[str, str]:
+def start_of(settings: Mapping[str, Any]) -> tuple[str, str]:
     """What training starts from, and the argument that says so."""
     if isinstance(settings.get("pretrained"), str):
         return "pretrained", settings["pretrained"]

@@ -31,7 +31,7 @@ from discreet.randomness import make_source
 from discreet.recipes import Chosen, PublicFacts
 from discreet.terminal import Reporter
 from discreet.yolo.checkpoint import RunState, dataset_digest, file_digest
-from discreet.yolo.inputs import DEFAULT_PROJECT, RunInputs, read_inputs
+from discreet.yolo.inputs import DEFAULT_PROJECT, RunInputs, read_inputs, start_of
 from discreet.yolo.model import Norm
 from discreet.yolo.parts import make_parts
 from discreet.yolo.stages import Stage, select_stages
@@ -129,9 +129,8 @@ class PreparedRun:
     @property
     def starting_weights(self) -> str | None:
         """sha256 of the file of weights that the run starts from; None if there is none."""
-        pretrained = self.settings.get("pretrained")
-        path = pretrained if isinstance(pretrained, str) else self.settings["model"]
-        return file_digest(Path(str(path))) or None
+        _, path = start_of(self.settings)
+        return file_digest(Path(path)) or None
 
     @property
     def reasons_against(self) -> list[str]:
@@ -242,15 +241,11 @@ def _time_of(inputs: RunInputs, team: Team, trainable: str, zoom: int) -> StepTi
 
     Every unit counts as the most images that a step reads of it: how many there are is private.
     """
-    settings = inputs.settings
-    pretrained = settings.get("pretrained")
-    start = pretrained if isinstance(pretrained, str) else str(settings["model"])
-    device = torch.device("cpu") if str(settings.get("device")) == "cpu" else None
-    step = (
-        measure_step(start, settings["imgsz"], trainable, zoom, device=device)
-        if team.leads
-        else None
-    )
+    step: StepTime | None = None
+    if team.leads:
+        _, start = start_of(inputs.settings)
+        device = torch.device("cpu") if _on_cpu(inputs.settings) else None
+        step = measure_step(start, inputs.settings["imgsz"], trainable, zoom, device=device)
     images = inputs.privacy.images_of_a_unit or 1
     return StepTime(**team.told(step and asdict(step))).scaled(images / team.place.size)
 
@@ -298,13 +293,16 @@ def _plan(
     return TrainingPlan.of(mechanism, target_epsilon=privacy.epsilon, before=before)
 
 
+def _on_cpu(settings: Mapping[str, Any]) -> bool:
+    return not torch.cuda.is_available() or str(settings.get("device", "")) == "cpu"
+
+
 def _performance(privacy: PrivacyArguments, settings: Mapping[str, Any]) -> PerformanceConfig:
-    on_cpu = not torch.cuda.is_available() or str(settings.get("device", "")) == "cpu"
     return PerformanceConfig(
         micro_batch_size=privacy.micro_batch,
         engine=privacy.engine,
         # A teacher looks at images, not at their features.
         feature_cache=privacy.feature_cache if privacy.teacher is None else 0.0,
-        workers=int(settings.get("workers", 0 if on_cpu else 8)),
+        workers=int(settings.get("workers", 0 if _on_cpu(settings) else 8)),
         team_timeout=privacy.team_timeout,
     )

@@ -93,6 +93,14 @@ def require_elsewhere(
         )
 
 
+def _is_here(file: Path) -> bool:
+    """Whether there is such a file, as far as one may look."""
+    try:
+        return file.exists()
+    except (OSError, ValueError):
+        return False
+
+
 def _is_same_file(one: Path, other: Path) -> bool:
     """Whether both lead to one file that is here."""
     try:
@@ -109,8 +117,8 @@ def names_any_of(file: Path, records: Sequence[ImageRecord]) -> bool:
         records: The images.
     """
     try:
-        theirs = training_files(file) if file.exists() else ()
-    except (DatasetError, OSError, ValueError):
+        theirs = training_files(file) if _is_here(file) else ()
+    except (DatasetError, OSError):
         return False
     ours: defaultdict[int, list[Path]] = defaultdict(list)
     for record in records:
@@ -136,8 +144,8 @@ def _size(file: Path) -> int:
 def _called_alike(trained_on: str, ours: Path) -> bool:
     """Whether a file may be ours by its folder and name, as far as it names them."""
     file = Path(trained_on)
-    if file.is_absolute() and _is_same_file(file, file):
-        return False  # it is here, and another one
+    if file.is_absolute() and _is_here(file):
+        return False  # and it is another one
     ends: list[str] = []
     for part in PureWindowsPath(trained_on).parts:  # knows the separators of all systems
         if part != "..":

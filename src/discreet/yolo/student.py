@@ -67,8 +67,9 @@ def train_student(asked: StudentArguments, *, reporter: Reporter) -> TrainingRes
     key = open_key(asked.sign)
     reporter.stage(f"reading {asked.public_data}")
     public = load_dataset(asked.public_data, progress=reporter.stage_progress, labels_wanted=False)
-    require_public(public, ledger=asked.ledger, where=f"public_data={asked.public_data}")
-    _require_others(public, teacher, where=f"public_data={asked.public_data}")
+    where = f"public_data={asked.public_data}"
+    require_public(public, ledger=asked.ledger, where=where)
+    _require_others(public, teacher, where=where)
     settings = asked.settings
     imgsz = int(settings.get("imgsz") or teacher.record.configuration.get("imgsz") or DEFAULT_IMGSZ)  # pyright: ignore[reportArgumentType]
     root = claim_run_folder(
@@ -94,7 +95,7 @@ def train_student(asked: StudentArguments, *, reporter: Reporter) -> TrainingRes
         shutil.rmtree(root, ignore_errors=True)  # nothing was made
         raise ConfigurationError(
             "the teacher finds nothing in any of the public images",
-            where=f"public_data={asked.public_data}",
+            where=where,
             do="use images of what it was trained to find, or a lower conf",
         )
     names = tuple(str(name) for name in _names(teacher.model))
