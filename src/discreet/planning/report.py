@@ -11,11 +11,12 @@ from typing import Any
 from discreet.arguments import PrivacyArguments
 from discreet.errors import ConfigurationError
 from discreet.planning.advice import Advice, advice_for
+from discreet.planning.completion import complete
 from discreet.planning.cost import Measure, StepTime, usual_parameters
 from discreet.planning.figures import Figures, figures_of
 from discreet.planning.table import Cell, table_of
 from discreet.planning.text import as_text
-from discreet.planning.training import TrainingPlan, complete, plan_training
+from discreet.planning.training import TrainingPlan, plan_training
 from discreet.planning.verdict import noise_for_usual_epsilon, verdict_of
 from discreet.recipes import (
     BEYOND_FLIPS,

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from discreet.planning.table import Cell
-from discreet.planning.training import noise_of, population_row, recipe_rows, sampling_of
 from discreet.planning.verdict import one_decimal, two_decimals
+from discreet.planning.wording import noise_of, population_row, recipe_rows, sampling_of
 from discreet.terminal import SMALL_EPSILON, format_delta, small_number
 
 if TYPE_CHECKING:

@@ -7,7 +7,8 @@ from decimal import ROUND_CEILING, Context, Decimal
 
 from discreet.accounting import calibrate_noise_multiplier
 from discreet.errors import DiscreetError
-from discreet.planning.training import MEANINGLESS_EPSILON, TrainingPlan, noise_to_signal
+from discreet.planning.training import TrainingPlan
+from discreet.planning.wording import MEANINGLESS_EPSILON, noise_to_signal
 from discreet.terminal import SMALL_EPSILON, format_epsilon
 
 USUAL_EPSILON = 8.0
