@@ -196,6 +196,17 @@ def test_a_row_that_was_measured_when_all_was_interrupted_is_not_measured_again(
     assert not [path for path in folder.iterdir() if path.is_dir()]
 
 
+@pytest.mark.parametrize("text", ["", '{"kind": "twin"}', "[1]"])
+def test_a_row_that_cannot_be_read_is_named(tmp_path: Path, text: str) -> None:
+    job = contestants.Job(
+        contestant=Contestant(kind="twin"), arguments={}, stock_epochs=1, folder=tmp_path
+    )
+    job.row.write_text(text)
+    with pytest.raises(ConfigurationError) as caught:
+        job.measured()
+    assert caught.value.where == str(tmp_path / "row.json")
+
+
 def test_a_comparison_that_ends_before_its_first_row_leaves_nothing(
     scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

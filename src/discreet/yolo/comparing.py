@@ -15,7 +15,7 @@ from typing import Any
 
 from discreet.arguments import with_file
 from discreet.arguments.combinations import is_none
-from discreet.comparing import Comparison, Contestant, Measured
+from discreet.comparing import Comparison, Contestant
 from discreet.comparing.plot import write_plot
 from discreet.errors import BudgetError, ConfigurationError
 from discreet.statement.signing import open_key
@@ -121,8 +121,7 @@ def compare_runs(
         with _keeping_what_can_go_on(job, folder, comparison):
             if not job.row.exists():  # else it was measured when the comparison was interrupted
                 in_a_process(job)
-            row = Measured(**json.loads(job.row.read_text(encoding="utf-8")))
-            comparison = comparison.with_row(row)
+            comparison = comparison.with_row(job.measured())
             _write(comparison, folder, kept)
         shutil.rmtree(job.folder, ignore_errors=True)
     return comparison, folder

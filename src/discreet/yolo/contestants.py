@@ -6,6 +6,7 @@ So that one's memory is not another's. A private run goes on where it was interr
 from __future__ import annotations
 
 import csv
+import json
 import multiprocessing
 import os
 import resource
@@ -24,6 +25,7 @@ from discreet.accounting import PoissonSampledGaussian, default_delta, make_acco
 from discreet.arguments import PrivacyArguments, split_arguments
 from discreet.comparing import Contestant, Measured
 from discreet.data import DetectionDataset, grouped, load_dataset
+from discreet.errors import ConfigurationError
 from discreet.ledger import BudgetLedger
 from discreet.storage import make_folder, write_json
 from discreet.terminal import RichReporter
@@ -64,6 +66,21 @@ class Job:
     def has_begun(self) -> bool:
         """Whether its private run was begun already, and can go on."""
         return (self.run / "internal" / RUN).exists()
+
+    def measured(self) -> Measured:
+        """What its process left.
+
+        Raises:
+            ConfigurationError: If that cannot be read.
+        """
+        try:
+            return Measured(**json.loads(self.row.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError) as error:
+            raise ConfigurationError(
+                f"this is not what {self.contestant.name} reached: {error}",
+                where=str(self.row),
+                do="remove the file, and resume: its contestant goes on, or is measured again",
+            ) from error
 
 
 def in_a_process(job: Job) -> None:
