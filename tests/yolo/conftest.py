@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 import torch
@@ -16,10 +16,11 @@ from discreet.api import train
 from discreet.demo.dataset import write_dataset
 from discreet.demo.scenes import PRIVATE
 from discreet.gradients import make_engine
+from discreet.planning import plan_training
 from discreet.result import TrainingResult
 from discreet.statement import consistency, record
 from discreet.statement.figures import figures_of
-from discreet.statement.schema import Figures
+from discreet.yolo import preparation
 from discreet.yolo.loss import PerImageLoss
 from discreet.yolo.model import attach_settings, build_model, open_source, set_norm, train_mode
 from discreet.yolo.parts import select_trainable
@@ -28,6 +29,7 @@ ARCHITECTURE = str(Path(__file__).parents[2] / "src/discreet/demo/demo-model.yam
 NAMES = ("red cell", "white cell", "platelet")
 IMGSZ = 64
 Run = Callable[..., TrainingResult]
+Value = TypeVar("Value")
 
 
 @pytest.fixture(scope="session")
@@ -52,11 +54,11 @@ TAKEN_APART = [
 ]
 
 
-def remembering(function: Callable[..., Figures]) -> Callable[..., Figures]:
+def remembering(function: Callable[..., Value]) -> Callable[..., Value]:
     """The function, which works things out once for equal arguments."""
-    known: dict[str, Figures] = {}
+    known: dict[str, Value] = {}
 
-    def remembered(*args: Any, **kwargs: Any) -> Figures:
+    def remembered(*args: Any, **kwargs: Any) -> Value:
         key = repr((args, kwargs))
         if key not in known:
             known[key] = function(*args, **kwargs)
@@ -66,9 +68,11 @@ def remembering(function: Callable[..., Figures]) -> Callable[..., Figures]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _figures_of_equal_runs_once() -> Generator[None]:
-    """What follows from equal charges is worked out once by runs, and once by verifying."""
+def _accounts_of_equal_runs_once() -> Generator[None]:
+    """Equal runs are planned once; what follows from equal charges is worked out once by runs, and
+    once by verifying."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(preparation, "plan_training", remembering(plan_training))
         patch.setattr(record, "figures_of", remembering(figures_of))
         patch.setattr(consistency, "figures_of", remembering(figures_of))
         yield
