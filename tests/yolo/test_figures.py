@@ -107,19 +107,6 @@ def test_what_is_found_stands_where_it_is_labelled(wide: Path):
         assert label.top == pytest.approx(0.4)
 
 
-def test_hidden_images_are_not_shown(wide: Path):
-    dataset, _, _ = dataset_of(wide)
-    knowing: Any = Knowing(dataset, 0.8)
-    hidden = set(dataset.im_files[:1] + dataset.im_files[2:])
-    shown = validation_figures(knowing, Identity(), dataset, hidden=hidden).samples
-    label = dataset.labels[1]
-    assert [box.name for sample in shown for box in sample.labels] == [
-        NAMES[int(label["cls"].item())]
-    ]
-    everything = set(dataset.im_files)
-    assert not validation_figures(knowing, Identity(), dataset, hidden=everything).samples
-
-
 def test_what_is_hardly_found_is_not_shown(wide: Path):
     dataset, _, _ = dataset_of(wide)
     knowing: Any = Knowing(dataset, 0.1)

@@ -41,9 +41,9 @@ def suspected_copies(dataset: DetectionDataset) -> Iterator[str]:
     if alike := records_like(dataset.val, dataset.train):
         yield printable(
             f"{len(alike)} of {count(len(dataset.val), 'validation image')} look like training "
-            f"images: {examples([record.image.name for record in alike])}. The report shows none "
-            "of them, but its metrics are of them too. If they are training images, saved again, "
-            "take them out of val, or leave val_data=private"
+            f"images: {examples([record.image.name for record in alike])}. They are public by "
+            "your word: the report may show them, and its metrics are of them too. If they are "
+            "training images, saved again, take them out of val, or leave val_data=private"
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -23,11 +23,7 @@ _QUALITY = 82
 
 
 def validation_figures(
-    validator: DetectionValidator,
-    model: nn.Module,
-    dataset: RecordDataset,
-    *,
-    hidden: Collection[str] = (),
+    validator: DetectionValidator, model: nn.Module, dataset: RecordDataset
 ) -> ValidationFigures:
     """Curves and a few images with what was found in them.
 
@@ -35,12 +31,10 @@ def validation_figures(
         validator: Has validated the model on the data set.
         model: The detector, on its device.
         dataset: Public images, letterboxed.
-        hidden: Files of those that may not be shown.
     """
     names = cast(Mapping[int, str], cast(Any, validator).metrics.names)
-    visible = [i for i, file in enumerate(dataset.im_files) if file not in hidden]
-    labelled = [i for i in visible if len(dataset.labels[i]["cls"])]
-    shown = _spread(labelled or visible, _SAMPLES)
+    labelled = [i for i, label in enumerate(dataset.labels) if len(label["cls"])]
+    shown = _spread(labelled or range(len(dataset)), _SAMPLES)
     return ValidationFigures(
         images=len(dataset),
         confidence=_CONFIDENCE,
@@ -49,7 +43,7 @@ def validation_figures(
     )
 
 
-def _spread(places: Any, most: int) -> list[int]:
+def _spread(places: Sequence[int], most: int) -> list[int]:
     """At most so many of the places, evenly spaced."""
     count = min(most, len(places))
     return [places[int((i + 0.5) * len(places) / count)] for i in range(count)]

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 from torch import nn
 
-from discreet.data import records_like
 from discreet.ledger import Spent
 from discreet.privacy import PrivacySpent
 from discreet.result import TrainingResult
@@ -136,10 +135,8 @@ def _validate(
     )
     if not public or not trainer.task.pictures:
         return metrics, None
-    alike = records_like(trainer.dataset.val, trainer.dataset.train)
-    hidden = {str(record.image) for record in alike}  # they may be private, saved again
-    images = cast(Any, dataset)
-    return metrics, validation_figures(trainer.validator, model, images, hidden=hidden)
+    # Whether an image looks like a private one has no say in what is shown: that would tell.
+    return metrics, validation_figures(trainer.validator, model, cast(Any, dataset))
 
 
 def record_of(trainer: PrivateDetectionTrainer, metrics: Mapping[str, float]) -> PrivacyRecord:
