@@ -154,6 +154,10 @@ def test_a_plan_fits_into_the_hours_that_are_given():
     assert len(measured) == 1
     assert made.seconds == pytest.approx(900, rel=0.05)
     assert made.training.mechanism.steps == 100
+    grouped = asked.model_copy(update={"group_regex": "(a)", "max_images_per_unit": 3})
+    by_group = make_plan(grouped, population=1000, model="m.pt", imgsz=160, measure=measure)
+    batches = [it.training.mechanism.expected_batch_size for it in (made, by_group)]
+    assert batches == [17, 5]  # of units, 890 s for 100 steps
     with pytest.raises(ConfigurationError, match="how many images fit") as error:
         make_plan(asked, population=1000)
     assert "hours=0.25" in str(error.value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -249,7 +250,6 @@ def test_the_time_is_asked_for_what_trains_once_a_run_begins():
     complete(PrivacyArguments(epsilon=8), facts=known, time_of=time_of)
     again, _ = complete(asked, facts=known, time_of=time_of, begun_with=chosen.by_rule())
     assert len(heard) == 1 and again == made
-    assert time.scaled(0.5).images_in(1800) == pytest.approx(12_000)
     assert plan_training(made, population=1008).mechanism.expected_batch_size == 60
 
 
@@ -257,17 +257,56 @@ def test_what_cannot_fit_into_the_time_is_refused():
     step = StepTime(
         model="m", imgsz=160, device="CPU", seconds_per_image=0.3, seconds_per_step=0, parameters=1
     )
-    asked = PrivacyArguments(epsilon=8, hours=0.001)
-    with pytest.raises(ConfigurationError, match="the shortest run reads 160 images, and about 12"):
+    for more, least, way_out in (
+        ({}, 160 * 0.3, "hours=0.014 or more, or fewer steps"),
+        ({"batch": 100}, 100 * 0.3, "hours=0.009 or more, or a smaller batch"),
+        ({"steps": 50}, 50 * 0.3, "hours=0.005 or more, or fewer steps"),
+        ({"recipe": "plain"}, 1008 * 0.3, "hours=0.084 or more, or fewer steps"),
+    ):
+        asked = PrivacyArguments(epsilon=8, hours=0.9 * least / 3600, **more)
+        with pytest.raises(ConfigurationError, match="the shortest run takes about") as error:
+            complete(asked, facts=facts(), time_of=lambda *_: step)
+        assert way_out in str(error.value.do)
+        asked = PrivacyArguments(epsilon=8, hours=1.01 * least / 3600, **more)
         complete(asked, facts=facts(), time_of=lambda *_: step)
     for known in ({"pretrained": False}, {"recipe": "plain"}):
         values = chosen({"steps": 100}, images_in_time=500, **known)
         assert values["batch"] == 5
-    asked = PrivacyArguments(
-        epsilon=8, hours=0.5, group_regex="(a)", max_images_per_unit=3, recipe="plain"
-    )
-    made, _ = complete(asked, facts=facts(), time_of=lambda *_: step.scaled(3))
-    assert made.epochs == 1
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"steps": 300},
+        {"batch": 17},
+        {"recipe": "plain"},
+        {"recipe": "plain", "steps": 40},
+        {"views": 3},
+        {"trainable": "all", "batch": 2},
+    ],
+)
+@pytest.mark.parametrize("per_step", [0.0, 2.0])
+@pytest.mark.parametrize("hours", [0.4, 1.0, 3.0])
+def test_a_run_takes_no_longer_than_it_may(given: dict[str, Any], per_step: float, hours: float):
+    step = StepTime(
+        model="m", imgsz=160, device="CPU", seconds_per_image=0.2, seconds_per_step=per_step,
+        parameters=1, seconds_per_new_image=0.1,
+    )  # fmt: skip
+    asked = PrivacyArguments(epsilon=8, hours=hours, **given)
+    made, _ = complete(asked, facts=facts(), time_of=lambda *_: step)
+    assert made.batch is not None
+    steps = made.steps or math.ceil((made.epochs or 0) * 1008 / made.batch)
+    seconds = steps * per_step + 0.3 * steps * made.batch * (made.views or 1)
+    assert seconds <= 3600 * hours
+    without, _ = complete(asked.model_copy(update={"hours": None}), facts=facts())
+    # All of the time is used but for less than an image a step, a step, or an epoch.
+    least = max(0.3 * steps * (made.views or 1), per_step + 0.3 * made.batch * (made.views or 1))
+    if made.steps is None:
+        least = math.ceil(1008 / made.batch) * (per_step + 0.3 * made.batch)
+    assert (made.steps, made.batch, made.epochs) == (
+        without.steps, without.batch, without.epochs
+    ) or seconds > 3600 * hours - 1.01 * least  # fmt: skip
 
 
 def test_scratch_trains_everything():

@@ -16,6 +16,7 @@ from discreet.recipes import rules
 from discreet.statement.verify import verify_release
 from discreet.terminal import SilentReporter
 from discreet.yolo import preparation
+from discreet.yolo.preparation import prepare
 
 from .conftest import ARCHITECTURE, IMGSZ, counts
 
@@ -62,6 +63,30 @@ def test_a_run_fits_into_the_hours_that_are_given_and_keeps_its_plan(
     measured(3600 / 30)
     record = train({"resume": str(tmp_path / "runs" / "train")}).record
     assert record.sampling.sample_rate == 4 / 24
+
+
+def test_a_step_is_measured_as_it_will_be(
+    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """By what trains, as it is enlarged, and with the most images that a group may have in it."""
+    heard: list[Any] = []
+
+    def measure(*what: Any, **_: Any) -> StepTime:
+        heard.append(what)
+        return StepTime(
+            model="m", imgsz=IMGSZ, device="CPU", seconds_per_image=1.0, seconds_per_step=0,
+            parameters=1,
+        )  # fmt: skip
+
+    monkeypatch.setattr(preparation, "measure_step", measure)
+    asked = given(scenes, tmp_path, model=WEIGHTS, batch=None, hours=0.01, zoom=2)
+    grouped = {**asked, "group_regex": "(.*)", "max_images_per_unit": 2}
+    batches = [
+        prepare(given, reporter=SilentReporter()).plan.mechanism.expected_batch_size
+        for given in (asked, grouped)
+    ]
+    assert heard == 2 * [(WEIGHTS, IMGSZ, "class_film+classes", 2)]
+    assert batches == [12, 6]  # of 36 seconds, 3 steps
 
 
 @pytest.mark.checked

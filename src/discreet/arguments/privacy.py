@@ -146,7 +146,7 @@ class PrivacyArguments(BaseModel):
     hours: PositiveNumber | None = Field(
         default=None,
         description="about how long training may take on this machine: as many images are read as "
-        "fit, by the time that blank ones take before the run",
+        "fit, by the time that steps of blank ones take before the run, without a teacher",
     )
     norm: Literal["frozen", "group"] | None = Field(
         default=None,

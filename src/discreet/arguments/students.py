@@ -161,6 +161,12 @@ def _unknown(name: str, value: object) -> Problem:
             do="Leave it out, and give teacher= the release folder; or give data= in place of "
             "public_data, and public weights guide private training.",
         )
+    if name == "hours":
+        return Problem(
+            where=shown(name, value),
+            what="a student reads its public images as often as it is told",
+            do="Give epochs= in its place.",
+        )
     if name in privacy.names():
         return Problem(
             where=shown(name, value),

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from discreet.arguments import PrivacyArguments
+from discreet.config import steps_for
 from discreet.errors import ConfigurationError
 from discreet.planning.cost import StepTime
 from discreet.recipes import Chosen, PublicFacts, choose
 
-_ROUNDED_UP = 1.5  # to whole images of a step
+_EXACT = 1e-3  # of the images that fit
 
 
 def complete(
@@ -47,15 +49,41 @@ def complete(
         return made, chosen
     # What an image takes is settled by what trains; how many are read is not asked of it.
     assert made.trainable is not None
-    images = time_of(made.trainable, made.zoom or 1).images_in(3600 * arguments.hours)
-    made, chosen = chosen_by(replace(facts, images_in_time=images))
-    assert made.batch is not None
-    steps = made.steps or (made.epochs or 1) * facts.population / made.batch
-    planned = steps * made.batch * (made.views or 1)
-    if planned > _ROUNDED_UP * images:
+    step, allowed = time_of(made.trainable, made.zoom or 1), 3600 * arguments.hours
+
+    def with_images(images: float) -> tuple[PrivacyArguments, Chosen]:
+        return chosen_by(replace(facts, images_in_time=images))
+
+    # The most images that fit: whatever a step takes, and however numbers are rounded.
+    fits, fits_not = 1.0, step.images_in(allowed) + 1
+    made, chosen = with_images(fits)
+    if (least := _seconds(made, facts, step)) > allowed:
         raise ConfigurationError(
-            f"the shortest run reads {planned:,.0f} images, and about {images:,.0f} fit",
+            f"the shortest run takes about {least / 3600:.2g} hours",
             where=f"hours={arguments.hours:g}",
-            do=f"give hours={arguments.hours * planned / images:.2g} or more, or fewer steps",
+            do=f"give hours={math.ceil(1000 * least / 3600) / 1000:g} or more{_shorter(arguments)}",
         )
+    while fits_not - fits > max(1.0, _EXACT * fits):
+        images = (fits + fits_not) / 2
+        tried = with_images(images)
+        if _seconds(tried[0], facts, step) <= allowed:
+            fits, (made, chosen) = images, tried
+        else:
+            fits_not = images
     return made, chosen
+
+
+def _seconds(made: PrivacyArguments, facts: PublicFacts, step: StepTime) -> float:
+    """What a run takes whose images are each read for the first time."""
+    assert made.batch is not None
+    steps = made.steps or steps_for(
+        epochs=made.epochs or 1, population=facts.population, expected_batch_size=made.batch
+    )
+    return step.seconds(steps=steps, expected_images=made.batch * (made.views or 1))
+
+
+def _shorter(arguments: PrivacyArguments) -> str:
+    """What of that which was given makes a run longer."""
+    given = {"a smaller batch": arguments.batch, "fewer steps": arguments.steps}
+    shorter = [words for words, value in given.items() if value is not None]
+    return "".join(f", or {words}" for words in shorter or ["fewer steps"])
