@@ -17,12 +17,14 @@ from pydantic import ValidationError
 from ultralytics import YOLO
 
 from discreet import PrivateYOLO
+from discreet.accounting import PoissonSampledGaussian, make_accountant
 from discreet.api import distill
 from discreet.cli import main
 from discreet.data import load_dataset
 from discreet.demo.dataset import write_dataset
 from discreet.demo.scenes import PUBLIC
 from discreet.errors import ConfigurationError, ModelError, UnsafeArgumentError
+from discreet.ledger import BudgetLedger
 from discreet.result import TrainingResult
 from discreet.statement import schema
 from discreet.statement.scan import PrivateWords
@@ -34,7 +36,7 @@ from discreet.yolo._compat import load_weights
 from discreet.yolo.labelling import label_images
 
 from .conftest import IMGSZ
-from .test_teacher import WEIGHTS, released
+from .test_teacher import WEIGHTS, public, released
 
 __all__ = ["released"]
 
@@ -187,7 +189,7 @@ def test_the_teachers_own_images_are_known_by_its_run(
     there = run / "internal" / "run.json"
     copied = Path(shutil.copytree(scenes.parent, tmp_path / "copied")) / scenes.name
     for images in (scenes, copied):
-        with pytest.raises(UnsafeArgumentError, match="on record as private"):
+        with pytest.raises(UnsafeArgumentError, match="teacher was trained on images of it"):
             distill(asked(run / "release", images, tmp_path))
     content = json.loads(there.read_text())
     only = tmp_path / "only.yaml"
@@ -202,10 +204,44 @@ def test_the_teachers_own_images_are_known_by_its_run(
     assert not (tmp_path / "runs").exists() and not (tmp_path / "gone").exists()
 
 
-def test_a_student_starts_from_public_weights(released: Path, streets: Path, tmp_path: Path):
-    private = str(released / "weights.pt")
+def test_public_images_of_other_runs_in_the_teachers_ledger_are_no_secret(
+    released: Path, streets: Path, tmp_path: Path
+):
+    run = Path(shutil.copytree(released.parent, tmp_path / "teacher"))
+    ledger = shutil.copy(released.parents[2] / "ledger.sqlite", tmp_path / "theirs.sqlite")
+    there = run / "internal" / "run.json"
+    content = json.loads(there.read_text())
+    content["given"]["ledger"] = str(ledger)
+    there.write_text(json.dumps(content))
+    dataset = load_dataset(streets, labels_wanted=False)
+    book = BudgetLedger.open(str(ledger))
+    seen = PoissonSampledGaussian(sample_rate=1.0, noise_multiplier=9.0, steps=1)
+    other = book.reserve(
+        run_id="other", name="streets", digests=[record.digest for record in dataset.train],
+        units=dataset.units().of_images, planned=[seen], accountant=make_accountant("pld"),
+        delta=1e-3, private=True, label="another run",
+    )  # fmt: skip
+    other.charge(seen)
+    other.settle()
+    book.close()
+    with pytest.raises(UnsafeArgumentError, match="on record as private") as error:
+        distill(asked(run / "release", streets, tmp_path, ledger=str(ledger)))
+    assert "a ledger of their own" in str(error.value.do)
+    with pytest.raises(ConfigurationError, match="finds nothing"):  # so the advice helps
+        distill(asked(run / "release", streets, tmp_path, conf=0.999))
+
+
+@pytest.mark.parametrize("name", ["weights.pt", "weights.PT"])
+def test_a_student_starts_from_public_weights(
+    released: Path, streets: Path, scenes: Path, tmp_path: Path, name: str
+):
+    private = shutil.copy(released / "weights.pt", tmp_path / name)
     with pytest.raises(UnsafeArgumentError, match="not public"):
-        distill(asked(released, streets, tmp_path, model=private))
+        distill(asked(released, streets, tmp_path, model=str(private)))
+    stock = public(tmp_path / f"of these {name}", data=str(scenes))
+    with pytest.raises(UnsafeArgumentError, match="this data set"):
+        distill(asked(released, streets, tmp_path, model=str(stock)))
+    assert not (tmp_path / "runs").exists()
 
 
 def test_a_public_teacher_has_no_claim_to_carry(streets: Path, tmp_path: Path):

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +17,8 @@ import discreet.demo
 from discreet.api import distill, train
 from discreet.cli import main
 from discreet.data import load_dataset
+from discreet.demo.dataset import write_dataset
+from discreet.demo.scenes import PUBLIC
 from discreet.errors import (
     CheckError,
     ConfigurationError,
@@ -28,11 +31,12 @@ from discreet.privacy import PrivacyUnit
 from discreet.result import TrainingResult
 from discreet.statement.verify import verify_release
 from discreet.terminal import SilentReporter
-from discreet.yolo import distillation, teacher
+from discreet.yolo import distillation, provenance, teacher
 from discreet.yolo.checkpoint import file_digest
 from discreet.yolo.distillation import TERMS
-from discreet.yolo.provenance import require_elsewhere
+from discreet.yolo.provenance import PrivateImages, named_data_set, require_elsewhere
 
+from ..models.data import write_shapes
 from .conftest import IMGSZ, counts
 
 pytestmark = pytest.mark.usefixtures("unchecked")
@@ -85,7 +89,7 @@ def test_no_run_starts_from_weights_of_its_own_images(
 ):
     there = {"model": "yolov8n.yaml"} if argument == "pretrained" else {}
     of_these = public(tmp_path / "stock.pt", data=str(scenes))
-    for weights, why in ((of_these, "on this data set"), (released / "weights.pt", "private")):
+    for weights, why in ((of_these, "here is this data set"), (released / "weights.pt", "private")):
         with pytest.raises(UnsafeArgumentError, match=why) as error:
             train(given(**{**there, argument: str(weights)}))
         assert f"{argument}={weights}" in str(error.value)
@@ -132,21 +136,21 @@ def test_a_relative_name_is_not_taken_for_the_file_that_is_here(
     file = public(tmp_path / "teacher.pt", data=scenes.name)
     for folder in (tmp_path, scenes.parent):
         monkeypatch.chdir(folder)
-        with pytest.raises(UnsafeArgumentError, match="another name") as error:
+        with pytest.raises(UnsafeArgumentError, match="without privacy on") as error:
             train(given(teacher=str(file), teacher_data="public"))
-        assert scenes.name in str(error.value)
+        assert f"rename {scenes}, so that" in str(error.value)
 
 
 def test_names_are_compared_as_they_are_spelt_and_as_they_lead(scenes: Path, tmp_path: Path):
     link = tmp_path / "current"
     link.symlink_to(scenes.parent)
-    dataset = load_dataset(link / scenes.name)
+    private = PrivateImages.of(load_dataset(link / scenes.name))
     folder, name = scenes.parent.name, scenes.name
     for noted in (
         f"current/{name}", f"/gone/current/{name}", f"current/x/../{name}", f"/gone/{folder}/{name}"
     ):  # fmt: skip
-        with pytest.raises(UnsafeArgumentError, match="another name"):
-            require_elsewhere(noted, dataset, what="it", where="model=m.pt", do="do")
+        with pytest.raises(UnsafeArgumentError, match="it is called so"):
+            require_elsewhere(noted, private, what="it", where="model=m.pt", do="do")
     shut = tmp_path / "shut"
     (shut / "inside").mkdir(parents=True)
     shut.chmod(0)
@@ -160,9 +164,81 @@ def test_names_are_compared_as_they_are_spelt_and_as_they_lead(scenes: Path, tmp
     )
     try:
         for noted in harmless:
-            require_elsewhere(noted, dataset, what="it", where="model=m.pt", do="do")
+            require_elsewhere(noted, private, what="it", where="model=m.pt", do="do")
     finally:
         shut.chmod(0o700)
+
+
+def refusal(noted: Path | str, private: PrivateImages) -> str:
+    """Why weights that note this data set are refused; empty where they are taken."""
+    try:
+        require_elsewhere(str(noted), private, what="it", where="model=m.pt", do="do")
+    except UnsafeArgumentError as error:
+        return str(error)
+    return ""
+
+
+def test_a_data_set_file_whose_images_have_moved_is_known_by_its_name(scenes: Path, tmp_path: Path):
+    moved = Path(shutil.copytree(scenes.parent, tmp_path / "new" / "set")) / scenes.name
+    left = tmp_path / "old" / "set" / scenes.name
+    left.parent.mkdir(parents=True)
+    shutil.copy(scenes, left)
+    private = PrivateImages.of(load_dataset(moved))
+    assert "called so" in (words := refusal(left, private)) and f"rename {moved}, so" in words
+    other = write_dataset(tmp_path / "other" / "set", style=PUBLIC, train=4, val=2, size=64, seed=3)
+    assert not refusal(other.rename(other.with_name(scenes.name)), private)
+
+
+def test_relative_folders_are_looked_for_where_ultralytics_looks(
+    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    described = yaml.safe_load(scenes.read_text()) | {"path": "mine"}
+    (noted := tmp_path / "elsewhere.yaml").write_text(yaml.safe_dump(described))
+    private = PrivateImages.of(load_dataset(scenes))
+    assert not refusal(noted, private)
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / "mine").symlink_to(scenes.parent)
+    monkeypatch.chdir(tmp_path / "work")
+    assert "images of this data set" in refusal(noted, private)
+    monkeypatch.chdir(tmp_path)
+    assert not refusal(noted, private)
+    monkeypatch.setattr(provenance, "DATASETS_DIR", tmp_path / "work")
+    assert "images of this data set" in refusal(noted, private)
+
+
+def test_folders_of_classes_are_compared_image_by_image(tmp_path: Path):
+    data = write_shapes(tmp_path / "classes", "classify")
+    copied = Path(shutil.copytree(data, tmp_path / "copied"))
+    (linked := tmp_path / "linked").mkdir()
+    for split in ("train", "val"):
+        (linked / split).symlink_to(data / split)
+    for mine in (data, copied, linked):
+        assert refusal(data, PrivateImages.of(load_dataset(mine, task="classify"))), mine
+    other = Path(shutil.copytree(data, tmp_path / "other"))
+    for image in other.rglob("*.*"):
+        image.write_bytes(image.read_bytes() + b"\0")
+    assert not refusal(other, PrivateImages.of(load_dataset(data, task="classify")))
+
+
+def test_copies_are_found_among_files_of_one_size(tmp_path: Path):
+    for number in range(4):
+        (tmp_path / f"{number}.bmp").write_bytes(bytes(2**17) + bytes([number]))
+    same = shutil.copy(tmp_path / "2.bmp", tmp_path / "again.bmp")
+    files = [tmp_path / f"{number}.bmp" for number in range(4)]
+    private = PrivateImages(file=tmp_path / "d.yaml", images=files[:3])
+    gone = tmp_path / "gone.bmp"
+    assert not private.has_any_of([files[3], gone])
+    assert not PrivateImages(file=gone, images=[gone]).has_any_of([gone])
+    assert private.has_any_of([files[3], Path(same)])
+
+
+def test_what_a_model_was_trained_on_is_read_from_all_kinds_of_arguments():
+    for kind in (dict, SimpleNamespace):
+        model: Any = torch.nn.Linear(1, 1)
+        model.args = kind(data="set.yaml")
+        assert named_data_set(model, {}) == "set.yaml"
+        assert named_data_set(torch.nn.Linear(1, 1), {"train_args": kind(data="a")}) == "a"
+    assert named_data_set(torch.nn.Linear(1, 1), {"train_args": None}) is None
 
 
 def test_a_teacher_of_unknown_images_is_refused_where_these_were_exposed(

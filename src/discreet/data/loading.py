@@ -114,17 +114,32 @@ def load_dataset(
     )
 
 
-def training_files(data: str | Path) -> frozenset[Path]:
-    """The training images that a data set file names, links resolved; none of them is opened.
+def training_files(data: str | Path, *, bases: Sequence[Path] = ()) -> frozenset[Path]:
+    """The training images that a data set names, links resolved; none of them is opened.
+
+    Args:
+        data: A data set file, a folder that holds just one, or a folder of class folders.
+        bases: Folders that a relative `path` in the file may begin in, beside the file's own.
 
     Raises:
-        DatasetError: There is no data set file.
+        DatasetError: There is no data set.
     """
+    if is_of_classes(Path(data)):
+        file = find_folder(data)
+        findings = Findings(yaml=file, root=resolved(file))
+        description = read_classes(file, findings, splits=["train"])
+        folders = description.sources.get("train", ())
+        names = description.names or ()
+        listed = [i for folder in folders for i in list_classes("train", folder, names, findings)]
+        return frozenset(resolved(image.image) for image in listed)
     file = find_file(data)
-    findings = Findings(yaml=file, root=resolved(file.parent))
-    description = read_description(file, findings, splits=["train"], single_cls=False)
-    listed = list_images("train", description.sources.get("train", ()), findings)
-    return frozenset(resolved(image.image) for image in listed)
+    found: set[Path] = set()
+    for base in (file.parent, *bases):
+        findings = Findings(yaml=file, root=resolved(base))
+        description = read_description(file, findings, splits=["train"], single_cls=False)
+        sources = description.sources.get("train", ())
+        found |= {resolved(image.image) for image in list_images("train", sources, findings)}
+    return frozenset(found)
 
 
 def _check_all(

@@ -17,8 +17,8 @@ from discreet.recipes import whole_cells
 from discreet.terminal import Reporter
 from discreet.yolo.checkpoint import RunState, dataset_digest, file_digest, find_run
 from discreet.yolo.devices import check_device, device_of, fits
-from discreet.yolo.model import known_task, open_source
-from discreet.yolo.provenance import require_public_start
+from discreet.yolo.model import is_architecture, known_task, open_source
+from discreet.yolo.provenance import PrivateImages, require_public_start
 from discreet.yolo.reading import (
     check_classes,
     notice_new_key_points,
@@ -101,7 +101,7 @@ def read_inputs(
     partners = read_partners(privacy, settings, beside=dataset, task=task, reporter=reporter)
     if not from_scratch:
         argument, weights = start_of(settings)
-        require_public_start(Path(weights), argument=argument, dataset=dataset)
+        require_public_start(Path(weights), argument=argument, private=PrivateImages.of(dataset))
         notice_new_key_points(source, dataset, reporter)
     check_classes(settings.get("classes"), dataset)
     settings["imgsz"] = whole_cells(settings.get("imgsz", task.imgsz))
@@ -165,9 +165,8 @@ def _check_task(task: Task, settings: dict[str, Any]) -> None:
 def _open_model(settings: Mapping[str, Any]) -> tuple[nn.Module, bool]:
     """The model to start from, and whether only its architecture is taken."""
     argument, start = start_of(settings)
-    architecture = Path(start).suffix in {".yaml", ".yml"}
     only_architecture = argument == "model" and settings.get("pretrained", True) is False
-    return open_source(start, argument=argument), architecture or only_architecture
+    return open_source(start, argument=argument), is_architecture(start) or only_architecture
 
 
 def start_of(settings: Mapping[str, Any]) -> tuple[str, str]:

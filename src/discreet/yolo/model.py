@@ -26,6 +26,11 @@ _GROUPS, _CHANNELS_OF_GROUP = 32, 4  # of GroupNorm: at most so many, of at leas
 _FOREIGN = {"TorchVision"}
 
 
+def is_architecture(model: str | Path) -> bool:
+    """Whether a model to start from is an architecture's name, and no file of weights."""
+    return Path(model).suffix in {".yaml", ".yml"}
+
+
 def open_source(model: str | Path | nn.Module, *, argument: str = "model") -> nn.Module:
     """The public model that training starts from.
 
@@ -39,7 +44,7 @@ def open_source(model: str | Path | nn.Module, *, argument: str = "model") -> nn
     """
     if isinstance(model, nn.Module):
         source = model
-    elif Path(model).suffix in {".yaml", ".yml"}:
+    elif is_architecture(model):
         source = _from_architecture(str(model))
     else:
         source = load_weights(Path(model), argument=argument)

@@ -2,29 +2,67 @@
 
 from __future__ import annotations
 
-import filecmp
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
-from typing import Any
+from typing import Any, Self
 
 from torch import nn
+from ultralytics.utils import DATASETS_DIR
 
-from discreet.data import DetectionDataset, ImageRecord, training_files
+from discreet.data import DetectionDataset, training_files
 from discreet.errors import DatasetError, UnsafeArgumentError
 from discreet.statement.summary import KEY
 from discreet.yolo._compat import load_checkpoint
 
+_HEAD = 2**16  # bytes, which tell most files of one size apart
+_NONE: frozenset[Path] = frozenset()
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrivateImages:
+    """Images that public weights must not have seen.
+
+    Attributes:
+        file: The data set's file, or its folder of class folders.
+        images: Its training images; those that are here.
+    """
+
+    file: Path
+    images: Collection[Path]
+
+    @classmethod
+    def of(cls, dataset: DetectionDataset) -> Self:
+        """Those of a data set that was read."""
+        return cls(file=dataset.yaml, images=[record.image for record in dataset.train])
+
+    @classmethod
+    def named_by(cls, file: Path) -> Self:
+        """Those of a data set that may have been here."""
+        return cls(file=file, images=_images_of(file))
+
+    def has_any_of(self, files: Collection[Path]) -> bool:
+        """Whether some of these files hold the same bytes as some of the images."""
+        ours, theirs = self.images, files
+        steps: tuple[Callable[[Path], object], ...] = (_size, _head, _whole)
+        for read in steps:
+            known, others = _by(read, ours), _by(read, theirs)
+            both = (known.keys() & others.keys()) - {None}
+            ours = [file for key in both for file in known[key]]
+            theirs = [file for key in both for file in others[key]]
+        return bool(ours)
+
 
 def require_public_start(
-    weights: Path, *, argument: str, dataset: DetectionDataset | None = None
+    weights: Path, *, argument: str, private: PrivateImages | None = None
 ) -> None:
     """Refuse to start from weights that private images are in: the record calls them public.
 
     Args:
         weights: The file, as `load_checkpoint` takes it.
         argument: What it was given as.
-        dataset: The private images of the run; None where it sees none.
+        private: The private images of the run, or those of its teacher; None where nobody knows.
 
     Raises:
         UnsafeArgumentError: They were trained on private images, or on this data set.
@@ -41,7 +79,7 @@ def require_public_start(
         )
     require_elsewhere(
         named_data_set(model, checkpoint),
-        dataset,
+        private,
         what="the weights",
         where=where,
         do="start from weights that were trained on public images, such as yolov8n.pt",
@@ -51,54 +89,58 @@ def require_public_start(
 def named_data_set(model: nn.Module, checkpoint: Mapping[str, Any]) -> str | None:
     """The data set file that Ultralytics noted in the checkpoint."""
     for settings in (checkpoint.get("train_args"), getattr(model, "args", None)):
-        named = settings.get("data") if isinstance(settings, Mapping) else None
-        if named:
+        known = settings if isinstance(settings, Mapping) else getattr(settings, "__dict__", {})
+        if named := known.get("data"):
             return str(named)
     return None
 
 
 def require_elsewhere(
-    trained_on: str | None, dataset: DetectionDataset | None, *, what: str, where: str, do: str
+    trained_on: str | None, private: PrivateImages | None, *, what: str, where: str, do: str
 ) -> None:
     """Refuse what was trained on these images, as far as its file and this machine tell.
 
+    A name is no proof, since another machine may have another data set of that name. So whoever
+    knows better is told what to rename.
+
     Args:
         trained_on: The data set file that it names, as `named_data_set` finds it.
-        dataset: The private images; None where there are none.
+        private: The private images; None where there are none.
         what: What was trained.
         where: The argument that gives it.
         do: What to use in its place.
 
     Raises:
-        UnsafeArgumentError: It was, or may have been: a name alone fits more than one data set.
+        UnsafeArgumentError: It was, or may have been.
     """
-    if trained_on is None or dataset is None:
+    if trained_on is None or private is None:
         return
     file = Path(trained_on)
-    ours = _is_same_file(file, dataset.yaml)
-    # A relative path began in a folder that is not known, so that one that is here may be another.
-    if (ours and file.is_absolute()) or (not ours and names_any_of(file, dataset.train)):
-        raise UnsafeArgumentError(
-            f"{what} trained without privacy on this data set, and would pass it on",
-            where=where,
-            do=do,
-        )
-    if _called_alike(trained_on, dataset.yaml):
-        raise UnsafeArgumentError(
-            f"{what} trained without privacy on {trained_on}, which may be this data set: it is "
-            "called so",
-            where=where,
-            do=f"{do}; if they are other images, give this data set's file another name than "
-            f"{dataset.yaml.name}",
-        )
+    seen = _images_of(file)
+    if _is_same_file(file, private.file):
+        why, other = "which here is this data set", private.file
+    elif private.has_any_of(seen):
+        why, other = "which here has images of this data set", file
+    elif seen and file.is_absolute():
+        return  # it is here, and has others
+    elif _called_alike(trained_on, private.file):
+        why, other = "which may be this data set: it is called so", private.file
+    else:
+        return
+    raise UnsafeArgumentError(
+        f"{what} trained without privacy on {trained_on}, {why}",
+        where=where,
+        do=f"{do}; if they come from elsewhere and have seen other images, rename {other}, so "
+        "that the names differ",
+    )
 
 
-def _is_here(file: Path) -> bool:
-    """Whether there is such a file, as far as one may look."""
+def _images_of(file: Path) -> frozenset[Path]:
+    """Training images of a data set, where it and they are here, as Ultralytics looks for them."""
     try:
-        return file.exists()
-    except (OSError, ValueError):
-        return False
+        return training_files(file, bases=(Path.cwd(), DATASETS_DIR)) if file.exists() else _NONE
+    except (DatasetError, OSError, ValueError):
+        return _NONE
 
 
 def _is_same_file(one: Path, other: Path) -> bool:
@@ -109,43 +151,34 @@ def _is_same_file(one: Path, other: Path) -> bool:
         return False
 
 
-def names_any_of(file: Path, records: Sequence[ImageRecord]) -> bool:
-    """Whether a data set file that is here has some of these images in training, or a copy.
-
-    Args:
-        file: The data set file; nothing is known of one that is not here or cannot be read.
-        records: The images.
-    """
-    try:
-        theirs = training_files(file) if _is_here(file) else ()
-    except (DatasetError, OSError):
-        return False
-    ours: defaultdict[int, list[Path]] = defaultdict(list)
-    for record in records:
-        ours[record.image.stat().st_size].append(record.image)
-    return any(_is_copy(one, other) for other in theirs for one in ours.get(_size(other), ()))
-
-
-def _is_copy(one: Path, other: Path) -> bool:
-    """Whether two files hold the same bytes; a file that cannot be read is no copy."""
-    try:
-        return filecmp.cmp(one, other, shallow=False)
-    except OSError:
-        return False
+def _by(read: Callable[[Path], object], files: Collection[Path]) -> dict[object, list[Path]]:
+    """Files by something that is read of them; None for those that cannot be read."""
+    found: dict[object, list[Path]] = {}
+    for file in files:
+        try:
+            key = read(file)
+        except OSError:
+            key = None
+        found.setdefault(key, []).append(file)
+    return found
 
 
 def _size(file: Path) -> int:
-    try:
-        return file.stat().st_size
-    except OSError:
-        return -1
+    return file.stat().st_size
+
+
+def _head(file: Path) -> bytes:
+    with file.open("rb") as stream:
+        return hashlib.sha256(stream.read(_HEAD)).digest()
+
+
+def _whole(file: Path) -> bytes:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").digest()
 
 
 def _called_alike(trained_on: str, ours: Path) -> bool:
     """Whether a file may be ours by its folder and name, as far as it names them."""
-    file = Path(trained_on)
-    if file.is_absolute() and _is_here(file):
-        return False  # and it is another one
     ends: list[str] = []
     for part in PureWindowsPath(trained_on).parts:  # knows the separators of all systems
         if part != "..":

@@ -32,15 +32,16 @@ from discreet.storage import make_folder
 from discreet.terminal import Reporter
 from discreet.yolo import release
 from discreet.yolo._compat import load_weights
-from discreet.yolo.checkpoint import claim_run_folder, file_digest
+from discreet.yolo.checkpoint import RunState, claim_run_folder, file_digest
 from discreet.yolo.dataset import ImageSettings, RecordDataset, describe
 from discreet.yolo.devices import check_device, device_of
 from discreet.yolo.distillation import freeze
 from discreet.yolo.evaluate import evaluate
 from discreet.yolo.figures import validation_figures
-from discreet.yolo.images import require_public
+from discreet.yolo.images import require_public, runs_on
 from discreet.yolo.labelling import label_images
-from discreet.yolo.provenance import names_any_of, require_public_start
+from discreet.yolo.model import is_architecture
+from discreet.yolo.provenance import PrivateImages, require_public_start
 from discreet.yolo.stock import train_stock
 from discreet.yolo.teacher import Teacher, open_teacher
 
@@ -62,14 +63,16 @@ def train_student(asked: StudentArguments, *, reporter: Reporter) -> TrainingRes
     device = check_device(device_of(asked.settings.get("device"), Place()))  # one, or none
     teacher = open_teacher(asked.teacher, vouched=False, dataset=None)
     assert teacher.record is not None  # a public one is refused: nobody vouches for it here
-    if Path(asked.model).suffix == ".pt":
-        require_public_start(Path(asked.model), argument="model")
+    data = None if teacher.run is None else teacher.run.given.get("data")
+    private = None if data is None else PrivateImages.named_by(Path(str(data)))
+    if not is_architecture(asked.model):
+        require_public_start(Path(asked.model), argument="model", private=private)
     key = open_key(asked.sign)
     reporter.stage(f"reading {asked.public_data}")
     public = load_dataset(asked.public_data, progress=reporter.stage_progress, labels_wanted=False)
     where = f"public_data={asked.public_data}"
     require_public(public, ledger=asked.ledger, where=where)
-    _require_others(public, teacher, where=where)
+    _require_others(public, teacher.run, private, where=where)
     settings = asked.settings
     imgsz = int(settings.get("imgsz") or teacher.record.configuration.get("imgsz") or DEFAULT_IMGSZ)  # pyright: ignore[reportArgumentType]
     root = claim_run_folder(
@@ -154,24 +157,29 @@ def train_student(asked: StudentArguments, *, reporter: Reporter) -> TrainingRes
     )
 
 
-def _require_others(public: DetectionDataset, teacher: Teacher, *, where: str) -> None:
+def _require_others(
+    public: DetectionDataset, run: RunState | None, private: PrivateImages | None, *, where: str
+) -> None:
     """Refuse the images that the teacher was trained on, as far as its run's folder tells.
 
-    The ledger that was asked for knows them only if the run was charged in it.
+    The ledger that was asked for knows them only if the run was charged in it. The run's own
+    ledger may have other runs on public images, which are nobody's secret.
 
     Raises:
         UnsafeArgumentError: Some of them are among these.
     """
-    if teacher.run is None:
+    if run is None or private is None:
         return
-    given = teacher.run.given
+    records = (*public.train, *public.val)
+    on_record = False
     with suppress(LedgerError):  # it may be another machine's
-        require_public(public, ledger=given.get("ledger"), where=where, create=False)
-    if names_any_of(Path(str(given.get("data"))), (*public.train, *public.val)):
+        charged = runs_on(records, ledger=run.given.get("ledger"), create=False)
+        on_record = any(other.id == run.run_id for other in charged)
+    if on_record or private.has_any_of([record.image for record in records]):
         raise UnsafeArgumentError(
             "the teacher was trained on images of it, and they are private",
             where=where,
-            do="use public images that no run has seen",
+            do="use public images that it has not seen",
         )
 
 

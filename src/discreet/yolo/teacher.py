@@ -36,7 +36,7 @@ from discreet.terminal import format_delta, format_epsilon
 from discreet.yolo._compat import load_checkpoint
 from discreet.yolo.checkpoint import RunState, file_digest
 from discreet.yolo.model import open_source
-from discreet.yolo.provenance import named_data_set, require_elsewhere
+from discreet.yolo.provenance import PrivateImages, named_data_set, require_elsewhere
 
 _RELEASE = "give the release folder of a private run"
 _FILE_OR_RELEASE = "give a local file of weights (.pt), or the release folder of a private run"
@@ -220,7 +220,7 @@ def open_teacher(place: Path, *, vouched: bool, dataset: DetectionDataset | None
     trained_on = named_data_set(model, checkpoint)
     require_elsewhere(
         trained_on,
-        dataset,
+        None if dataset is None else PrivateImages.of(dataset),
         what="the teacher",
         where=f"teacher={place}",
         do="use a teacher that was trained on public images, or the release of a private run",

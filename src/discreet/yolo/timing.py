@@ -34,6 +34,7 @@ from discreet.yolo.model import (
     attach_settings,
     build_model,
     fast_layout,
+    is_architecture,
     known_task,
     open_source,
     set_norm,
@@ -139,7 +140,7 @@ def _ready(
     source: Any = enlarging(open_source(model or USUAL_MODEL), zoom)
     detector = build_model(source, names=list(source.names.values()), imgsz=side)
     attach_settings(detector, DEFAULT_CFG_DICT)
-    from_scratch = model is not None and Path(model).suffix in {".yaml", ".yml"}
+    from_scratch = model is not None and is_architecture(model)
     set_norm(detector, "group" if from_scratch else "frozen")
     detector.to(device)
     train_mode(detector)
