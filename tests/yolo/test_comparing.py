@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from discreet.comparing import Contestant, Measured
-from discreet.errors import ConfigurationError
+from discreet.errors import BudgetError, ConfigurationError, TeamError
 from discreet.recipes import rules
 from discreet.terminal import SilentReporter
 from discreet.yolo import comparing, contestants, inputs
@@ -218,6 +218,47 @@ def test_a_comparison_that_ends_before_its_first_row_leaves_nothing(
         begin(scenes, tmp_path, 8.0)
     assert not list(tmp_path.iterdir())
     assert not hasattr(caught.value, "__notes__")  # nor is there anything to resume
+
+
+def killed(_: Any) -> None:
+    """In the contestant's process: be ended by the system."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_contestant_that_the_system_ends_is_named_and_what_is_kept_goes_on(
+    scenes: Path, tmp_path: Path, jobs: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost(job: Any) -> None:
+        measure(job) if job.contestant.kind == "stock" else contestants.in_a_process(job)
+
+    measure = comparing.in_a_process
+    monkeypatch.setattr(contestants, "_measure", killed)
+    monkeypatch.setattr(comparing, "in_a_process", lost)
+    with pytest.raises(TeamError, match="ended from outside") as caught:
+        begin(scenes, tmp_path, 8.0)
+    assert f"resume={tmp_path / 'compare'} " in str(caught.value.do)
+    assert [job.contestant.kind for job in jobs] == ["stock"]
+    monkeypatch.setattr(comparing, "in_a_process", contestants.in_a_process)
+    with pytest.raises(TeamError) as caught:
+        begin(scenes, tmp_path / "other", 8.0)
+    assert "resume" not in str(caught.value.do) and not list((tmp_path / "other").iterdir())
+
+
+@pytest.mark.parametrize("so_far", [0, 1])
+def test_what_a_refused_budget_leaves_is_told(
+    scenes: Path, tmp_path: Path, jobs: list[Any], monkeypatch: pytest.MonkeyPatch, so_far: int
+) -> None:
+    def refused(job: Any) -> None:
+        if len(jobs) == so_far:
+            raise BudgetError("used up", where="a ledger", do="stop")
+        measure(job)
+
+    measure = comparing.in_a_process
+    monkeypatch.setattr(comparing, "in_a_process", refused)
+    with pytest.raises(BudgetError) as caught:
+        begin(scenes, tmp_path, 8.0)
+    assert ("Nothing was recorded" in str(caught.value.do)) is (so_far == 0)
+    assert ("resume=" in str(caught.value.do)) is (so_far == 1)
 
 
 def patiently(job: Any) -> None:

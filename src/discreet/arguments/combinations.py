@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from discreet.arguments.problems import Problem
-from discreet.arguments.values import shown
+from discreet.arguments.values import is_none, shown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,8 +178,3 @@ def _of_accounting(chosen: Mapping[str, object]) -> list[Problem]:
 
 def _text(value: object) -> str:
     return str(value).strip().lower()
-
-
-def is_none(value: object) -> bool:
-    """Whether an argument's value says that it is not given."""
-    return value is None or (isinstance(value, str) and value.strip().lower() == "none")

@@ -123,6 +123,11 @@ def check_value(kind: Any, value: object) -> object:
     return checker.validate_python(value)  # pydantic's ValidationError is a ValueError
 
 
+def is_none(value: object) -> bool:
+    """Whether an argument's value says that it is not given."""
+    return value is None or (isinstance(value, str) and value.strip().lower() == "none")
+
+
 def shown(name: str, value: object) -> str:
     """`name=value` as errors repeat it, shortened."""
     text = value if isinstance(value, str) else repr(value)

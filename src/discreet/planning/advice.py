@@ -97,10 +97,10 @@ def _batch(plan: TrainingPlan, requested: Cell, cells: Sequence[Cell], *, is_cho
         )
     if is_chosen:
         return (
-            f"The recipe takes {batch:,}, for {requested.steps:,} steps in which Adam finds its "
-            f"way. {best.expected_batch_size:,} has {1 - saved:.0%} less noise over the whole run, "
-            f"for the same ε and as many images read, and {best.steps:,} steps: worth a try where "
-            "the noise drowns the images."
+            f"The recipe takes {batch:,}, for {requested.steps:,} steps. "
+            f"{best.expected_batch_size:,} has {1 - saved:.0%} less noise over the whole run, for "
+            f"the same ε and as many images read, and {best.steps:,} steps: worth a try where the "
+            "noise drowns the images."
         )
     return (
         f"Try {best.expected_batch_size:,} in place of {batch:,}: for the same ε and as many "

@@ -15,6 +15,7 @@ import sys
 import uuid
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -25,7 +26,7 @@ from discreet.accounting import PoissonSampledGaussian, default_delta, make_acco
 from discreet.arguments import PrivacyArguments, split_arguments
 from discreet.comparing import Contestant, Measured
 from discreet.data import DetectionDataset, grouped, load_dataset
-from discreet.errors import ConfigurationError
+from discreet.errors import ConfigurationError, TeamError
 from discreet.ledger import BudgetLedger
 from discreet.storage import make_folder, write_json
 from discreet.terminal import RichReporter
@@ -84,7 +85,12 @@ class Job:
 
 
 def in_a_process(job: Job) -> None:
-    """Have a contestant measured; an interruption ends its process first, in order."""
+    """Have a contestant measured; an interruption ends its process first, in order.
+
+    Raises:
+        TeamError: Its process was ended from outside.
+        DiscreetError: As its training does.
+    """
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(
         max_workers=1,
@@ -93,12 +99,19 @@ def in_a_process(job: Job) -> None:
         initializer=signal.signal,
         initargs=(signal.SIGINT, signal.SIG_IGN),
     ) as pool:
-        process = pool.submit(os.getpid).result()
-        measuring = pool.submit(_measure, job)
+        process: int | None = None
         try:
-            measuring.result()
+            process = pool.submit(os.getpid).result()
+            pool.submit(_measure, job).result()
+        except BrokenProcessPool as error:
+            raise TeamError(
+                "its process was ended from outside, as by a system that is out of memory",
+                where=job.contestant.name,
+                do="free memory, or give micro_batch=1, or a smaller imgsz",
+            ) from error
         except KeyboardInterrupt:
-            os.kill(process, signal.SIGTERM)
+            if process is not None:
+                os.kill(process, signal.SIGTERM)
             raise
 
 
