@@ -34,6 +34,7 @@ from discreet.terminal import RichReporter, format_epsilon
 from discreet.yolo import student
 from discreet.yolo._compat import load_weights
 from discreet.yolo.labelling import label_images
+from discreet.yolo.teacher import open_teacher
 
 from .conftest import IMGSZ
 from .test_teacher import WEIGHTS, public, released
@@ -202,6 +203,25 @@ def test_the_teachers_own_images_are_known_by_its_run(
         with pytest.raises(UnsafeArgumentError, match="teacher was trained on images of it"):
             distill(asked(run / "release", images, tmp_path))
     assert not (tmp_path / "runs").exists() and not (tmp_path / "gone").exists()
+
+
+def test_the_images_of_a_teachers_teacher_are_private_too(
+    released: Path, scenes: Path, tmp_path: Path
+):
+    """Its run is on images that no ledger here knows; its teacher's on these."""
+    first = Path(shutil.copytree(released.parent, tmp_path / "first"))
+    second = Path(shutil.copytree(released.parent, tmp_path / "second"))
+    there = second / "internal" / "run.json"
+    content = json.loads(there.read_text())
+    gone = str(tmp_path / "gone" / "data.yaml")
+    content |= {"run_id": "second"}
+    content["given"] |= {"teacher": str(first / "release"), "data": gone, "ledger": gone}
+    there.write_text(json.dumps(content))
+    with pytest.raises(UnsafeArgumentError, match="teacher was trained on images of it"):
+        distill(asked(second / "release", scenes, tmp_path))
+    content["given"] |= {"teacher": str(second / "release")}  # no end, where there is none
+    there.write_text(json.dumps(content))
+    assert len(open_teacher(second / "release", vouched=False, dataset=None).runs_behind()) == 1
 
 
 def test_public_images_of_other_runs_in_the_teachers_ledger_are_no_secret(

@@ -186,7 +186,22 @@ def test_a_data_set_file_whose_images_have_moved_is_known_by_its_name(scenes: Pa
     private = PrivateImages.of(load_dataset(moved))
     assert "called so" in (words := refusal(left, private)) and f"rename {moved}, so" in words
     other = write_dataset(tmp_path / "other" / "set", style=PUBLIC, train=4, val=2, size=64, seed=3)
-    assert not refusal(other.rename(other.with_name(scenes.name)), private)
+    other = other.rename(other.with_name(scenes.name))
+    assert not refusal(other, private)
+    gone = PrivateImages.named_by(tmp_path / "gone" / "set" / scenes.name)
+    assert "it is called so" in refusal(other, gone)  # there is nothing to compare it with
+
+
+def test_a_file_without_a_path_names_images_beside_it_only(
+    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    described = {k: v for k, v in yaml.safe_load(scenes.read_text()).items() if k != "path"}
+    mine = Path(shutil.copytree(scenes.parent, tmp_path / "private")) / scenes.name
+    mine.write_text(yaml.safe_dump(described))
+    (tmp_path / "public").mkdir()
+    shutil.copy(mine, noted := tmp_path / "public" / "public.yaml")
+    monkeypatch.chdir(mine.parent)
+    assert not refusal(noted, PrivateImages.of(load_dataset(mine)))
 
 
 def test_relative_folders_are_looked_for_where_ultralytics_looks(
@@ -214,6 +229,8 @@ def test_folders_of_classes_are_compared_image_by_image(tmp_path: Path):
         (linked / split).symlink_to(data / split)
     for mine in (data, copied, linked):
         assert refusal(data, PrivateImages.of(load_dataset(mine, task="classify"))), mine
+    (copied / "notes.yaml").write_text("- of the second visit\n")
+    assert refusal(copied, PrivateImages.of(load_dataset(data, task="classify")))
     other = Path(shutil.copytree(data, tmp_path / "other"))
     for image in other.rglob("*.*"):
         image.write_bytes(image.read_bytes() + b"\0")

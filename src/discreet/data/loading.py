@@ -10,7 +10,8 @@ from pathlib import Path
 from PIL import ImageFile
 
 from discreet.data._findings import Findings
-from discreet.data._reading import resolved
+from discreet.data._mapping import read_mapping
+from discreet.data._reading import is_folder, resolved
 from discreet.data.checking import CheckedImage, check_image
 from discreet.data.classes import find_folder, is_of_classes, read_classes
 from discreet.data.description import Description, find_file, read_description
@@ -18,7 +19,7 @@ from discreet.data.listing import ListedImage, list_classes, list_images
 from discreet.data.notices import report_labels
 from discreet.data.records import DetectionDataset, TaskName
 from discreet.data.repeats import report_repeats
-from discreet.errors import ConfigurationError
+from discreet.errors import ConfigurationError, DatasetError
 
 SPLITS = ("train", "val", "test")
 CHUNK = 32  # images per task of the thread pool
@@ -124,22 +125,33 @@ def training_files(data: str | Path, *, bases: Sequence[Path] = ()) -> frozenset
     Raises:
         DatasetError: There is no data set.
     """
-    if is_of_classes(Path(data)):
-        file = find_folder(data)
-        findings = Findings(yaml=file, root=resolved(file))
-        description = read_classes(file, findings, splits=["train"])
-        folders = description.sources.get("train", ())
-        names = description.names or ()
-        listed = [i for folder in folders for i in list_classes("train", folder, names, findings)]
-        return frozenset(resolved(image.image) for image in listed)
-    file = find_file(data)
-    found: set[Path] = set()
-    for base in (file.parent, *bases):
-        findings = Findings(yaml=file, root=resolved(base))
+    of_classes = _training_files_of_classes(Path(data).absolute())
+    try:
+        file = find_file(data)
+    except DatasetError:
+        if of_classes:
+            return of_classes
+        raise
+    mapping = read_mapping(file, Findings(yaml=file, root=file.parent))
+    # Without a path everything is beside the file, for Ultralytics as well.
+    roots = [file.parent, *(bases if mapping and mapping.values.get("path") else ())]
+    sources: set[Path] = set()
+    for root in roots:
+        findings = Findings(yaml=file, root=resolved(root))
         description = read_description(file, findings, splits=["train"], single_cls=False)
-        sources = description.sources.get("train", ())
-        found |= {resolved(image.image) for image in list_images("train", sources, findings)}
-    return frozenset(found)
+        sources |= {resolved(source) for source in description.sources.get("train", ())}
+    listed = list_images("train", sorted(sources), Findings(yaml=file, root=resolved(file.parent)))
+    return of_classes | frozenset(resolved(image.image) for image in listed)
+
+
+def _training_files_of_classes(folder: Path) -> frozenset[Path]:
+    """Those of a folder of class folders, whatever else lies in it; none where it is no folder."""
+    if not is_folder(folder / "train"):
+        return frozenset()
+    findings = Findings(yaml=folder, root=resolved(folder))
+    names = read_classes(folder, findings, splits=["train"]).names or ()
+    listed = list_classes("train", resolved(folder / "train"), names, findings)
+    return frozenset(resolved(image.image) for image in listed)
 
 
 def _check_all(

@@ -101,7 +101,7 @@ def read_inputs(
     partners = read_partners(privacy, settings, beside=dataset, task=task, reporter=reporter)
     if not from_scratch:
         argument, weights = start_of(settings)
-        require_public_start(Path(weights), argument=argument, private=PrivateImages.of(dataset))
+        require_public_start(Path(weights), argument=argument, private=[PrivateImages.of(dataset)])
         notice_new_key_points(source, dataset, reporter)
     check_classes(settings.get("classes"), dataset)
     settings["imgsz"] = whole_cells(settings.get("imgsz", task.imgsz))

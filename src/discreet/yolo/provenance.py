@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 from typing import Any, Self
@@ -16,7 +16,7 @@ from discreet.errors import DatasetError, UnsafeArgumentError
 from discreet.statement.summary import KEY
 from discreet.yolo._compat import load_checkpoint
 
-_HEAD = 2**16  # bytes, which tell most files of one size apart
+_HEAD = 2**12  # bytes, which tell most files of one size apart
 _NONE: frozenset[Path] = frozenset()
 
 
@@ -54,15 +54,13 @@ class PrivateImages:
         return bool(ours)
 
 
-def require_public_start(
-    weights: Path, *, argument: str, private: PrivateImages | None = None
-) -> None:
+def require_public_start(weights: Path, *, argument: str, private: Sequence[PrivateImages]) -> None:
     """Refuse to start from weights that private images are in: the record calls them public.
 
     Args:
         weights: The file, as `load_checkpoint` takes it.
         argument: What it was given as.
-        private: The private images of the run, or those of its teacher; None where nobody knows.
+        private: The private images of the run, or those of its teachers, as far as one knows.
 
     Raises:
         UnsafeArgumentError: They were trained on private images, or on this data set.
@@ -77,13 +75,15 @@ def require_public_start(
             "discreet distill teacher=RELEASE takes what a private model knows, and counts what "
             "it has spent",
         )
-    require_elsewhere(
-        named_data_set(model, checkpoint),
-        private,
-        what="the weights",
-        where=where,
-        do="start from weights that were trained on public images, such as yolov8n.pt",
-    )
+    trained_on = named_data_set(model, checkpoint)
+    for images in private:
+        require_elsewhere(
+            trained_on,
+            images,
+            what="the weights",
+            where=where,
+            do="start from weights that were trained on public images, such as yolov8n.pt",
+        )
 
 
 def named_data_set(model: nn.Module, checkpoint: Mapping[str, Any]) -> str | None:
@@ -116,12 +116,11 @@ def require_elsewhere(
     if trained_on is None or private is None:
         return
     file = Path(trained_on)
-    seen = _images_of(file)
     if _is_same_file(file, private.file):
         why, other = "which here is this data set", private.file
-    elif private.has_any_of(seen):
+    elif private.has_any_of(seen := _images_of(file)):
         why, other = "which here has images of this data set", file
-    elif seen and file.is_absolute():
+    elif seen and private.images and file.is_absolute():
         return  # it is here, and has others
     elif _called_alike(trained_on, private.file):
         why, other = "which may be this data set: it is called so", private.file

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -63,8 +64,8 @@ def train_student(asked: StudentArguments, *, reporter: Reporter) -> TrainingRes
     device = check_device(device_of(asked.settings.get("device"), Place()))  # one, or none
     teacher = open_teacher(asked.teacher, vouched=False, dataset=None)
     assert teacher.record is not None  # a public one is refused: nobody vouches for it here
-    data = None if teacher.run is None else teacher.run.given.get("data")
-    private = None if data is None else PrivateImages.named_by(Path(str(data)))
+    runs = teacher.runs_behind()
+    private = [PrivateImages.named_by(Path(str(run.given["data"]))) for run in runs]
     if not is_architecture(asked.model):
         require_public_start(Path(asked.model), argument="model", private=private)
     key = open_key(asked.sign)
@@ -72,7 +73,7 @@ def train_student(asked: StudentArguments, *, reporter: Reporter) -> TrainingRes
     public = load_dataset(asked.public_data, progress=reporter.stage_progress, labels_wanted=False)
     where = f"public_data={asked.public_data}"
     require_public(public, ledger=asked.ledger, where=where)
-    _require_others(public, teacher.run, private, where=where)
+    _require_others(public, runs, private, where=where)
     settings = asked.settings
     imgsz = int(settings.get("imgsz") or teacher.record.configuration.get("imgsz") or DEFAULT_IMGSZ)  # pyright: ignore[reportArgumentType]
     root = claim_run_folder(
@@ -158,24 +159,34 @@ def train_student(asked: StudentArguments, *, reporter: Reporter) -> TrainingRes
 
 
 def _require_others(
-    public: DetectionDataset, run: RunState | None, private: PrivateImages | None, *, where: str
+    public: DetectionDataset,
+    runs: Sequence[RunState],
+    private: Sequence[PrivateImages],
+    *,
+    where: str,
 ) -> None:
-    """Refuse the images that the teacher was trained on, as far as its run's folder tells.
+    """Refuse the images that the teacher was trained on, or its own, as far as their folders tell.
 
-    The ledger that was asked for knows them only if the run was charged in it. The run's own
-    ledger may have other runs on public images, which are nobody's secret.
+    The ledger that was asked for knows them only if these runs were charged in it. What else was
+    charged in theirs is no part of the teacher: public images may be on record there as well.
+
+    Args:
+        public: The images that it labels.
+        runs: The teacher's run, and that of its own teacher.
+        private: Their images.
+        where: The argument that gives the public ones.
 
     Raises:
         UnsafeArgumentError: Some of them are among these.
     """
-    if run is None or private is None:
-        return
     records = (*public.train, *public.val)
-    on_record = False
-    with suppress(LedgerError):  # it may be another machine's
-        charged = runs_on(records, ledger=run.given.get("ledger"), create=False)
-        on_record = any(other.id == run.run_id for other in charged)
-    if on_record or private.has_any_of([record.image for record in records]):
+    behind, on_record = {run.run_id for run in runs}, False
+    for ledger in {run.given.get("ledger") for run in runs}:
+        with suppress(LedgerError):  # it may be another machine's
+            charged = runs_on(records, ledger=ledger, create=False)
+            on_record |= any(run.id in behind for run in charged)
+    images = [record.image for record in records]
+    if on_record or any(theirs.has_any_of(images) for theirs in private):
         raise UnsafeArgumentError(
             "the teacher was trained on images of it, and they are private",
             where=where,

@@ -75,6 +75,16 @@ class Teacher:
             return ()
         return tuple(event.ended() for event in claimed_events(self.record))
 
+    def runs_behind(self) -> tuple[RunState, ...]:
+        """Its run, its own teacher's, and so on, as far as their folders are still there."""
+        found: list[RunState] = []
+        run = self.run
+        while run is not None and run.run_id not in {other.run_id for other in found}:
+            found.append(run)
+            own = run.given.get("teacher")
+            run = None if own is None else _run_around(_release_of(Path(str(own))))
+        return tuple(found)
+
     def statement(
         self,
         *,
@@ -203,7 +213,7 @@ def open_teacher(place: Path, *, vouched: bool, dataset: DetectionDataset | None
             where=f"teacher={place}",
             do=wanted,
         )
-    folder = place.parent if (place.parent / RECORD).is_file() else place
+    folder = _release_of(place)
     if place.is_dir() or folder != place:
         return _open_release(folder, vouched=vouched, wanted=wanted)
     model, checkpoint = load_checkpoint(place, argument="teacher")
@@ -230,6 +240,11 @@ def open_teacher(place: Path, *, vouched: bool, dataset: DetectionDataset | None
         sha256=file_digest(place),
         trained_on=trained_on,
     )
+
+
+def _release_of(place: Path) -> Path:
+    """The release folder that was meant: it, or one of its files, may be given."""
+    return place.parent if (place.parent / RECORD).is_file() else place
 
 
 def _open_release(folder: Path, *, vouched: bool, wanted: str) -> Teacher:
