@@ -12,7 +12,7 @@ DiscreetError                 base; the command line exits with status 2
 ├── LedgerError               the record of what was spent
 │   └── BudgetError           a data set's budget would be crossed
 ├── StorageError              the disk: unwritable, full, torn
-└── TeamError                 the other processes of a run: lost, cut off, different
+└── TeamError                 other processes of a run or a comparison: lost, different
 """
 
 from __future__ import annotations

@@ -258,10 +258,10 @@ def test_what_cannot_fit_into_the_time_is_refused():
         model="m", imgsz=160, device="CPU", seconds_per_image=0.3, seconds_per_step=0, parameters=1
     )
     for more, least, way_out in (
-        ({}, 160 * 0.3, "hours=0.014 or more, or fewer steps"),
+        ({}, 160 * 0.3, "hours=0.014 or more, or steps= of your own"),
         ({"batch": 100}, 100 * 0.3, "hours=0.009 or more, or a smaller batch"),
         ({"steps": 50}, 50 * 0.3, "hours=0.005 or more, or fewer steps"),
-        ({"recipe": "plain"}, 1008 * 0.3, "hours=0.084 or more, or fewer steps"),
+        ({"recipe": "plain"}, 1008 * 0.3, "hours=0.084 or more, or steps= of your own"),
     ):
         asked = PrivacyArguments(epsilon=8, hours=0.9 * least / 3600, **more)
         with pytest.raises(ConfigurationError, match="the shortest run takes about") as error:

@@ -196,15 +196,18 @@ def test_a_row_that_was_measured_when_all_was_interrupted_is_not_measured_again(
     assert not [path for path in folder.iterdir() if path.is_dir()]
 
 
-@pytest.mark.parametrize("text", ["", '{"kind": "twin"}', "[1]"])
-def test_a_row_that_cannot_be_read_is_named(tmp_path: Path, text: str) -> None:
+@pytest.mark.parametrize("change", [{"kind": "stock"}, {"name": "other"}, {"map50": "abc"}, None])
+def test_a_row_that_cannot_be_read_is_named(tmp_path: Path, change: dict[str, Any] | None) -> None:
     job = contestants.Job(
-        contestant=Contestant(kind="twin"), arguments={}, stock_epochs=1, folder=tmp_path
+        contestant=Contestant(kind="twin"), arguments={}, stock_epochs=1, folder=tmp_path / "twin"
     )
-    job.row.write_text(text)
+    leave_row(job)
+    job.measured()
+    row = json.loads(job.row.read_text())
+    job.row.write_text("" if change is None else json.dumps(row | change))
     with pytest.raises(ConfigurationError) as caught:
         job.measured()
-    assert caught.value.where == str(tmp_path / "row.json")
+    assert caught.value.where == str(job.row)
 
 
 def test_a_comparison_that_ends_before_its_first_row_leaves_nothing(
@@ -234,9 +237,13 @@ def test_a_contestant_that_the_system_ends_is_named_and_what_is_kept_goes_on(
     measure = comparing.in_a_process
     monkeypatch.setattr(contestants, "_measure", killed)
     monkeypatch.setattr(comparing, "in_a_process", lost)
-    with pytest.raises(TeamError, match="ended from outside") as caught:
+    with pytest.raises(TeamError, match="ended by the system") as caught:
         begin(scenes, tmp_path, 8.0)
-    assert f"resume={tmp_path / 'compare'} " in str(caught.value.do)
+    folder = tmp_path / "compare"
+    assert caught.value.do == (
+        "begin another comparison with a smaller imgsz, or free memory; "
+        f"then resume with: discreet compare resume={folder} and the same words"
+    )
     assert [job.contestant.kind for job in jobs] == ["stock"]
     monkeypatch.setattr(comparing, "in_a_process", contestants.in_a_process)
     with pytest.raises(TeamError) as caught:
@@ -257,8 +264,34 @@ def test_what_a_refused_budget_leaves_is_told(
     monkeypatch.setattr(comparing, "in_a_process", refused)
     with pytest.raises(BudgetError) as caught:
         begin(scenes, tmp_path, 8.0)
-    assert ("Nothing was recorded" in str(caught.value.do)) is (so_far == 0)
-    assert ("resume=" in str(caught.value.do)) is (so_far == 1)
+    do = "A comparison also trains without privacy: compare on public images, which need no budget."
+    assert caught.value.do == (do if so_far else f"{do} Nothing was recorded.")
+
+
+class UnreadableError(Exception):
+    """Cannot be made again of what it tells."""
+
+    def __init__(self, *, only: str) -> None:
+        super().__init__(only)
+
+
+def failing(_: Any) -> Measured:
+    raise UnreadableError(only="no such kernel")
+
+
+def failed(job: Any) -> None:
+    """In the contestant's process: fail in a way of its own."""
+    contestants._measure_private = failing
+    _MEASURE(job)
+
+
+def test_an_error_of_any_kind_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = contestants.Job(
+        contestant=Contestant(kind="twin"), arguments={}, stock_epochs=1, folder=tmp_path / "twin"
+    )
+    monkeypatch.setattr(contestants, "_measure", failed)
+    with pytest.raises(RuntimeError, match="UnreadableError: no such kernel"):
+        comparing.in_a_process(job)
 
 
 def patiently(job: Any) -> None:

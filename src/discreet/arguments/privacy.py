@@ -146,7 +146,8 @@ class PrivacyArguments(BaseModel):
     hours: PositiveNumber | None = Field(
         default=None,
         description="about how long training may take on this machine: as many images are read as "
-        "fit, by the time that steps of blank ones take before the run, without a teacher",
+        "fit, by the time that steps of blank ones take before the run; neither a teacher's time "
+        "nor what is saved on images that are read again is counted",
     )
     norm: Literal["frozen", "group"] | None = Field(
         default=None,

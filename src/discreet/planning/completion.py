@@ -50,6 +50,8 @@ def complete(
     # What an image takes is settled by what trains; how many are read is not asked of it.
     assert made.trainable is not None
     step, allowed = time_of(made.trainable, made.zoom or 1), 3600 * arguments.hours
+    if _seconds(made, facts, step) <= allowed:
+        return made, chosen
 
     def with_images(images: float) -> tuple[PrivacyArguments, Chosen]:
         return chosen_by(replace(facts, images_in_time=images))
@@ -59,7 +61,7 @@ def complete(
     made, chosen = with_images(fits)
     if (least := _seconds(made, facts, step)) > allowed:
         raise ConfigurationError(
-            f"the shortest run takes about {least / 3600:.2g} hours",
+            f"the shortest run takes about {_format(least / 3600)} hours",
             where=f"hours={arguments.hours:g}",
             do=f"give hours={math.ceil(1000 * least / 3600) / 1000:g} or more{_shorter(arguments)}",
         )
@@ -86,4 +88,9 @@ def _shorter(arguments: PrivacyArguments) -> str:
     """What of that which was given makes a run longer."""
     given = {"a smaller batch": arguments.batch, "fewer steps": arguments.steps}
     shorter = [words for words, value in given.items() if value is not None]
-    return "".join(f", or {words}" for words in shorter or ["fewer steps"])
+    return "".join(f", or {words}" for words in shorter or ["steps= of your own"])
+
+
+def _format(hours: float) -> str:
+    """0.0123, 1.2, 1,234: two digits, or all whole ones."""
+    return f"{hours:.2g}" if hours < 100 else f"{hours:,.0f}"

@@ -17,7 +17,13 @@ from discreet.arguments import with_file
 from discreet.arguments.values import is_none
 from discreet.comparing import Comparison, Contestant
 from discreet.comparing.plot import write_plot
-from discreet.errors import BudgetError, ConfigurationError, DiscreetError
+from discreet.errors import (
+    BudgetError,
+    ConfigurationError,
+    DiscreetError,
+    StorageError,
+    TeamError,
+)
 from discreet.statement.signing import open_key
 from discreet.storage import write_json, write_text
 from discreet.terminal import Reporter, SilentReporter
@@ -140,18 +146,17 @@ def _keeping_what_can_go_on(job: Job, folder: Path, so_far: Comparison) -> Gener
     except BaseException as error:
         if not (job.has_begun or job.row.exists()):
             shutil.rmtree(job.folder if so_far.rows else folder, ignore_errors=True)
+        kept = folder.exists()
+        go_on = f"resume with: discreet compare resume={folder} and the same words"
         if isinstance(error, BudgetError) and job.contestant.kind != "private":
-            recorded = "" if so_far.rows else " Nothing was recorded."
             error.do = (
                 "A comparison also trains without privacy: compare on public images, which need "
-                f"no budget.{recorded}"
+                "no budget." + ("" if so_far.rows else " Nothing was recorded.")
             )
-        if folder.exists():
-            go_on = f"resume with: discreet compare resume={folder} and the same words"
-            if isinstance(error, DiscreetError):
-                error.do = "; then ".join(filter(None, [error.do, go_on]))
-            else:
-                error.add_note(go_on)
+        elif kept and isinstance(error, (TeamError, BudgetError, StorageError)):
+            error.do = "; then ".join(filter(None, [error.do and error.do.rstrip("."), go_on]))
+        elif kept and not isinstance(error, DiscreetError):  # whose words would have to change
+            error.add_note(go_on)
         raise
 
 

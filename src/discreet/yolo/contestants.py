@@ -6,7 +6,6 @@ So that one's memory is not another's. A private run goes on where it was interr
 from __future__ import annotations
 
 import csv
-import json
 import multiprocessing
 import os
 import resource
@@ -21,12 +20,13 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
+from pydantic import TypeAdapter
 
 from discreet.accounting import PoissonSampledGaussian, default_delta, make_accountant
 from discreet.arguments import PrivacyArguments, split_arguments
 from discreet.comparing import Contestant, Measured
 from discreet.data import DetectionDataset, grouped, load_dataset
-from discreet.errors import ConfigurationError, TeamError
+from discreet.errors import ConfigurationError, DiscreetError, TeamError
 from discreet.ledger import BudgetLedger
 from discreet.storage import make_folder, write_json
 from discreet.terminal import RichReporter
@@ -35,6 +35,7 @@ from discreet.yolo.checkpoint import RUN
 _STOCK_BATCH = 16
 # What stock training takes over from the private runs.
 _SHARED = ("imgsz", "device", "workers", "single_cls", "classes")
+_MEASURED = TypeAdapter(Measured)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,8 +76,11 @@ class Job:
             ConfigurationError: If that cannot be read.
         """
         try:
-            return Measured(**json.loads(self.row.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError) as error:
+            row = _MEASURED.validate_json(self.row.read_bytes())
+            if (row.kind, row.name) != (self.contestant.kind, self.contestant.name):
+                raise ValueError(f"it is of {row.name}")
+            return row
+        except (OSError, ValueError) as error:
             raise ConfigurationError(
                 f"this is not what {self.contestant.name} reached: {error}",
                 where=str(self.row),
@@ -105,9 +109,9 @@ def in_a_process(job: Job) -> None:
             pool.submit(_measure, job).result()
         except BrokenProcessPool as error:
             raise TeamError(
-                "its process was ended from outside, as by a system that is out of memory",
+                "its process was ended by the system, as where memory runs out",
                 where=job.contestant.name,
-                do="free memory, or give micro_batch=1, or a smaller imgsz",
+                do="begin another comparison with a smaller imgsz, or free memory",
             ) from error
         except KeyboardInterrupt:
             if process is not None:
@@ -126,7 +130,13 @@ def _measure(job: Job) -> None:
     signal.signal(signal.SIGTERM, _end_once)
     make_folder(job.folder)
     measure = _measure_stock if job.contestant.kind == "stock" else _measure_private
-    write_json(job.row, asdict(measure(job)))
+    try:
+        measured = measure(job)
+    except DiscreetError:
+        raise
+    except Exception as error:  # it may be of a kind that another process cannot read
+        raise RuntimeError(f"{type(error).__name__}: {error}") from error
+    write_json(job.row, asdict(measured))
 
 
 def _measure_stock(job: Job) -> Measured:
