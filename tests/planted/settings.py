@@ -96,7 +96,7 @@ PLANTS = (
         why="What the teacher saw without noise is passed on.",
         runs=(Training,),
         plant=teacher_of_these_images,
-        found_by={Tool.CONFIGURATION: "on this data set"},
+        found_by={Tool.CONFIGURATION: "here is this data set"},
     ),
     Plant(
         name="a teacher without provenance",

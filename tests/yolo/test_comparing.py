@@ -322,6 +322,7 @@ def test_an_interruption_ends_the_contestant_in_order_and_at_once(
         contestant=Contestant(kind="twin"), arguments={}, stock_epochs=1, folder=tmp_path / "twin"
     )
     monkeypatch.setattr(contestants, "_measure", patiently)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background: ignored
 
     def interrupt() -> None:
         begun = job.folder / "begun"
@@ -332,7 +333,10 @@ def test_an_interruption_ends_the_contestant_in_order_and_at_once(
 
     thread = threading.Thread(target=interrupt)
     thread.start()
-    with pytest.raises(KeyboardInterrupt):
-        comparing.in_a_process(job)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            comparing.in_a_process(job)
+    finally:
+        signal.signal(signal.SIGINT, before)
     thread.join()
     assert (tmp_path / "ended").exists()
