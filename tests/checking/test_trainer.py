@@ -107,6 +107,7 @@ def test_training_refuses_before_anything_is_spent(
     assert not list(tmp_path.rglob("weights.pt"))
 
 
+@pytest.mark.slow
 def test_a_run_is_the_same_with_and_without_the_check(
     given: Given, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):

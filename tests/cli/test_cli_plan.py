@@ -210,6 +210,7 @@ def test_a_plan_of_all_that_train_offers(given: dict[str, Any], promised: str | 
     assert 7.9 < epsilon <= 8
 
 
+@pytest.mark.slow
 def test_a_plan_is_that_of_the_models_task_and_zoom(tmp_path: Path):
     from discreet.yolo.model import open_source
 

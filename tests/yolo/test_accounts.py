@@ -71,6 +71,7 @@ def edit(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
     path.write_text(json.dumps(content))
 
 
+@pytest.mark.slow
 def test_the_total_is_over_all_runs_composed_at_once(run: Run):
     first, second = run(), run(noise_multiplier=3.0, steps=6)
     spent = second.record.spent
@@ -82,6 +83,7 @@ def test_the_total_is_over_all_runs_composed_at_once(run: Run):
     assert spent.runs == 2
 
 
+@pytest.mark.slow
 def test_a_copy_of_the_data_set_is_charged_too(run: Run, scenes: Path, tmp_path: Path):
     run()
     copy = tmp_path / "renamed"
@@ -127,6 +129,7 @@ class LowerAt(SilentReporter):
         self.warnings.append(text)
 
 
+@pytest.mark.slow
 def test_a_run_stops_exactly_at_a_budget_that_was_lowered_meanwhile(run: Run, ledger: BudgetLedger):
     three = run(steps=3, insecure_seed=None)
     budget = make_accountant("pld").epsilon(
@@ -178,6 +181,7 @@ def test_a_run_is_resumed_with_the_ledger_it_was_charged_in(
     assert done.record.steps.charged == 4
 
 
+@pytest.mark.slow
 def test_a_check_reserves_nothing(run: Run, scenes: Path, ledger: BudgetLedger):
     run()
     set_budget(ledger, 1e-3)  # not a step fits any more
@@ -310,6 +314,7 @@ def test_a_noise_schedule_is_charged_as_what_ran(run: Run):
     assert result.record.mechanism.noise_multiplier_of_last_step == pytest.approx(1.0)
 
 
+@pytest.mark.slow
 def test_replacing_neighbours_cost_more_and_are_named(run: Run):
     replaced = run(relation="replace_one")
     assert replaced.spent.epsilon > 1.5 * run().spent.epsilon

@@ -80,6 +80,7 @@ def test_the_drawn_canaries_are_among_the_units_of_the_step(white_box: AuditedRu
     assert (drawn > 150).all() and (drawn < 400).all()
 
 
+@pytest.mark.slow
 @pytest.mark.checked
 def test_only_the_steps_of_the_run_are_evidence(audit: Audit, monkeypatch: pytest.MonkeyPatch):
     """Not those that the check tries, which have no canaries: they would blunt the attack."""

@@ -264,6 +264,7 @@ def test_a_run_goes_on_with_the_same_groups_only(
     assert result.record.unit.kind is PrivacyUnit.GROUP
 
 
+@pytest.mark.slow
 def test_later_runs_with_other_units_are_told_for_an_image(
     scenes: Path, groups: Path, tmp_path: Path
 ):
@@ -365,6 +366,7 @@ def test_a_run_reads_the_images_of_every_drawn_unit(
     assert sorted(read) == sorted(min(3, size) for size in groups_of.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("place", "mistake", "probe"),
     [

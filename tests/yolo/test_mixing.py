@@ -76,6 +76,7 @@ def test_it_takes_several_views(key: str):
         split_arguments({"epsilon": 8, key: 2, "views": 2})
 
 
+@pytest.mark.slow
 def test_a_run_mixes_views(run: Run):
     result = run(batch=4, steps=2, views=2, mosaic=1.0, mixup=0.5, warmup_epochs=0.3)
     assert result.claim_valid

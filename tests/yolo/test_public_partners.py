@@ -148,6 +148,7 @@ def test_private_images_are_no_partners_in_another_format(
 # ---- runs ----
 
 
+@pytest.mark.slow
 def test_a_run_names_its_partners_and_not_where_they_lie(run: Run, public: Path) -> None:
     result = run(public_data=str(public), mosaic=0.5, mixup=0.5)
     assert result.claim_valid
@@ -158,6 +159,7 @@ def test_a_run_names_its_partners_and_not_where_they_lie(run: Run, public: Path)
     assert verify_release(result.release).valid
 
 
+@pytest.mark.slow
 def test_images_that_runs_were_charged_for_are_not_public(
     run: Run, public: Path, tmp_path: Path
 ) -> None:

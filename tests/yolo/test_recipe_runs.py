@@ -118,6 +118,7 @@ def test_arguments_win_over_the_recipe(scenes: Path, tmp_path: Path):
     assert (record.configuration["box"], record.configuration["optimizer"]) == (7.5, "SGD")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["per_layer", "per_block", "adaptive"])
 @pytest.mark.checked
 def test_every_kind_passes_the_check_and_verifies(scenes: Path, tmp_path: Path, kind: str):
@@ -197,6 +198,7 @@ def test_a_run_goes_on_by_the_rules_that_it_began_with(
     assert result.record.configuration["lr0"] == 0.03
 
 
+@pytest.mark.slow
 @pytest.mark.checked
 def test_views_of_the_recipe_are_one_unit_of_the_step(
     scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

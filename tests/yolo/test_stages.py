@@ -113,6 +113,7 @@ class Watched(PrivateDetectionTrainer):
         self.moved.append({n for n, p in now if not torch.equal(p, self._before[n])})
 
 
+@pytest.mark.slow
 def test_only_the_first_part_moves_at_first(scenes: Path, tmp_path: Path) -> None:
     trainer = Watched(
         overrides={
@@ -137,6 +138,7 @@ def test_only_the_first_part_moves_at_first(scenes: Path, tmp_path: Path) -> Non
     assert three > classes and four > classes
 
 
+@pytest.mark.slow
 def test_a_run_in_stages_spends_the_same_and_says_what_it_did(run: Run) -> None:
     stages = {"trainable": "class_film+classes", "first_trainable": "classes"}
     plain, staged = run(trainable="class_film+classes"), run(**stages)

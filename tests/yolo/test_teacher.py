@@ -114,6 +114,7 @@ def test_a_teacher_without_provenance_is_refused(given: Arguments, capsys: Any):
     assert not Path(asked["project"]).exists()
 
 
+@pytest.mark.slow
 def test_a_teacher_of_these_very_images_is_refused(given: Arguments, tmp_path: Path, scenes: Path):
     described = yaml.safe_load(scenes.read_text()) | {"path": str(scenes.parent)}
     other = tmp_path / "other.yaml"
@@ -258,6 +259,7 @@ def test_what_a_model_was_trained_on_is_read_from_all_kinds_of_arguments():
     assert named_data_set(torch.nn.Linear(1, 1), {"train_args": None}) is None
 
 
+@pytest.mark.slow
 def test_a_teacher_of_unknown_images_is_refused_where_these_were_exposed(
     given: Arguments, tmp_path: Path
 ):
@@ -357,6 +359,7 @@ def test_arguments_of_a_teacher_need_one(given: Arguments, name: str):
 # ---- public ----
 
 
+@pytest.mark.slow
 @pytest.mark.checked
 def test_a_public_teacher_guides_and_is_told(given: Arguments, scenes: Path):
     result = train(given(teacher=str(WEIGHTS), teacher_data="public", teacher_gain=2))
@@ -408,6 +411,7 @@ def test_a_teacher_that_mixes_images_is_found_by_the_check(
 # ---- private ----
 
 
+@pytest.mark.slow
 def test_what_a_private_teacher_spent_is_part_of_the_claim(
     given: Arguments, released: Path, ledger_of_teacher: str
 ):
@@ -429,6 +433,7 @@ def test_what_a_private_teacher_spent_is_part_of_the_claim(
     assert "ε = 4.00" in (result.release / "PRIVACY.md").read_text()
 
 
+@pytest.mark.slow
 def test_a_teacher_that_the_ledger_does_not_know_is_counted_all_the_same(
     given: Arguments, released: Path, ledger_of_teacher: str, tmp_path: Path
 ):

@@ -84,6 +84,7 @@ def apart(one: Mapping[str, torch.Tensor], other: Mapping[str, torch.Tensor]) ->
     return float(sum((one[k] - other[k]).square().sum() for k in one)) ** 0.5
 
 
+@pytest.mark.slow
 def test_two_processes_make_the_run_of_one(given: dict[str, Any], tmp_path: Path):
     """Batches of one expected image: often a process has none, or none has any."""
     same = {**given, "batch": 1, "insecure_seed": 3, "noise_multiplier": 0.5, "epsilon": None}

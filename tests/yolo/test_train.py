@@ -221,6 +221,7 @@ def test_runs_that_are_not_private_say_so(run: Run, given: dict[str, Any]):
     json.dumps(result.to_json(), allow_nan=False)
 
 
+@pytest.mark.slow
 def test_insecure_runs_repeat_and_secure_ones_do_not(run: Run):
     def weights(**given: Any) -> torch.Tensor:
         state = YOLO(str(run(**given).weights)).model.state_dict()
@@ -334,6 +335,7 @@ def test_a_part_that_does_not_fit_the_memory_is_halved_without_a_trace(
 # ---- what a run touches ----
 
 
+@pytest.mark.slow
 @pytest.mark.checked
 def test_a_run_uses_no_network_and_never_writes_to_the_data_set(
     run: Run, scenes: Path, monkeypatch: pytest.MonkeyPatch

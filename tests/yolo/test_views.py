@@ -108,6 +108,7 @@ def given(scenes: Path, tmp_path: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_run_with_views_verifies_and_says_so(scenes: Path, tmp_path: Path):
     result = train(given(scenes, tmp_path))
     assert verify_release(result.release).valid
@@ -115,6 +116,7 @@ def test_a_run_with_views_verifies_and_says_so(scenes: Path, tmp_path: Path):
     assert result.record.data.training.units == 24
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("place", "mistake", "probe"), TAKEN_APART)
 def test_views_that_are_taken_apart_are_seen_before_a_run_and_by_the_check(
     scenes: Path,

@@ -97,6 +97,7 @@ def test_layers_are_frozen_by_the_numbers_of_the_source():
     assert {block_of(model, name) for name in frozen} == {block_of(source, n) for n in expected}
 
 
+@pytest.mark.slow
 def test_a_zoomed_run_is_released_as_a_stock_model_of_the_size_asked_for(
     scenes: Path, tmp_path: Path
 ):
