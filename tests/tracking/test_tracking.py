@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import importlib
 import socket
+import time
 from pathlib import Path
 from typing import Any
 
@@ -146,10 +147,11 @@ def test_wandb_gets_public_facts_and_nothing_of_the_machine(
     monkeypatch.setenv("WANDB_MODE", "offline")
     open_trackers("wandb")["wandb"].publish(run, tmp_path)
     (sent,) = tmp_path.rglob("*.wandb")
-    content = sent.read_bytes()
-    for _, scalars in run.rows:
-        for name in scalars:
-            assert name.encode() in content
+    told = [name.encode() for _, scalars in run.rows for name in scalars]
+    until = time.monotonic() + 20
+    while not all(name in (content := sent.read_bytes()) for name in told):
+        assert time.monotonic() < until  # W&B's own process writes it, also after the run's end
+        time.sleep(0.1)
     for name, word in _strangers(tmp_path).items():
         assert word not in content, name
 
