@@ -15,6 +15,7 @@ from discreet.data import DetectionDataset, training_files
 from discreet.errors import DatasetError, UnsafeArgumentError
 from discreet.statement.summary import KEY
 from discreet.yolo._compat import load_checkpoint
+from discreet.yolo.checkpoint import file_digest
 
 _HEAD = 2**12  # bytes, which tell most files of one size apart
 _NONE: frozenset[Path] = frozenset()
@@ -45,7 +46,7 @@ class PrivateImages:
     def has_any_of(self, files: Collection[Path]) -> bool:
         """Whether some of these files hold the same bytes as some of the images."""
         ours, theirs = self.images, files
-        steps: tuple[Callable[[Path], object], ...] = (_size, _head, _whole)
+        steps: tuple[Callable[[Path], object], ...] = (_size, _head, file_digest)
         for read in steps:
             known, others = _by(read, ours), _by(read, theirs)
             both = (known.keys() & others.keys()) - {None}
@@ -169,11 +170,6 @@ def _size(file: Path) -> int:
 def _head(file: Path) -> bytes:
     with file.open("rb") as stream:
         return hashlib.sha256(stream.read(_HEAD)).digest()
-
-
-def _whole(file: Path) -> bytes:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").digest()
 
 
 def _called_alike(trained_on: str, ours: Path) -> bool:
