@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from discreet.comparing import Contestant, Measured
-from discreet.errors import BudgetError, ConfigurationError, TeamError
+from discreet.errors import BudgetError, ConfigurationError, TeamError, UnsafeArgumentError
 from discreet.recipes import rules
 from discreet.terminal import SilentReporter
 from discreet.yolo import comparing, contestants, inputs
@@ -169,7 +170,68 @@ def test_rows_of_other_data_or_weights_do_not_come_under_one_table(
     assert len(jobs) == 3
 
 
+# ---- what cannot be compared ----
+
+
+def test_weights_that_stock_would_take_all_the_same_are_not_left_out(
+    scenes: Path, tmp_path: Path, jobs: list[Any]
+) -> None:
+    with pytest.raises(ConfigurationError, match="all the same"):
+        begin(scenes, tmp_path, 8.0, pretrained=False)
+    assert not jobs
+
+
+def test_a_classifier_has_no_map_to_compare(tmp_path: Path, jobs: list[Any]) -> None:
+    for split in ("train", "val"):
+        for kind in ("a", "b"):
+            folder = tmp_path / "flowers" / split / kind
+            folder.mkdir(parents=True)
+            for number in range(12):
+                noise = torch.randint(0, 255, (64, 64, 3), dtype=torch.uint8).numpy()
+                Image.fromarray(noise).save(folder / f"{number}.png")
+    with pytest.raises(ConfigurationError, match="of mAP"):
+        begin(tmp_path / "flowers", tmp_path, 8.0, model="yolov8n-cls.yaml")
+    assert not jobs
+
+
+def test_a_teacher_that_may_be_the_stock_model_is_refused_before_there_is_one(
+    scenes: Path, tmp_path: Path, jobs: list[Any]
+) -> None:
+    unnamed = torch.load(WEIGHTS, weights_only=False)
+    unnamed["model"].args, unnamed["train_args"] = {}, {}
+    torch.save(unnamed, tmp_path / "teacher.pt")
+    teacher = {"teacher": str(tmp_path / "teacher.pt"), "teacher_data": "public"}
+    with pytest.raises(UnsafeArgumentError, match="without privacy on these images") as caught:
+        begin(scenes, tmp_path, 8.0, **teacher)
+    assert caught.value.where == f"teacher={tmp_path / 'teacher.pt'}"
+    assert not jobs
+
+
 # ---- interrupted ----
+
+
+def test_a_comparison_killed_in_its_first_training_begins_that_again(
+    scenes: Path, tmp_path: Path, jobs: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = tmp_path / "left"
+
+    def dying(job: Any) -> None:
+        ids.append(job.run_id)
+        (job.folder / "data").mkdir(parents=True)
+        if not left.exists():
+            shutil.copytree(job.folder.parent, left)  # as a power cut would leave it
+        raise KeyboardInterrupt
+
+    ids, measure = list[str](), comparing.in_a_process
+    monkeypatch.setattr(comparing, "in_a_process", dying)
+    for resume in (None, left):
+        with pytest.raises(KeyboardInterrupt):
+            begin(scenes, tmp_path, 8.0, resume=resume)
+    assert (left / "comparison.json").exists()  # it was begun before: not ours to remove
+    monkeypatch.setattr(comparing, "in_a_process", measure)
+    begin(scenes, tmp_path, 8.0, resume=left)
+    assert [job.contestant.kind for job in jobs] == ["stock", "twin", "private"]
+    assert {*ids, *(job.run_id for job in jobs)} == {ids[0]}  # one training to the ledger
 
 
 @pytest.mark.parametrize("last", ["stock", "twin"])
@@ -199,8 +261,9 @@ def test_a_row_that_was_measured_when_all_was_interrupted_is_not_measured_again(
 @pytest.mark.parametrize("change", [{"kind": "stock"}, {"name": "other"}, {"map50": "abc"}, None])
 def test_a_row_that_cannot_be_read_is_named(tmp_path: Path, change: dict[str, Any] | None) -> None:
     job = contestants.Job(
-        contestant=Contestant(kind="twin"), arguments={}, stock_epochs=1, folder=tmp_path / "twin"
-    )
+        contestant=Contestant(kind="twin"), arguments={}, stock_epochs=1, run_id="0" * 32,
+        folder=tmp_path / "twin",
+    )  # fmt: skip
     leave_row(job)
     job.measured()
     row = json.loads(job.row.read_text())
@@ -287,8 +350,9 @@ def failed(job: Any) -> None:
 
 def test_an_error_of_any_kind_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     job = contestants.Job(
-        contestant=Contestant(kind="twin"), arguments={}, stock_epochs=1, folder=tmp_path / "twin"
-    )
+        contestant=Contestant(kind="twin"), arguments={}, stock_epochs=1, run_id="0" * 32,
+        folder=tmp_path / "twin",
+    )  # fmt: skip
     monkeypatch.setattr(contestants, "_measure", failed)
     with pytest.raises(RuntimeError, match="UnreadableError: no such kernel"):
         comparing.in_a_process(job)
@@ -319,8 +383,9 @@ def test_an_interruption_ends_the_contestant_in_order_and_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
     job = contestants.Job(
-        contestant=Contestant(kind="twin"), arguments={}, stock_epochs=1, folder=tmp_path / "twin"
-    )
+        contestant=Contestant(kind="twin"), arguments={}, stock_epochs=1, run_id="0" * 32,
+        folder=tmp_path / "twin",
+    )  # fmt: skip
     monkeypatch.setattr(contestants, "_measure", patiently)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background: ignored
 

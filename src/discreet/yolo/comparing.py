@@ -23,6 +23,7 @@ from discreet.errors import (
     DiscreetError,
     StorageError,
     TeamError,
+    UnsafeArgumentError,
 )
 from discreet.statement.signing import open_key
 from discreet.storage import write_json, write_text
@@ -30,8 +31,11 @@ from discreet.terminal import Reporter, SilentReporter
 from discreet.tracking import open_trackers
 from discreet.yolo.checkpoint import RunState, claim_run_folder, dataset_digest
 from discreet.yolo.contestants import Job, in_a_process
-from discreet.yolo.inputs import read_inputs
+from discreet.yolo.inputs import RunInputs, read_inputs, start_of
+from discreet.yolo.model import is_architecture
 from discreet.yolo.preparation import PreparedRun, decide
+from discreet.yolo.tasks import CLASSIFY
+from discreet.yolo.teacher import NAMED_TEACHER
 
 # No clipping: a bound that no gradient reaches.
 _OUT_OF_REACH = 1e6
@@ -89,11 +93,10 @@ def compare_runs(
         "stock_epochs": stock_epochs,
         "twin": {key: str(value) for key, value in twin.items()},
     }
-    start = {
+    start: dict[str, Any] = {
         "run": largest.state.to_json(),
         "validation": dataset_digest(replace(dataset, train=dataset.val, grouping=None)),
     }
-    kept = {"asked": asked, "start": start}
     if resume is None:
         records = (*dataset.train, *dataset.val)
         folder = claim_run_folder(
@@ -104,9 +107,9 @@ def compare_runs(
         )
         comparison = Comparison(population=len(dataset.units()))
         write_text(folder / "NOT-PRIVATE.txt", _NOT_PRIVATE)
-        _write(comparison, folder, kept)
+        _write(comparison, folder, kept := {"asked": asked, "start": start})
     else:
-        folder, comparison = resume, _begun(resume, asked, start)
+        folder, (comparison, kept) = resume, _begun(resume, asked, start)
     contestants = [
         Contestant(kind="stock"),
         Contestant(kind="twin"),
@@ -122,10 +125,14 @@ def compare_runs(
             contestant=contestant,
             arguments={**given, **own[contestant.kind]},
             stock_epochs=stock_epochs,
+            run_id=kept["start"]["run"]["run_id"],
             folder=folder.resolve() / _folder_of(contestant),
         )
-        with _keeping_what_can_go_on(job, folder, comparison):
+        fresh = resume is None and not comparison.rows
+        with _keeping_what_can_go_on(job, folder, fresh=fresh):
             if not job.row.exists():  # else it was measured when the comparison was interrupted
+                if not job.has_begun:  # what a killed one has left is in the way
+                    shutil.rmtree(job.folder, ignore_errors=True)
                 in_a_process(job)
             comparison = comparison.with_row(job.measured())
             _write(comparison, folder, kept)
@@ -139,19 +146,22 @@ def _folder_of(contestant: Contestant) -> str:
 
 
 @contextmanager
-def _keeping_what_can_go_on(job: Job, folder: Path, so_far: Comparison) -> Generator[None]:
-    """Where a contestant does not come to its end, take away what would be of no use."""
+def _keeping_what_can_go_on(job: Job, folder: Path, *, fresh: bool) -> Generator[None]:
+    """Where a contestant does not come to its end, take away what would be of no use.
+
+    Of a comparison that is `fresh`, begun just now and without a row, that is all of it.
+    """
     try:
         yield
     except BaseException as error:
         if not (job.has_begun or job.row.exists()):
-            shutil.rmtree(job.folder if so_far.rows else folder, ignore_errors=True)
+            shutil.rmtree(folder if fresh else job.folder, ignore_errors=True)
         kept = folder.exists()
         go_on = f"resume with: discreet compare resume={folder} and the same words"
         if isinstance(error, BudgetError) and job.contestant.kind != "private":
             error.do = (
                 "A comparison also trains without privacy: compare on public images, which need "
-                "no budget." + ("" if so_far.rows else " Nothing was recorded.")
+                "no budget." + (" Nothing was recorded." if fresh else "")
             )
         elif kept and isinstance(error, (TeamError, BudgetError, StorageError)):
             error.do = "; then ".join(filter(None, [error.do and error.do.rstrip("."), go_on]))
@@ -166,10 +176,12 @@ def _planned(
     """The run at the largest ε, once every private run can begin: stock training stays done.
 
     Raises:
-        DiscreetError: Anything that a private run would find wrong before its first step.
+        DiscreetError: Anything that a private run would find wrong before its first step, or
+            after the training without privacy that goes before it.
     """
     reporter.stage("reading the data set")
     inputs = read_inputs({**given, "epsilon": max(epsilons)}, reporter=SilentReporter())
+    _check_comparable(inputs)
 
     def prepared(epsilon: float) -> PreparedRun:
         reporter.stage(f"preparing the run at ε = {epsilon:g}")
@@ -187,6 +199,34 @@ def _planned(
     return largest
 
 
+def _check_comparable(inputs: RunInputs) -> None:
+    """Refuse what stock training does not do alike, or would keep the private runs from.
+
+    Raises:
+        ConfigurationError: It is a classifier, or its weights are not to be taken.
+        UnsafeArgumentError: The teacher might be the stock model of this very comparison.
+    """
+    if inputs.task is CLASSIFY:
+        raise ConfigurationError(
+            "a comparison is of mAP, which whole images of one class have not",
+            where=f"model={inputs.settings['model']}",
+            do="give a model that finds objects, such as yolov8n.pt",
+        )
+    if inputs.from_scratch and not is_architecture(start_of(inputs.settings)[1]):
+        raise ConfigurationError(
+            "Ultralytics starts from the weights of a file all the same",
+            where="pretrained=False",
+            do="give the architecture itself, such as model=yolov8n.yaml",
+        )
+    if inputs.teacher is not None and inputs.teacher.may_know_anything:
+        raise UnsafeArgumentError(
+            "the weights do not say what they were trained on, and a comparison trains without "
+            "privacy on these images: they might come from that",
+            where=f"teacher={inputs.privacy.teacher}",
+            do=NAMED_TEACHER,
+        )
+
+
 def _without_privacy(private: PreparedRun) -> dict[str, Any]:
     """Arguments of the same run without clipping and noise.
 
@@ -197,8 +237,10 @@ def _without_privacy(private: PreparedRun) -> dict[str, Any]:
     return {**chosen, **bare}
 
 
-def _begun(folder: Path, asked: Mapping[str, Any], start: Mapping[str, Any]) -> Comparison:
-    """What was measured so far, if the rest would be measured on the same."""
+def _begun(
+    folder: Path, asked: Mapping[str, Any], start: Mapping[str, Any]
+) -> tuple[Comparison, dict[str, Any]]:
+    """What was measured so far, if the rest would be measured on the same; and how it began."""
     try:
         facts = json.loads((folder / _RESULT).read_text(encoding="utf-8"))
         comparison = Comparison.from_json(facts)
@@ -222,7 +264,7 @@ def _begun(folder: Path, asked: Mapping[str, Any], start: Mapping[str, Any]) -> 
             where=f"resume={folder}",
             do="give the same ones, or leave resume out to begin another",
         )
-    return comparison
+    return comparison, {"asked": asked, "start": facts["start"]}
 
 
 def _write(comparison: Comparison, folder: Path, kept: Mapping[str, Any]) -> None:

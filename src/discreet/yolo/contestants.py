@@ -11,30 +11,31 @@ import os
 import resource
 import signal
 import sys
-import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 from pydantic import TypeAdapter
 
 from discreet.accounting import PoissonSampledGaussian, default_delta, make_accountant
-from discreet.arguments import PrivacyArguments, split_arguments
 from discreet.comparing import Contestant, Measured
-from discreet.data import DetectionDataset, grouped, load_dataset
 from discreet.errors import ConfigurationError, DiscreetError, TeamError
 from discreet.ledger import BudgetLedger
 from discreet.storage import make_folder, write_json
-from discreet.terminal import RichReporter
+from discreet.terminal import RichReporter, SilentReporter
 from discreet.yolo.checkpoint import RUN
 
+if TYPE_CHECKING:
+    from discreet.yolo.inputs import RunInputs
+
 _STOCK_BATCH = 16
-# What stock training takes over from the private runs.
-_SHARED = ("imgsz", "device", "workers", "single_cls", "classes")
+# What stock training and its validation take over from the private runs.
+_TRAINED_WITH = ("imgsz", "device", "workers", "single_cls", "classes")
+_VALIDATED_WITH = ("single_cls", "classes", "conf", "iou", "max_det", "agnostic_nms")
 _MEASURED = TypeAdapter(Measured)
 
 
@@ -46,12 +47,14 @@ class Job:
         contestant: Who is measured.
         arguments: As for `discreet train`, with its own ε or without noise.
         stock_epochs: Epochs of Ultralytics' own training.
+        run_id: By which the ledger knows that training.
         folder: Of its own: its run, and what was measured.
     """
 
     contestant: Contestant
     arguments: Mapping[str, Any]
     stock_epochs: int
+    run_id: str
     folder: Path
 
     @property
@@ -140,24 +143,30 @@ def _measure(job: Job) -> None:
 
 
 def _measure_stock(job: Job) -> Measured:
-    from discreet.yolo.evaluate import evaluate_weights
+    from discreet.yolo._compat import load_weights
+    from discreet.yolo.evaluate import evaluate_split
+    from discreet.yolo.inputs import read_inputs, start_of
     from discreet.yolo.stock import train_stock
 
-    settings: dict[str, Any]
-    privacy, settings = split_arguments({**job.arguments, "epsilon": 1.0})
-    dataset = _read(privacy, settings["data"])
-    _charge_without_privacy(dataset, ledger=privacy.ledger)
-    shared = {key: settings[key] for key in _SHARED if key in settings}
+    # As a private run reads them: the same images, start and image size for all.
+    inputs = read_inputs({**job.arguments, "epsilon": 1.0}, reporter=SilentReporter())
+    settings = inputs.settings
+    _charge_without_privacy(inputs, run_id=job.run_id)
+    argument, start = start_of(settings)
     done = train_stock(
-        dataset,
+        inputs.dataset,
         model=str(settings["model"]),
+        weights=start if argument == "pretrained" else None,
         epochs=job.stock_epochs,
         folder=job.folder,
-        settings={"batch": _STOCK_BATCH, **shared},
+        settings={"batch": _STOCK_BATCH, **_given(settings, _TRAINED_WITH)},
     )
     peak = _peak_mib()
-    metrics = evaluate_weights(
-        done.weights, Path(settings["data"]), imgsz=int(settings.get("imgsz", 640))
+    metrics = evaluate_split(
+        load_weights(done.weights),
+        inputs.dataset,
+        imgsz=settings["imgsz"],
+        settings=_given(settings, _VALIDATED_WITH),
     )
     return Measured(
         kind="stock",
@@ -170,28 +179,35 @@ def _measure_stock(job: Job) -> Measured:
     )
 
 
-def _read(privacy: PrivacyArguments, data: str) -> DetectionDataset:
-    dataset = load_dataset(data, splits=("train", "val"))
-    return grouped(dataset, file=privacy.groups, pattern=privacy.group_regex)
+def _given(settings: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    return {name: settings[name] for name in names if name in settings}
 
 
-def _charge_without_privacy(dataset: DetectionDataset, *, ledger: str | None) -> None:
-    """Have the data set's ledger know that a model without privacy saw all of its images."""
+def _charge_without_privacy(inputs: RunInputs, *, run_id: str) -> None:
+    """Have the data set's ledger know that a model without privacy saw all of its images.
+
+    Once: a comparison that was killed begins its stock training again.
+    """
     seen = PoissonSampledGaussian(sample_rate=1.0, noise_multiplier=0.0, steps=1)
-    book = BudgetLedger.open(ledger)
+    dataset = inputs.dataset
+    book = BudgetLedger.open(inputs.privacy.ledger)
     try:
-        run = book.reserve(
-            run_id=uuid.uuid4().hex,
-            name=dataset.yaml.parent.name,
-            digests=[record.digest for record in dataset.train],
-            units=dataset.units().of_images,
-            planned=[seen],
-            accountant=make_accountant("pld"),
-            delta=default_delta(dataset.n),
-            private=False,
-            label="stock training of a comparison",
-        )
-        run.charge(seen)
+        if book.knows(run_id):
+            run = book.reopen(run_id)
+        else:
+            run = book.reserve(
+                run_id=run_id,
+                name=dataset.yaml.parent.name,
+                digests=[record.digest for record in dataset.train],
+                units=dataset.units().of_images,
+                planned=[seen],
+                accountant=make_accountant("pld"),
+                delta=default_delta(dataset.n),
+                private=False,
+                label="stock training of a comparison",
+            )
+        if run.remaining:
+            run.charge(seen)
         run.settle()
     finally:
         book.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from copy import copy
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,7 +14,7 @@ from torch import nn
 from ultralytics.data import build_dataloader
 from ultralytics.utils import DEFAULT_CFG, IterableSimpleNamespace
 
-from discreet.data import load_dataset
+from discreet.data import DetectionDataset, load_dataset
 from discreet.yolo import _compat
 from discreet.yolo._compat import load_weights
 from discreet.yolo.dataset import ImageSettings, describe
@@ -21,6 +22,7 @@ from discreet.yolo.images import TaskImages, open_images
 from discreet.yolo.model import known_task, open_source
 
 _BATCH = 16
+_NOTHING: Mapping[str, Any] = {}
 
 
 def evaluate(
@@ -80,22 +82,36 @@ def evaluate_weights(
         imgsz: Side of the images in pixels.
         split: train, val or test.
     """
-    model = load_weights(weights).eval()
-    task = known_task(open_source(model))
-    found = load_dataset(data, splits=(split,), task=task.name)
-    described = describe(found)
-    args = IterableSimpleNamespace(**{**vars(DEFAULT_CFG), "imgsz": imgsz, "task": task.name})
-    dataset = open_images(
+    model = load_weights(weights)
+    dataset = load_dataset(data, splits=(split,), task=known_task(open_source(model)).name)
+    return evaluate_split(model, dataset, imgsz=imgsz, split=split)
+
+
+def evaluate_split(
+    model: nn.Module,
+    dataset: DetectionDataset,
+    *,
+    imgsz: int,
+    split: str = "val",
+    settings: Mapping[str, Any] = _NOTHING,
+) -> dict[str, float]:
+    """Metrics of a model on a split of a data set that was read.
+
+    Args:
+        model: The model.
+        dataset: The data set, of the model's task.
+        imgsz: Side of the images in pixels.
+        split: train, val or test.
+        settings: Ultralytics' own, such as `classes` and `conf`.
+    """
+    task, described = known_task(model), describe(dataset)
+    args = IterableSimpleNamespace(
+        **{**vars(DEFAULT_CFG), **settings, "imgsz": imgsz, "task": task.name}
+    )
+    images = open_images(
         task,
-        getattr(found, split),
-        ImageSettings(
-            data=described,
-            imgsz=imgsz,
-            hyp=args,
-            augment=False,
-            rect=True,
-        ),
+        getattr(dataset, split),
+        ImageSettings(data=described, imgsz=imgsz, hyp=args, augment=False, rect=True),
     )
     with TemporaryDirectory() as name:
-        folder = Path(name)
-        return evaluate(model, dataset, args=args, data=described, folder=folder)[1]
+        return evaluate(model.eval(), images, args=args, data=described, folder=Path(name))[1]

@@ -36,6 +36,7 @@ def train_stock(
     dataset: DetectionDataset,
     *,
     model: str,
+    weights: str | None = None,
     epochs: int,
     folder: Path,
     settings: Mapping[str, Any],
@@ -45,6 +46,7 @@ def train_stock(
     Args:
         dataset: The data set; only read.
         model: Weights or an architecture.
+        weights: What an architecture starts from, if not from random weights.
         epochs: Passes over the images.
         folder: Where to write: links, logs and weights.
         settings: Ultralytics arguments such as `imgsz`, `device`, `workers`.
@@ -52,7 +54,8 @@ def train_stock(
     Raises:
         ModelError: The model is not a detector that can be read without running code from it.
     """
-    open_source(model)  # Ultralytics would unpickle whatever it is given
+    for source in filter(None, (model, weights)):
+        open_source(source)  # Ultralytics would unpickle whatever it is given
     data = _link(dataset, folder / "data")
     seconds = 0.0
     began = 0.0
@@ -69,6 +72,8 @@ def train_stock(
 
     with _compat.no_integrations():
         yolo: Any = YOLO(model)
+        if weights is not None:
+            yolo.load(weights)
         yolo.add_callback("on_train_epoch_start", start)
         yolo.add_callback("on_train_epoch_end", end)
         yolo.train(

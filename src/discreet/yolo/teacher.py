@@ -32,7 +32,7 @@ from discreet.statement.record import as_json
 from discreet.statement.summary import KEY
 from discreet.statement.teaching import are_among, claimed_events
 from discreet.statement.verify import verify_release
-from discreet.terminal import format_delta, format_epsilon
+from discreet.terminal import count, format_delta, format_epsilon
 from discreet.yolo._compat import load_checkpoint
 from discreet.yolo.checkpoint import RunState, file_digest
 from discreet.yolo.model import open_source
@@ -47,6 +47,11 @@ _TO_GUIDE = (
 )
 _TO_LABEL = (
     f"{_RELEASE}; or give data= in place of public_data, and public weights guide private training"
+)
+
+NAMED_TEACHER = (
+    "use a teacher whose checkpoint names its data set (train_args), or the release of a private "
+    "run"
 )
 
 
@@ -74,6 +79,11 @@ class Teacher:
         if self.record is None:
             return ()
         return tuple(event.ended() for event in claimed_events(self.record))
+
+    @property
+    def may_know_anything(self) -> bool:
+        """Whether neither a statement nor its checkpoint says what it was trained on."""
+        return self.record is None and self.trained_on is None
 
     def runs_behind(self) -> tuple[RunState, ...]:
         """Its run, its own teacher's, and so on, as far as their folders are still there."""
@@ -148,17 +158,16 @@ class Teacher:
                 come from elsewhere.
             LedgerError: The ledger cannot be read.
         """
-        if self.record is not None or self.trained_on is not None:
+        if not self.may_know_anything:
             return
         runs = ledger.runs_on([record.digest for record in dataset.train])
         exposed = [run for run in runs if not run.private and run.position]
         if exposed:
             raise UnsafeArgumentError(
-                f"the ledger has {len(exposed)} runs without privacy on these images, and the "
-                "weights do not say what they were trained on: they may come from one of those",
+                f"the ledger has {count(len(exposed), 'run')} without privacy on these images, and "
+                "the weights do not say what they were trained on: they may come from there",
                 where="teacher",
-                do="use a teacher whose checkpoint names its data set (train_args), or the "
-                "release of a private run",
+                do=NAMED_TEACHER,
             )
 
     def counted_in(
