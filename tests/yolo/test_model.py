@@ -13,6 +13,7 @@ from discreet.yolo.model import build_model, open_source, set_norm, train_mode
 from discreet.yolo.parts import select_trainable
 
 from .conftest import ARCHITECTURE, IMGSZ, NAMES, make_model
+from .test_recipe_runs import WEIGHTS
 
 
 def source(names: tuple[str, ...]) -> DetectionModel:
@@ -99,6 +100,15 @@ def test_freezing_everything_is_refused():
 def test_tasks_without_a_loss_per_image_are_refused(name: str):
     with pytest.raises(ModelError, match=r"no task that is trained|no such architecture"):
         open_source(name)
+
+
+def test_weights_that_are_no_numbers_are_refused(tmp_path: Path):
+    broken = torch.load(WEIGHTS, weights_only=False)
+    next(broken["model"].parameters()).data[0] = float("nan")
+    torch.save(broken, tmp_path / "diverged.pt")
+    with pytest.raises(ModelError, match="not finite numbers") as error:
+        open_source(tmp_path / "diverged.pt")
+    assert error.value.where == f"model={tmp_path / 'diverged.pt'}"
 
 
 def test_a_checkpoint_with_foreign_code_is_not_run(tmp_path: Path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import re
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from pydantic import ValidationError
 from ultralytics import YOLO
@@ -34,7 +36,9 @@ from discreet.terminal import RichReporter, format_epsilon
 from discreet.yolo import student
 from discreet.yolo._compat import load_weights
 from discreet.yolo.labelling import label_images
-from discreet.yolo.teacher import open_teacher
+from discreet.yolo.model import open_source
+from discreet.yolo.stock import StockRun
+from discreet.yolo.teacher import Teacher, open_teacher
 
 from .conftest import IMGSZ
 from .test_teacher import WEIGHTS, public, released
@@ -280,6 +284,45 @@ def test_only_a_release_labels(streets: Path, tmp_path: Path):
             distill(asked(place, streets, tmp_path))
         assert error.value.where == f"teacher={place}"
         assert error.value.do == "give the release folder of a private run"
+
+
+@pytest.mark.parametrize("name", ["yolov8n-seg.yaml", "rtdetr-l.yaml"])
+def test_a_teacher_that_draws_other_labels_is_refused(
+    released: Path, streets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+):
+    def opened(place: Path, **how: Any) -> Teacher:
+        return dataclasses.replace(open_teacher(place, **how), model=open_source(name))
+
+    monkeypatch.setattr(student, "open_teacher", opened)
+    with pytest.raises(ModelError, match="labels for another") as error:
+        distill(asked(released, streets, tmp_path))
+    assert error.value.where == f"teacher={released}"
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("name", ["yolov8n-seg.yaml", "yolov8n-pose.yaml", "yolov8n-cls.yaml"])
+def test_a_student_that_learns_other_labels_is_refused(
+    released: Path, streets: Path, tmp_path: Path, name: str
+):
+    with pytest.raises(ModelError, match="labels for another") as error:
+        distill(asked(released, streets, tmp_path, model=name))
+    assert error.value.where == f"model={name}"
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_student_that_diverged_is_not_released(
+    released: Path, streets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def diverged(*_: Any, folder: Path, **__: Any) -> StockRun:
+        broken = torch.load(WEIGHTS, weights_only=False)
+        next(broken["model"].parameters()).data[0] = float("nan")
+        torch.save(broken, folder.parent / "last.pt")
+        return StockRun(weights=folder.parent / "last.pt", seconds=1.0)
+
+    monkeypatch.setattr(student, "train_stock", diverged)
+    with pytest.raises(ModelError, match="has diverged"):
+        distill(asked(released, streets, tmp_path, conf=0.05))
+    assert not list(tmp_path.rglob("release"))
 
 
 def test_a_teacher_that_finds_nothing_teaches_nothing(

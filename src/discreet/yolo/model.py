@@ -40,7 +40,8 @@ def open_source(model: str | Path | nn.Module, *, argument: str = "model") -> nn
         argument: What it was given as, for errors.
 
     Raises:
-        ModelError: If it is not a model of a task that is trained here.
+        ModelError: If it is not a model of a task that is trained here, or its weights are no
+            numbers.
     """
     if isinstance(model, nn.Module):
         source = model
@@ -59,7 +60,18 @@ def open_source(model: str | Path | nn.Module, *, argument: str = "model") -> nn
     for module in source.modules():
         if type(module).__name__ in _FOREIGN:
             raise _foreign(type(module).__name__, where=where)
+    if not is_finite(source):
+        raise ModelError(
+            "weights of it are not finite numbers, as where a training has diverged",
+            where=where,
+            do="give weights from before that",
+        )
     return source
+
+
+def is_finite(model: nn.Module) -> bool:
+    """Whether all numbers of a model are numbers."""
+    return all(bool(value.isfinite().all()) for value in model.state_dict().values())
 
 
 def _name_of(model: str | Path | nn.Module) -> str:

@@ -13,14 +13,14 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 from ultralytics.utils import DEFAULT_CFG, IterableSimpleNamespace
 
 from discreet.arguments.students import StudentArguments
 from discreet.data import DetectionDataset, load_dataset
-from discreet.errors import ConfigurationError, LedgerError, UnsafeArgumentError
+from discreet.errors import ConfigurationError, LedgerError, ModelError, UnsafeArgumentError
 from discreet.launched import Place
 from discreet.privacy import PrivacySpent
 from discreet.recipes import DEFAULT_IMGSZ
@@ -34,16 +34,17 @@ from discreet.terminal import Reporter
 from discreet.yolo import release
 from discreet.yolo._compat import load_weights
 from discreet.yolo.checkpoint import RunState, claim_run_folder, file_digest
-from discreet.yolo.dataset import ImageSettings, RecordDataset, describe
+from discreet.yolo.dataset import ImageSettings, describe
 from discreet.yolo.devices import check_device, device_of
 from discreet.yolo.distillation import freeze
 from discreet.yolo.evaluate import evaluate
 from discreet.yolo.figures import validation_figures
-from discreet.yolo.images import require_public, runs_on
+from discreet.yolo.images import open_images, require_public, runs_on
 from discreet.yolo.labelling import label_images
-from discreet.yolo.model import is_architecture
+from discreet.yolo.model import is_architecture, is_finite, known_task, open_source
 from discreet.yolo.provenance import PrivateImages, require_public_start
 from discreet.yolo.stock import train_stock
+from discreet.yolo.tasks import DETECT
 from discreet.yolo.teacher import Teacher, open_teacher
 
 _PROJECT = Path("runs/private")
@@ -64,6 +65,10 @@ def train_student(asked: StudentArguments, *, reporter: Reporter) -> TrainingRes
     device = check_device(device_of(asked.settings.get("device"), Place()))  # one, or none
     teacher = open_teacher(asked.teacher, vouched=False, dataset=None)
     assert teacher.record is not None  # a public one is refused: nobody vouches for it here
+    if known_task(teacher.model) is not DETECT:
+        raise _not_a_detector(f"teacher={asked.teacher}", do="give the release of a YOLO detector")
+    if known_task(open_source(asked.model)).name != DETECT.name:
+        raise _not_a_detector(f"model={asked.model}", do="give a detector, such as yolov8n.pt")
     runs = teacher.runs_behind()
     private = [PrivateImages.named_by(Path(str(run.given["data"]))) for run in runs]
     if not is_architecture(asked.model):
@@ -115,6 +120,12 @@ def train_student(asked: StudentArguments, *, reporter: Reporter) -> TrainingRes
         settings={**asked.stock, "imgsz": imgsz},
     )
     student = load_weights(done.weights)
+    if not is_finite(student):
+        raise ModelError(
+            "its training has diverged: weights of it are not finite numbers",
+            where=f"model={asked.model}",
+            do="give a smaller lr0",
+        )
     released = release.releasable(student, args={"imgsz": imgsz, "task": "detect"})
     comparable = public.names == names
     metrics, figures = (
@@ -194,6 +205,10 @@ def _require_others(
         )
 
 
+def _not_a_detector(where: str, *, do: str) -> ModelError:
+    return ModelError("boxes that a detector draws are labels for another one", where=where, do=do)
+
+
 def _names(model: nn.Module) -> list[str]:
     names: Any = model.names
     return [names[number] for number in sorted(names)]
@@ -205,11 +220,13 @@ def _validate(
     """Metrics on the public validation images, and figures for the report."""
     data = describe(public)
     args = IterableSimpleNamespace(**{**vars(DEFAULT_CFG), "imgsz": imgsz})
-    images = RecordDataset(
-        public.val, ImageSettings(data=data, imgsz=imgsz, hyp=args, augment=False, rect=True)
+    images = open_images(
+        known_task(student),
+        public.val,
+        ImageSettings(data=data, imgsz=imgsz, hyp=args, augment=False, rect=True),
     )
     validator, metrics = evaluate(student.eval(), images, args=args, data=data, folder=folder)
-    return metrics, validation_figures(validator, student, images)
+    return metrics, validation_figures(validator, student, cast(Any, images))
 
 
 def _record(
