@@ -41,7 +41,7 @@ def test_a_thousand_images():
 @pytest.mark.parametrize(
     ("imgsz", "trained_at", "zoom"),
     [(160, 640, 2), (161, 640, 1), (128, 640, 2), (80, 640, 4), (640, 640, 1), (160, None, 1),
-     (160, 160, 1), (64, 224, 1)],
+     (160, 160, 1), (64, 224, 1), (64, 5120, 16)],
 )  # fmt: skip
 def test_small_images_are_enlarged_to_half_of_what_the_weights_know(
     imgsz: int, trained_at: int | None, zoom: int

@@ -127,3 +127,10 @@ def test_a_zoomed_run_is_released_as_a_stock_model_of_the_size_asked_for(
     )  # fmt: skip
     assert again.record.configuration["zoom"] == 1
     assert zoom_of(open_source(again.weights)) == 2
+
+
+@pytest.mark.parametrize("said", [0, -640, 10**400, 640.0, [640], None])
+def test_a_checkpoint_that_says_something_absurd_tells_nothing(said: object):
+    source = open_source(WEIGHTS)
+    source.args = {"imgsz": said}
+    assert trained_at(source) is None

@@ -18,6 +18,8 @@ from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAdapter
 
+from discreet.recipes import LARGEST_ZOOM
+
 OPTIMIZERS = ("SGD", "Adam", "Adamax", "AdamW", "NAdam", "RAdam", "RMSprop", "auto")
 # More images or steps than anybody has, and than a ledger counts.
 MAX_COUNT = 1_000_000_000
@@ -217,8 +219,8 @@ NoiseMultiplier = Annotated[
 Zoom = Annotated[
     int,
     BeforeValidator(_whole),
-    Field(ge=1, le=16),
-    Expected("a whole number from 1 to 16", example="2"),
+    Field(ge=1, le=LARGEST_ZOOM),
+    Expected(f"a whole number from 1 to {LARGEST_ZOOM}", example="2"),
 ]
 Views = Annotated[
     int,

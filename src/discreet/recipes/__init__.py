@@ -6,7 +6,7 @@ choosing.py    fill in what was left open, and say why
 """
 
 from discreet.recipes.choosing import Choice, Chosen, choose
-from discreet.recipes.facts import PublicFacts, whole_cells
+from discreet.recipes.facts import LARGEST_ZOOM, PublicFacts, whole_cells
 from discreet.recipes.rules import (
     AUTO_MOMENTUM,
     AUTO_OPTIMIZER,
@@ -31,6 +31,7 @@ __all__ = [
     "DEFAULT_EPOCHS",
     "DEFAULT_IMGSZ",
     "DEFAULT_TRAINABLE",
+    "LARGEST_ZOOM",
     "RATES_OF_OTHERS",
     "RECIPES",
     "Choice",

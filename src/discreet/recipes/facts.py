@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+# A pass takes zoom² times the work: beyond this nobody waits for it.
+LARGEST_ZOOM = 16
 _CELL = 32
 
 

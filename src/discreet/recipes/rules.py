@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from discreet.recipes.facts import PublicFacts
+from discreet.recipes.facts import LARGEST_ZOOM, PublicFacts
 
 DEFAULT_IMGSZ = 640
 DEFAULT_TRAINABLE = "film+head"
@@ -179,7 +179,7 @@ def _zoom(facts: PublicFacts) -> int:
     """
     room = (facts.trained_at or 0) / (2 * facts.imgsz)
     as_they_are = facts.task in _NEVER_ENLARGED or _features_learn(facts)
-    return 1 if as_they_are or room < 2 else 1 << int(math.log2(room))
+    return 1 if as_they_are or room < 2 else min(1 << int(math.log2(room)), LARGEST_ZOOM)
 
 
 _SCHEDULE = (
@@ -268,9 +268,9 @@ PRETRAINED = (
     Rule(
         setting="zoom",
         value=_zoom,
-        table="2, 4, …: what brings images to at most half the size that the weights have learned "
-        "from, which is 640 px for Ultralytics' own; else, for classes of whole images and "
-        "masks, and where features learn, 1",
+        table=f"2, 4, … {LARGEST_ZOOM}: what brings images to at most half the size that the "
+        "weights have learned from, which is 640 px for Ultralytics' own; else, for classes of "
+        "whole images and masks, and where features learn, 1",
         why="objects of images far smaller than those learned from are smaller than any that "
         "pretrained features know; where the model itself enlarges them they are found, and "
         "nothing is spent, for zoom² times the work in training and after; features that learn "

@@ -22,6 +22,7 @@ from ultralytics.nn.modules import Segment
 from discreet.errors import ConfigurationError
 
 _LAYER = "nn.Upsample"
+_LARGEST_SIDE = 1 << 16  # a checkpoint may say anything; more is no photograph of objects
 _INHERITED = ("names", "args", "task", "kpt_shape")
 
 
@@ -106,4 +107,4 @@ def trained_at(source: nn.Module) -> int | None:
     settings: Any = getattr(source, "args", None)
     known = settings if isinstance(settings, Mapping) else vars(settings or object)
     side = cast("Mapping[str, Any]", known).get("imgsz")
-    return side if isinstance(side, int) else None
+    return side if isinstance(side, int) and 0 < side <= _LARGEST_SIDE else None
