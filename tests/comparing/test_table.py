@@ -68,7 +68,7 @@ def test_no_share_is_told_of_stock_training_that_learned_no_more(
     rows = (measured(Contestant(kind="stock"), stock), *comparison.rows[1:])
     text = " ".join(Comparison(population=4, rows=rows).to_text().split())
     assert "%" not in text
-    assert "private, ε = 8: not below stock, whose 20 epochs of training say nothing" in text
+    assert "private, ε = 8: not below stock, whose training of 20 epochs says nothing" in text
 
 
 @pytest.mark.parametrize("rows", [0, 1, 3])

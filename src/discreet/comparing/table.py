@@ -171,7 +171,7 @@ def _beside(stock: Measured, private: Measured) -> str:
     if private.map50 < stock.map50:
         return f"{private.name}: {100 * private.map50 / stock.map50:.0f} % of stock's mAP50"
     return (
-        f"{private.name}: not below stock, whose {count(round(stock.epochs), 'epoch')} of training "
-        "say nothing of the price of privacy. Give a larger stock_epochs; or these classes were "
+        f"{private.name}: not below stock, whose training of {count(round(stock.epochs), 'epoch')} "
+        "says nothing of the price of privacy. Give a larger stock_epochs; or these classes were "
         "in the starting weights, and training them anew lost them."
     )

@@ -58,7 +58,7 @@ def _run(plan: Plan) -> list[tuple[str, str]]:
         population_row(mechanism),
         ("expected batch B", f"{batch:,}"),
         ("sample rate q = B/n", f"{mechanism.sample_rate:.4g}, {sampling_of(mechanism)}"),
-        ("steps", f"{mechanism.steps:,} ({plan.epochs:g} epochs)"),
+        ("steps", f"{mechanism.steps:,} ({plan.epochs:g} epoch{'' if plan.epochs == 1 else 's'})"),
         ("noise multiplier σ", noise_of(mechanism)),
         ("noise σ/B", f"{sigma / batch:.3g} per coordinate, beside a clipped {noun}'s 1"),
         ("max grad norm C", f"{mechanism.max_grad_norm:g}, {mechanism.clipping}"),

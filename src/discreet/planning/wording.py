@@ -9,7 +9,7 @@ from discreet.config import MechanismConfig, SamplingName
 from discreet.planning.training import TrainingPlan
 from discreet.privacy import NeighboringRelation, PrivacyUnit
 from discreet.recipes import Chosen
-from discreet.terminal import format_delta, format_epsilon
+from discreet.terminal import count, format_delta, format_epsilon
 
 # Above this an attacker's odds may grow more than 20,000-fold: no privacy to speak of.
 MEANINGLESS_EPSILON = 10.0
@@ -40,7 +40,7 @@ def plan_rows(plan: TrainingPlan, *, trainable: str, parameters: int) -> list[tu
         population_row(mechanism),
         ("expected batch size B", f"{mechanism.expected_batch_size:,}"),
         ("sample rate q = B/n", f"{mechanism.sample_rate:.4g}, {sampling_of(mechanism)}"),
-        ("steps", f"{mechanism.steps:,} ({plan.epochs} epochs)"),
+        ("steps", f"{mechanism.steps:,} ({count(plan.epochs, 'epoch')})"),
         ("noise multiplier σ", noise_of(mechanism)),
         ("max grad norm C", f"{mechanism.max_grad_norm:g}, {mechanism.clipping}"),
         ("trained", f"{trainable}: {parameters:,} parameters"),
