@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping
 
@@ -22,12 +23,17 @@ _SAMPLING: Mapping[SamplingName, str] = {
 
 
 def recipe_rows(chosen: Chosen) -> list[tuple[str, str]]:
-    """What the recipe chose, and why, as short rows of name and value, for people."""
-    return [
-        (choice.setting, f"{choice.value}: {choice.why}")
-        for choice in chosen.choices
-        if choice.why is not None
-    ]
+    """What the recipe chose, and why, as short rows of name and value, for people.
+
+    What has one reason has one row.
+    """
+    rows: list[tuple[str, str]] = []
+    by_rule = [choice for choice in chosen.choices if choice.why is not None]
+    for why, alike in itertools.groupby(by_rule, key=lambda choice: choice.why):
+        first, *others = alike
+        values = [str(first.value), *(f"{other.setting} {other.value}" for other in others)]
+        rows.append((first.setting, f"{', '.join(values)}: {why}"))
+    return rows
 
 
 def plan_rows(plan: TrainingPlan, *, trainable: str, parameters: int) -> list[tuple[str, str]]:

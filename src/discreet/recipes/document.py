@@ -215,9 +215,9 @@ def _sections() -> Iterator[str]:
         yield f"## {_TITLES[name]}\n"
         yield "| setting | value | why |"
         yield "|---|---|---|"
-        yield from map(_row, rules)
+        first: dict[str, Rule] = {}
+        for rule in rules:
+            same = first.setdefault(rule.why, rule)
+            why = rule.why if same is rule else f"as for `{same.setting}`"
+            yield f"| `{rule.setting}` | {rule.table} | {why} |"
         yield ""
-
-
-def _row(rule: Rule) -> str:
-    return f"| `{rule.setting}` | {rule.table} | {rule.why} |"

@@ -221,22 +221,20 @@ BEYOND_FLIPS = tuple(_VARIETY)
 
 
 def _variety(setting: str, usual: float) -> Rule:
-    first = next(iter(_VARIETY))
     return Rule(
         setting=setting,
         value=lambda facts: usual if _features_learn(facts) else 0.0,
         table=f"{usual:g}, as Ultralytics has it, where features learn; else 0",
         why="features that learn need the variety; a few noisy steps on fixed ones cannot use it, "
-        "and cannot overfit without it; flips stay"
-        if setting == first
-        else f"see {first}",
+        "and cannot overfit without it; flips stay",
     )
 
 
+_OF_CLASSIFIERS = "of classifiers alone, and a few noisy steps overfit nothing"
 _AUGMENTATION = (
     *(_variety(setting, usual) for setting, usual in _VARIETY.items()),
-    _always("erasing", 0.0, why="see hsv_h"),
-    _always("auto_augment", None, why="see hsv_h"),
+    _always("erasing", 0.0, why=_OF_CLASSIFIERS),
+    _always("auto_augment", None, why=_OF_CLASSIFIERS),
 )
 
 
@@ -249,6 +247,11 @@ def _views(facts: PublicFacts) -> int:
 
 _ONE_VIEW = _always(
     "views", 1, why="at the same time, more images a step average noise and chance alike"
+)
+
+_GAINS = (
+    "an image's gradient is cut to one length: the class branch, which starts from nothing, needs "
+    "the larger part of it"
 )
 
 # The order matters: later rules look at `trainable`, `zoom` and `views`.
@@ -315,14 +318,9 @@ PRETRAINED = (
         why="γ and β scale whole channels, and move in smaller steps than a class's weights",
         note=" of lr0",
     ),
-    _always(
-        "box",
-        2.0,
-        why="an image's gradient is cut to one length: the class branch, which starts from "
-        "nothing, needs the larger part of it",
-    ),
-    _always("cls", 1.0, why="see box"),
-    _always("dfl", 0.5, why="see box"),
+    _always("box", 2.0, why=_GAINS),
+    _always("cls", 1.0, why=_GAINS),
+    _always("dfl", 0.5, why=_GAINS),
     _always(
         "balance",
         0.5,
