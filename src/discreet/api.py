@@ -171,7 +171,7 @@ def plan_as_asked(asked: PlanArguments, *, timed: bool, reporter: Reporter | Non
         DiscreetError: See `plan`.
     """
     reporter = reporter or SilentReporter()
-    population, units = asked.n, None
+    population, units, classes = asked.n, None, None
     task: TaskName | None = None
     imgsz, trained_at = DEFAULT_IMGSZ, DEFAULT_IMGSZ
     if asked.model is not None:
@@ -193,7 +193,7 @@ def plan_as_asked(asked: PlanArguments, *, timed: bool, reporter: Reporter | Non
         for warning in suspected_subjects(dataset):
             reporter.warning(warning)
         _keep_apart(asked.plot, dataset)
-        population = dataset.n
+        population, classes = dataset.n, dataset.nc
         if dataset.grouping is not None:
             units = dataset.units(max_images=asked.privacy.images_of_a_unit or 1)
             population = len(units)
@@ -211,6 +211,7 @@ def plan_as_asked(asked: PlanArguments, *, timed: bool, reporter: Reporter | Non
         imgsz=asked.imgsz or imgsz,
         trained_at=trained_at,
         task=task or "detect",
+        classes=classes,
         measure=measure,
         settings=asked.settings,
         reporter=reporter,

@@ -15,6 +15,7 @@ from discreet.cli import main
 from discreet.demo.dataset import write_dataset
 from discreet.demo.scenes import PRIVATE
 from discreet.planning.cost import StepTime
+from discreet.recipes import rules
 
 COCO8 = ["plan", "n=4", "noise_multiplier=1.2", "batch=4", "epochs=100", "delta=1e-5"]
 DEMO_MODEL = str(Path(discreet.demo.__file__).with_name("demo-model.pt"))
@@ -229,3 +230,11 @@ def test_a_plan_is_that_of_the_models_task_and_zoom(tmp_path: Path):
 
 def batch_of(plan: discreet.Plan) -> int:
     return plan.training.mechanism.expected_batch_size
+
+
+def test_a_plan_knows_how_many_classes_its_data_have(scenes: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(rules, "_PLENTY_FOR_MANY", 10)
+    monkeypatch.setattr(rules, "_MANY_CLASSES", 3)
+    for given, parts in (({"data": scenes}, "film+classes"), ({"n": 6}, "class_film+classes")):
+        made = discreet.plan(epsilon=8, batch=3, steps=2, **given)
+        assert made.chosen.values()["trainable"] == parts

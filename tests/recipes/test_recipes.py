@@ -153,6 +153,18 @@ def test_features_learn_where_there_is_enough_data(
 
 
 @pytest.mark.parametrize(
+    ("classes", "population", "expected"),
+    [(31, 6885, LEARNS), (10, 5000, LEARNS), (10, 4999, STAYS), (9, 6885, STAYS),
+     (None, 6885, STAYS)],
+)  # fmt: skip
+def test_features_learn_sooner_where_there_are_many_classes(
+    classes: int | None, population: int, expected: dict[str, Any]
+):
+    values = chosen(classes=classes, population=population, epsilon=1, imgsz=128, trained_at=640)
+    assert values.items() >= expected.items()
+
+
+@pytest.mark.parametrize(
     ("population", "epsilon", "given", "expected"),
     [(6885, 8, {}, (2, 1000)), (6885, 2, {}, (4, 500)), (6885, None, {}, (2, 1000)),
      (12_500, 8, {}, (1, 1000)), (6885, 1, {}, (1, 1000)), (1008, 8, {}, (1, 252)),

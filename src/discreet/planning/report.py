@@ -141,6 +141,7 @@ def make_plan(
     imgsz: int = DEFAULT_IMGSZ,
     trained_at: int | None = DEFAULT_IMGSZ,
     task: str = "detect",
+    classes: int | None = None,
     measure: Measure | None = None,
     settings: Mapping[str, object] | None = None,
     reporter: Reporter | None = None,
@@ -155,6 +156,7 @@ def make_plan(
         imgsz: Side of the images in pixels; rounded up to whole cells, as in training.
         trained_at: Side of the images that the weights have learned from.
         task: What is trained, by Ultralytics' name.
+        classes: Number of classes; None where no data set tells.
         measure: Finds out what a step takes; without it the plan has no times.
         settings: Ultralytics' own arguments that were given, such as `lr0`.
         reporter: Who is told of the progress.
@@ -174,6 +176,7 @@ def make_plan(
         pretrained=not scratch,
         imgsz=imgsz,
         trained_at=trained_at,
+        classes=classes,
         epsilon=asked.epsilon,
         delta=asked.delta,
         task=task,

@@ -40,8 +40,10 @@ _AUTO_RATE = 0.02
 _QUIET, _LOUD_FACTOR = 4_000, 0.6
 
 # From so much ε · n on, γ and β of the whole model can be told from noise, and so the features
-# themselves learn. Where the noise was given in place of ε, n alone decides, as at this ε.
-_PLENTY, _USUAL_EPSILON = 10_000, 8.0
+# themselves learn: sooner where there are many classes, which features that stay cannot tell apart.
+# Where the noise was given in place of ε, n alone decides, as at this ε.
+_PLENTY, _PLENTY_FOR_MANY, _MANY_CLASSES = 10_000, 5_000, 10
+_USUAL_EPSILON = 8.0
 
 # Views of an image agree where its gradient says more than its crop: two are worth their time, four
 # where noise is loud. Where it is hardly heard, as many other images tell more.
@@ -147,7 +149,8 @@ def _quietness(facts: PublicFacts) -> float:
 
 def _plenty(facts: PublicFacts) -> bool:
     """Whether there is enough data for features to learn; measured for boxes only."""
-    return facts.task == "detect" and _quietness(facts) >= _PLENTY
+    enough = _PLENTY_FOR_MANY if (facts.classes or 0) >= _MANY_CLASSES else _PLENTY
+    return facts.task == "detect" and _quietness(facts) >= enough
 
 
 def _features_learn(facts: PublicFacts) -> bool:
@@ -259,9 +262,10 @@ PRETRAINED = (
     Rule(
         setting="trainable",
         value=_trainable,
-        table=f"film+classes where ε · n ≥ {_PLENTY:,} and boxes are learned, so that features "
-        f"learn (ε counts as {_USUAL_EPSILON:g} where the noise is given); else "
-        "class_film+classes, and class_film+head for poses",
+        table=f"film+classes where ε · n ≥ {_PLENTY:,}, or {_PLENTY_FOR_MANY:,} with "
+        f"{_MANY_CLASSES} classes or more, and boxes are learned, so that features learn (ε counts "
+        f"as {_USUAL_EPSILON:g} where the noise is given); else class_film+classes, and "
+        "class_film+head for poses",
         why="the last class convolution, and γ and β: of the whole model where much data or a "
         "large ε lets features learn, else of the way from the backbone's end to the class scores "
         "that the image size needs, since what else trains would get noise and hardly a gradient; "
