@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 
+import numpy as np
 import pytest
 from dp_accounting.pld import privacy_loss_distribution
 from hypothesis import given, settings
@@ -103,7 +104,7 @@ def test_unaffordable_is_left_to_the_closed_form() -> None:
 
 
 def test_mass_is_close_to_one() -> None:
-    for finite, infinite in _pld._masses(composed(USUAL).distribution):
+    for _, finite, infinite in map(_pld._mass, _pld._directions(composed(USUAL).distribution)):
         assert 1 - 1e-9 <= float(finite.sum()) + infinite <= 1 + 1e-3
     assert 0 < composed(USUAL).slack < 1e-11
 
@@ -161,3 +162,19 @@ def test_delta_falls_with_epsilon_and_stays_a_probability(
     deltas = [loss.delta(epsilon=epsilon) for epsilon in (0.0, 0.5, 2.0, 8.0)]
     assert all(low <= high + 1e-12 for high, low in itertools.pairwise(deltas))
     assert all(0 <= delta <= 1 for delta in deltas)
+
+
+@pytest.mark.parametrize("relation", NeighboringRelation)
+@pytest.mark.parametrize(("noise", "rate", "steps"), [(1.0, 0.3, 40), (0.5, 0.01, 1000), (3, 1, 7)])
+def test_epsilon_and_delta_are_those_of_the_librarys_loops(
+    relation: NeighboringRelation, noise: float, rate: float, steps: int
+):
+    term = GaussianTerm(noise_multiplier=noise, sample_rate=rate, steps=steps)
+    found = _pld.compose([term], relation=relation)
+    assert found is not None
+    points = np.linspace(0.0, 40.0, 300)
+    deltas = found.distribution.get_delta_for_epsilon(points.tolist())
+    assert found.deltas(points) == pytest.approx(np.minimum(1, deltas + found.slack), rel=1e-9)
+    for delta in (0.2, 1e-3, 1e-5, 1e-9):
+        epsilon = found.distribution.get_epsilon_for_delta(delta - found.slack)
+        assert found.epsilon(delta=delta) == pytest.approx(epsilon, rel=1e-9)

@@ -11,9 +11,10 @@ about a second (small noise, ε in the hundreds); a coarser grid stays an upper 
 
 from __future__ import annotations
 
+import bisect
 import functools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import dp_accounting
@@ -51,12 +52,12 @@ _MASS_EXCESS = 0.05
 # Rounding of the FFT, of its T-th power, and of the sums over the grid.
 _ROUNDING = 1e-12
 _ROUNDING_PER_STEP = 4e-16
-_BISECTION_TOLERANCE = 1e-4
 
 _RELATIONS = {
     NeighboringRelation.ADD_OR_REMOVE_ONE: dp_accounting.NeighboringRelation.ADD_OR_REMOVE_ONE,
     NeighboringRelation.REPLACE_ONE: dp_accounting.NeighboringRelation.REPLACE_ONE,
 }
+_Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -77,39 +78,61 @@ class ComposedLoss:
         usable = delta - self.slack
         if usable <= 0:
             return math.inf
-        # Asked first: the library's search runs into an overflow when no ε above 0 is needed.
-        if float(self.distribution.get_delta_for_epsilon(0.0)) <= usable:
-            return 0.0
-        with np.errstate(over="ignore"):
-            epsilon = float(self.distribution.get_epsilon_for_delta(usable))
-        # In the hundreds the library may divide by e^-ε as good as 0, and answer ∞.
-        return epsilon if math.isfinite(epsilon) else self._bisect(usable)
-
-    def _bisect(self, delta: float) -> float:
-        def enough(epsilon: float) -> bool:
-            return float(self.distribution.get_delta_for_epsilon(epsilon)) <= delta
-
-        if not enough(math.inf):
-            return math.inf
-        low, high = 0.0, 1000.0
-        while not enough(high):
-            low, high = high, 2 * high
-        while high - low > _BISECTION_TOLERANCE * high:
-            middle = (low + high) / 2
-            low, high = (low, middle) if enough(middle) else (middle, high)
-        return high
+        return max(_epsilon_of(pmf, usable) for pmf in _directions(self.distribution))
 
     def delta(self, *, epsilon: float) -> float:
         """Smallest δ on record for ε, at most 1."""
         return min(1.0, float(self.distribution.get_delta_for_epsilon(epsilon)) + self.slack)
 
-    def deltas(self, epsilons: NDArray[np.float64]) -> NDArray[np.float64]:
+    def deltas(self, epsilons: _Floats) -> _Floats:
         """The same for several ε, ascending."""
         with np.errstate(all="ignore"):
-            found = np.asarray(self.distribution.get_delta_for_epsilon(epsilons.tolist()))
+            both = [_deltas_of(pmf, epsilons) for pmf in _directions(self.distribution)]
+        found = np.maximum(*both)
         # e^ε may overflow; δ falls, so what holds at a smaller ε holds there.
         falling = np.minimum.accumulate(np.nan_to_num(found, nan=1.0))
         return np.minimum(1.0, falling + self.slack)
+
+
+def _deltas_of(pmf: PLDPmf, epsilons: _Floats) -> _Floats:
+    """δ at each ε, ascending, in one direction: the library's own sums, without its loops.
+
+    The mass of larger losses less e^ε times what the other neighbour has there (Doroshenko et al.
+    2022, section 2).
+    """
+    losses, probabilities, infinite = _mass(pmf)
+    first = np.searchsorted(losses, epsilons, side="right")
+    mine = np.append(probabilities, infinite)
+    theirs = np.append(probabilities * np.exp(-losses), 0.0)
+    mine, theirs = (np.cumsum(mass[::-1])[::-1] for mass in (mine, theirs))
+    return mine[first] - np.exp(epsilons) * theirs[first]
+
+
+def _epsilon_of(pmf: PLDPmf, delta: float) -> float:
+    """Smallest ε ≥ 0 whose δ in one direction is at most the given one.
+
+    Between two losses of the grid δ(ε) is a constant less e^ε times another. The library finds the
+    same in a loop over the grid, and overflows where ε is in the hundreds.
+    """
+    losses, probabilities, infinite = _mass(pmf)
+    if infinite > delta:
+        return math.inf
+
+    def delta_at(epsilon: float) -> float:
+        larger = int(np.searchsorted(losses, epsilon, side="right"))
+        shares = -np.expm1(epsilon - losses[larger:])
+        return infinite + float(np.dot(shares, probabilities[larger:]))
+
+    if delta_at(0.0) <= delta:
+        return 0.0
+    points = range(len(losses))  # at the last one, the infinite loss is left
+    end = bisect.bisect_left(points, True, key=lambda i: delta_at(max(0.0, losses[i])) <= delta)
+    epsilon = float(losses[end])
+    mine = infinite + float(probabilities[end:].sum())
+    theirs = float(np.dot(probabilities[end:], np.exp(epsilon - losses[end:])))
+    if 0 < mine - delta < theirs:  # else rounding errors are all there is between two points
+        epsilon += math.log((mine - delta) / theirs)
+    return max(0.0, epsilon)
 
 
 def compose(
@@ -196,7 +219,7 @@ def judged(
         AccountingError: If the mass is not a number.
     """
     excess, lost = 0.0, 0.0
-    for finite, infinite in _masses(distribution):
+    for _, finite, infinite in map(_mass, _directions(distribution)):
         total = float(finite.sum()) + infinite
         if not math.isfinite(total):
             raise AccountingError(
@@ -292,7 +315,10 @@ def _directions(distribution: PrivacyLossDistribution) -> tuple[PLDPmf, PLDPmf]:
     return distribution._pmf_remove, distribution._pmf_add  # pyright: ignore[reportPrivateUsage]
 
 
-def _masses(distribution: PrivacyLossDistribution) -> Iterator[tuple[np.ndarray, float]]:
-    for pmf in _directions(distribution):
-        dense = pmf.to_dense_pmf()
-        yield dense._probs, float(dense._infinity_mass)  # pyright: ignore[reportPrivateUsage]
+def _mass(pmf: PLDPmf) -> tuple[_Floats, _Floats, float]:
+    """Finite losses, ascending, their probabilities, and that of an infinite one."""
+    dense = pmf.to_dense_pmf()
+    probabilities: _Floats = dense._probs  # pyright: ignore[reportPrivateUsage]
+    places = np.arange(len(probabilities)) + dense._lower_loss  # pyright: ignore[reportPrivateUsage]
+    infinite = float(dense._infinity_mass)  # pyright: ignore[reportPrivateUsage]
+    return places * dense._discretization, probabilities, infinite  # pyright: ignore[reportPrivateUsage]
