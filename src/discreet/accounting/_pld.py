@@ -16,6 +16,7 @@ import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import dp_accounting
 import numpy as np
@@ -317,8 +318,8 @@ def _directions(distribution: PrivacyLossDistribution) -> tuple[PLDPmf, PLDPmf]:
 
 def _mass(pmf: PLDPmf) -> tuple[_Floats, _Floats, float]:
     """Finite losses, ascending, their probabilities, and that of an infinite one."""
-    dense = pmf.to_dense_pmf()
-    probabilities: _Floats = dense._probs  # pyright: ignore[reportPrivateUsage]
-    places = np.arange(len(probabilities)) + dense._lower_loss  # pyright: ignore[reportPrivateUsage]
-    infinite = float(dense._infinity_mass)  # pyright: ignore[reportPrivateUsage]
-    return places * dense._discretization, probabilities, infinite  # pyright: ignore[reportPrivateUsage]
+    # The library has no public view of these either.
+    dense: Any = pmf.to_dense_pmf()
+    probabilities: _Floats = dense._probs
+    losses: _Floats = (np.arange(len(probabilities)) + dense._lower_loss) * dense._discretization
+    return losses, probabilities, float(dense._infinity_mass)
