@@ -272,6 +272,7 @@ def test_different_events_compose_in_one_go(accountant: Accountant) -> None:
 SCHEDULE = [ran(0.01, 1000, 2.0), ran(0.01, 1000, 1.5), ran(0.01, 1000, 1.2), ran(0.02, 500, 1.0)]
 
 
+@pytest.mark.slow
 def test_heterogeneous_known_numbers() -> None:
     from opacus.accountants import PRVAccountant as OpacusPrv
 

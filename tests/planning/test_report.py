@@ -142,6 +142,7 @@ def test_times_come_from_what_was_measured():
     assert "4 min on this machine (CPU, m at 64 px" in " ".join(made.to_text().split())
 
 
+@pytest.mark.slow
 def test_a_plan_fits_into_the_hours_that_are_given():
     asked = PrivacyArguments(epsilon=8, hours=0.25)
     measured: list[object] = []

@@ -34,7 +34,9 @@ def test_epochs(epochs: float, choices: list[float]):
     assert epochs_around(epochs) == pytest.approx(choices)
 
 
-@pytest.mark.parametrize(("epsilon", "accountant"), [(8, "pld"), (1, "rdp")])
+@pytest.mark.parametrize(
+    ("epsilon", "accountant"), [pytest.param(8, "pld", marks=pytest.mark.slow), (1, "rdp")]
+)
 def test_every_cell_meets_the_target_with_little_to_spare(epsilon: float, accountant: str):
     asked = PrivacyArguments(epsilon=epsilon, batch=64, epochs=2, accountant=accountant)
     made = make_plan(asked, population=512)

@@ -25,6 +25,7 @@ def cases() -> Iterator[object]:
             for make in plant.runs:
                 if hasattr(make, tool.name.lower()):
                     whole = make.__name__ == "Training" and tool in plant.slow
+                    whole |= make.__name__ == "Segmenting"
                     yield pytest.param(
                         plant,
                         tool,

@@ -306,6 +306,7 @@ def test_a_truncated_draw_is_never_above_its_cap(run: Run, tmp_path: Path):
     assert result.record.sampling.largest_batch == 9
 
 
+@pytest.mark.slow
 def test_a_noise_schedule_is_charged_as_what_ran(run: Run):
     result = run(noise_schedule="step", final_noise=0.5, steps=8)
     sigmas = [event["noise_multiplier"] for event in result.record.events]

@@ -76,7 +76,7 @@ def test_kill_at_random_moments_never_undercharges(scenes: Path, tmp_path: Path)
         project = tmp_path / f"project{finished}"
         visible = Visible(tmp_path / f"visible{finished}")
         arguments: dict[str, Any] = {
-            "data": str(scenes), "epsilon": 8, "batch": 8, "steps": STEPS, "imgsz": IMGSZ,
+            "data": str(scenes), "noise_multiplier": 2, "batch": 8, "steps": STEPS, "imgsz": IMGSZ,
             "val": False, "project": str(project), "ledger": str(ledger), "workers": 0,
         }  # fmt: skip
         done = False

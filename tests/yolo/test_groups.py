@@ -158,7 +158,7 @@ def sum_of(
     return total
 
 
-@pytest.mark.parametrize("bound", [1.0, 1e6])
+@pytest.mark.parametrize("bound", [pytest.param(1.0, marks=pytest.mark.slow), 1e6])
 def test_removing_a_whole_unit_moves_the_sum_by_at_most_the_bound(scenes: Path, bound: float):
     """From the files to the sum, with augmentation and choice: the sensitivity is true.
 
@@ -295,6 +295,7 @@ def test_the_check_takes_units(scenes: Path, groups: Path, tmp_path: Path, full:
     assert any(f.probe == "units" and f.verdict == "passed" for f in report.findings)
 
 
+@pytest.mark.slow
 def test_the_check_sees_a_choice_that_looks_at_places(
     scenes: Path, groups: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -119,6 +119,7 @@ def other_scenes(scenes: Path, folder: Path) -> Path:
     return folder / scenes.name
 
 
+@pytest.mark.slow
 def test_processes_with_other_images_do_not_begin(given: dict[str, Any], tmp_path: Path):
     other = other_scenes(Path(given["data"]), tmp_path / "other")
     for member in start(given, changes={1: {"data": str(other)}}):
