@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import torch
 
 from discreet.comparing import Contestant
 from discreet.data import load_dataset
+from discreet.data.records import KeyPoints
 from discreet.ledger import BudgetLedger
 from discreet.terminal import SilentReporter
 from discreet.yolo import contestants, inputs, stock
@@ -75,3 +78,10 @@ def test_stock_training_that_begins_again_is_charged_once(scenes: Path, tmp_path
         contestants._charge_without_privacy(read, run_id="0" * 32)
     (seen,) = BudgetLedger.open(given["ledger"]).runs()
     assert not seen.private and seen.position == 1
+
+
+def test_key_points_are_told_to_stock_training(scenes: Path, tmp_path: Path) -> None:
+    points = KeyPoints(count=3, columns=2, mirrored=(0, 2, 1))
+    data = stock._link(dataclasses.replace(load_dataset(scenes), keypoints=points), tmp_path)
+    told = json.loads(data.read_text())
+    assert (told["kpt_shape"], told["flip_idx"]) == ([3, 2], [0, 2, 1])

@@ -16,7 +16,10 @@ from typing import Any
 from discreet.data import DetectionDataset, ImageRecord
 from discreet.storage import make_folder
 from discreet.yolo import _compat
+from discreet.yolo.dataset import describe
 from discreet.yolo.model import open_source
+
+_OF_LABELS = ("names", "kpt_shape", "flip_idx")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,11 +97,12 @@ def _link(dataset: DetectionDataset, folder: Path) -> Path:
     """A data set of links to the images and copies of the labels; returns its YAML file."""
     for split, records in (("train", dataset.train), ("val", dataset.val)):
         _link_split(folder, split, records)
+    known = describe(dataset)
     described = {
         "path": str(folder),
         "train": "images/train",
         "val": "images/val",
-        "names": dict(enumerate(dataset.names)),
+        **{name: known[name] for name in _OF_LABELS if name in known},
     }
     data = folder / "data.yaml"
     data.write_text(json.dumps(described), encoding="utf-8")  # JSON is YAML
