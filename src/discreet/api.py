@@ -12,7 +12,7 @@ from discreet.data import DetectionDataset, TaskName, grouped, load_dataset, sus
 from discreet.errors import ConfigurationError
 from discreet.planning import Plan, make_plan
 from discreet.planning.cost import Measure
-from discreet.recipes import DEFAULT_IMGSZ
+from discreet.recipes import DEFAULT_IMGSZ, classes_learned
 from discreet.result import TrainingResult
 from discreet.terminal import Reporter, SilentReporter
 
@@ -193,7 +193,7 @@ def plan_as_asked(asked: PlanArguments, *, timed: bool, reporter: Reporter | Non
         for warning in suspected_subjects(dataset):
             reporter.warning(warning)
         _keep_apart(asked.plot, dataset)
-        population, classes = dataset.n, dataset.nc
+        population, classes = dataset.n, classes_learned(dataset.nc, asked.settings)
         if dataset.grouping is not None:
             units = dataset.units(max_images=asked.privacy.images_of_a_unit or 1)
             population = len(units)

@@ -132,3 +132,12 @@ def test_curve_is_convex_and_falls(relation: NeighboringRelation) -> None:
 def test_alphas_out_of_range() -> None:
     with pytest.raises(ConfigurationError, match="alphas"):
         trade_off_curve([ran(0.1, 5)], alphas=[1.5])
+
+
+def test_a_loss_too_large_for_floats_is_no_protection_and_no_nonsense() -> None:
+    # At ε around 720, beyond which e^ε is infinite.
+    events = [PoissonSampledGaussian(sample_rate=0.9, noise_multiplier=1.0, steps=1400)]
+    found = gaussian_dp(events, delta_floor=1e-9)
+    assert 30 < found.mu < 40 and 0 <= found.regret <= 1
+    curve = trade_off_curve(events, alphas=(0.0, 0.01, 0.5, 1.0))
+    assert all(0 <= beta <= 1 for beta in curve)

@@ -232,9 +232,23 @@ def batch_of(plan: discreet.Plan) -> int:
     return plan.training.mechanism.expected_batch_size
 
 
-def test_a_plan_knows_how_many_classes_its_data_have(scenes: Path, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize(
+    ("more", "parts"),
+    [
+        ([], "film+classes"),
+        (["single_cls=True"], "class_film+classes"),
+        (["classes=[0,1]"], "class_film+classes"),
+    ],
+)
+def test_a_plan_knows_how_many_classes_are_learned(
+    scenes: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    more: list[str],
+    parts: str,
+):
     monkeypatch.setattr(rules, "_PLENTY_FOR_MANY", 10)
     monkeypatch.setattr(rules, "_MANY_CLASSES", 3)
-    for given, parts in (({"data": scenes}, "film+classes"), ({"n": 6}, "class_film+classes")):
-        made = discreet.plan(epsilon=8, batch=3, steps=2, **given)
-        assert made.chosen.values()["trainable"] == parts
+    words = [f"data={scenes}", "epsilon=8", "batch=3", "steps=2", "time=false", "--json"]
+    assert main(["plan", *words, *more]) == 0
+    assert json.loads(capsys.readouterr().out)["trainable"] == parts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import shutil
 import signal
@@ -407,4 +408,27 @@ def test_an_interruption_ends_the_contestant_in_order_and_at_once(
     finally:
         signal.signal(signal.SIGINT, before)
     thread.join()
+    assert (tmp_path / "ended").exists()
+
+
+def measure_patiently(job: Any) -> None:
+    contestants._measure = patiently
+    contestants.in_a_process(job)
+
+
+@pytest.mark.slow
+def test_a_contestant_ends_with_the_comparison_that_was_killed(tmp_path: Path) -> None:
+    job = contestants.Job(
+        contestant=Contestant(kind="twin"), arguments={}, stock_epochs=1, run_id="0" * 32,
+        folder=tmp_path / "twin",
+    )  # fmt: skip
+    comparison = multiprocessing.get_context("spawn").Process(target=measure_patiently, args=(job,))
+    comparison.start()
+    deadline = time.monotonic() + 60
+    while not (job.folder / "begun").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    comparison.kill()
+    deadline = time.monotonic() + 15
+    while not (tmp_path / "ended").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
     assert (tmp_path / "ended").exists()

@@ -91,7 +91,7 @@ class ComposedLoss:
             both = [_deltas_of(pmf, epsilons) for pmf in _directions(self.distribution)]
         found = np.maximum(*both)
         # e^ε may overflow; δ falls, so what holds at a smaller ε holds there.
-        falling = np.minimum.accumulate(np.nan_to_num(found, nan=1.0))
+        falling = np.minimum.accumulate(np.where(np.isfinite(found), found, 1.0))
         return np.minimum(1.0, falling + self.slack)
 
 

@@ -6,7 +6,7 @@ choosing.py    fill in what was left open, and say why
 """
 
 from discreet.recipes.choosing import Choice, Chosen, choose
-from discreet.recipes.facts import LARGEST_ZOOM, PublicFacts, whole_cells
+from discreet.recipes.facts import LARGEST_ZOOM, PublicFacts, classes_learned, whole_cells
 from discreet.recipes.rules import (
     AUTO_MOMENTUM,
     AUTO_OPTIMIZER,
@@ -40,6 +40,7 @@ __all__ = [
     "Rule",
     "automatic_rate",
     "choose",
+    "classes_learned",
     "default_batch_size",
     "rules_of",
     "whole_cells",

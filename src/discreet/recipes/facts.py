@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 # A pass takes zoom² times the work: beyond this nobody waits for it.
 LARGEST_ZOOM = 16
@@ -19,7 +21,7 @@ class PublicFacts:
         canaries: How many of them an audit has added, which teach nothing.
         pretrained: Whether the run starts from public weights.
         imgsz: Side of the images in pixels.
-        classes: Number of classes; None where it is not known yet, as in a plan.
+        classes: Number of classes that are learned; None where it is not known yet, as in a plan.
         epsilon: ε asked for; None where the noise was given.
         delta: δ asked for; None where it follows from n.
         trainable: Parts that train, as asked or as chosen by the first rule.
@@ -54,6 +56,13 @@ class PublicFacts:
     def units_of_data(self) -> int:
         """Units that there is something to learn from."""
         return self.population - self.canaries
+
+
+def classes_learned(number: int, settings: Mapping[str, Any]) -> int:
+    """How many of a data set's classes a run learns, by `single_cls` and `classes`."""
+    if settings.get("single_cls"):
+        return 1
+    return len(settings.get("classes") or range(number))
 
 
 def whole_cells(imgsz: int) -> int:

@@ -11,6 +11,8 @@ import os
 import resource
 import signal
 import sys
+import threading
+import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -36,6 +38,7 @@ _STOCK_BATCH = 16
 # What stock training and its validation take over from the private runs.
 _TRAINED_WITH = ("imgsz", "device", "workers", "single_cls", "classes")
 _VALIDATED_WITH = ("single_cls", "classes", "conf", "iou", "max_det", "agnostic_nms")
+_LOOKS_EVERY, _ENDS_WITHIN = 1.0, 60.0  # seconds
 _MEASURED = TypeAdapter(Measured)
 
 
@@ -128,9 +131,19 @@ def _end_once(*_: object) -> NoReturn:
     raise KeyboardInterrupt
 
 
+def _end_with(parent: int) -> None:
+    """End in order once nobody is there to hear: a killed comparison leaves nobody training."""
+    while os.getppid() == parent:
+        time.sleep(_LOOKS_EVERY)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(_ENDS_WITHIN)
+    os._exit(1)
+
+
 def _measure(job: Job) -> None:
     """Train and validate one contestant; runs in a process of its own."""
     signal.signal(signal.SIGTERM, _end_once)
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     make_folder(job.folder)
     measure = _measure_stock if job.contestant.kind == "stock" else _measure_private
     try:

@@ -28,7 +28,7 @@ from discreet.performance import PerformanceConfig
 from discreet.planning import TrainingPlan, complete, plan_training
 from discreet.planning.cost import StepTime
 from discreet.randomness import make_source
-from discreet.recipes import Chosen, PublicFacts
+from discreet.recipes import Chosen, PublicFacts, classes_learned
 from discreet.terminal import Reporter
 from discreet.yolo.checkpoint import RunState, dataset_digest, file_digest
 from discreet.yolo.inputs import DEFAULT_PROJECT, RunInputs, read_inputs, start_of
@@ -184,7 +184,7 @@ def decide(inputs: RunInputs, *, extra_units: int = 0, team: Team = SOLO) -> Pre
         pretrained=not inputs.from_scratch,
         imgsz=inputs.settings["imgsz"],
         trained_at=trained_at(inputs.source),
-        classes=dataset.nc,
+        classes=classes_learned(dataset.nc, inputs.settings),
         epsilon=inputs.privacy.epsilon,
         delta=inputs.privacy.delta,
         task=inputs.task.name,
