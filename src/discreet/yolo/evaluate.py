@@ -20,6 +20,7 @@ from discreet.yolo._compat import load_weights
 from discreet.yolo.dataset import ImageSettings, describe
 from discreet.yolo.images import TaskImages, open_images
 from discreet.yolo.model import known_task, open_source
+from discreet.yolo.tasks import Task
 
 _BATCH = 16
 _NOTHING: Mapping[str, Any] = {}
@@ -104,14 +105,26 @@ def evaluate_split(
         split: train, val or test.
         settings: Ultralytics' own, such as `classes` and `conf`.
     """
-    task, described = known_task(model), describe(dataset)
+    images, args = open_split(
+        known_task(model), dataset, imgsz=imgsz, split=split, settings=settings
+    )
+    with TemporaryDirectory() as name:
+        return evaluate(model.eval(), images, args=args, data=describe(dataset), folder=Path(name))[
+            1
+        ]
+
+
+def open_split(
+    task: Task,
+    dataset: DetectionDataset,
+    *,
+    imgsz: int,
+    split: str = "val",
+    settings: Mapping[str, Any] = _NOTHING,
+) -> tuple[TaskImages, IterableSimpleNamespace]:
+    """Images to validate on, and the settings to do it with; arguments as in `evaluate_split`."""
     args = IterableSimpleNamespace(
         **{**vars(DEFAULT_CFG), **settings, "imgsz": imgsz, "task": task.name}
     )
-    images = open_images(
-        task,
-        getattr(dataset, split),
-        ImageSettings(data=described, imgsz=imgsz, hyp=args, augment=False, rect=True),
-    )
-    with TemporaryDirectory() as name:
-        return evaluate(model.eval(), images, args=args, data=described, folder=Path(name))[1]
+    how = ImageSettings(data=describe(dataset), imgsz=imgsz, hyp=args, augment=False, rect=True)
+    return open_images(task, getattr(dataset, split), how), args

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, cast
 
 from torch import nn
-from ultralytics.utils import DEFAULT_CFG, IterableSimpleNamespace
 
 from discreet.arguments.students import StudentArguments
 from discreet.data import DetectionDataset, load_dataset
@@ -34,12 +33,12 @@ from discreet.terminal import Reporter
 from discreet.yolo import release
 from discreet.yolo._compat import load_weights
 from discreet.yolo.checkpoint import RunState, claim_run_folder, file_digest
-from discreet.yolo.dataset import ImageSettings, describe
+from discreet.yolo.dataset import describe
 from discreet.yolo.devices import check_device, device_of
 from discreet.yolo.distillation import freeze
-from discreet.yolo.evaluate import evaluate
+from discreet.yolo.evaluate import evaluate, open_split
 from discreet.yolo.figures import validation_figures
-from discreet.yolo.images import open_images, require_public, runs_on
+from discreet.yolo.images import require_public, runs_on
 from discreet.yolo.labelling import label_images
 from discreet.yolo.model import is_architecture, is_finite, known_task, open_source
 from discreet.yolo.provenance import PrivateImages, require_public_start
@@ -218,14 +217,10 @@ def _validate(
     student: nn.Module, public: DetectionDataset, *, imgsz: int, folder: Path
 ) -> tuple[dict[str, float], ValidationFigures]:
     """Metrics on the public validation images, and figures for the report."""
-    data = describe(public)
-    args = IterableSimpleNamespace(**{**vars(DEFAULT_CFG), "imgsz": imgsz})
-    images = open_images(
-        known_task(student),
-        public.val,
-        ImageSettings(data=data, imgsz=imgsz, hyp=args, augment=False, rect=True),
+    images, args = open_split(known_task(student), public, imgsz=imgsz)
+    validator, metrics = evaluate(
+        student.eval(), images, args=args, data=describe(public), folder=folder
     )
-    validator, metrics = evaluate(student.eval(), images, args=args, data=data, folder=folder)
     return metrics, validation_figures(validator, student, cast(Any, images))
 
 
