@@ -34,6 +34,14 @@ def _session_ledger(tmp_path_factory: pytest.TempPathFactory) -> Generator[None]
         yield
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _single_precision() -> Generator[None]:
+    """Runs compute alike on every machine, whatever its CPU is fast at, unless a test says so."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("torch.cpu.get_capabilities", dict, raising=False)
+        yield
+
+
 SHARED_VARIABLE = "DISCREET_SHARED"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -202,7 +203,7 @@ def plan_as_asked(asked: PlanArguments, *, timed: bool, reporter: Reporter | Non
     if timed:
         from discreet.yolo.timing import measure_step  # late: seconds of imports
 
-        measure = measure_step
+        measure = partial(measure_step, amp=asked.settings.get("amp"))
     made = make_plan(
         asked.privacy,
         population=population,

@@ -104,22 +104,25 @@ def test_the_time_is_measured_unless_it_is_turned_off(
 
     asked: list[object] = []
 
-    def measure_step(*arguments: object) -> StepTime:
-        asked.append(arguments)
+    def measure_step(*arguments: object, amp: object) -> StepTime:
+        asked.append((*arguments, amp))
         return STEP
 
     monkeypatch.setattr(discreet.yolo.timing, "measure_step", measure_step)
     words = ["plan", "n=4", "noise_multiplier=5", "batch=4", "steps=10", "--json"]
     assert main(words) == 0
-    assert asked == [(None, 640, "class_film+classes", 1)]
+    assert asked == [(None, 640, "class_film+classes", 1, None)]
     assert json.loads(capsys.readouterr().out)["seconds"] == pytest.approx(21)
     asked.clear()
     assert main([*words, "time=false"]) == 0
     made = discreet.plan(n=4, noise_multiplier=5, batch=4, steps=10)
     assert asked == [] and made.seconds is None
     timed = discreet.plan(n=4, noise_multiplier=5, batch=4, steps=10, model=DEMO_MODEL, imgsz=32)
-    assert asked == [(DEMO_MODEL, 32, "class_film+classes", 2)]
+    assert asked == [(DEMO_MODEL, 32, "class_film+classes", 2, None)]
     assert timed.seconds == pytest.approx(21)
+    asked.clear()
+    assert main([*words, "amp=bf16"]) == 0
+    assert asked == [(None, 640, "class_film+classes", 1, "bf16")]
 
 
 def test_a_model_that_is_not_there(capsys: pytest.CaptureFixture[str]):

@@ -126,7 +126,7 @@ REFUSED: Mapping[str, Argument] = {
         ours=False,
         harmless=("fp32", "bf16"),
         why="fp16 training skips steps when a gradient overflows, a test without noise",
-        instead="Use amp=bf16 or amp=False.",
+        instead="Use amp=bf16 or amp=False; left out, it is the faster one of this machine's CPU.",
     ),
     # Traces of the private images on disk.
     "cache": refused(

@@ -1,8 +1,8 @@
-"""On which device a process computes."""
+"""On which device a process computes, and how exactly."""
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from ultralytics.utils.torch_utils import select_device
@@ -71,3 +71,18 @@ def check_device(device: object) -> torch.device:
             where="device",
             do="use device=cpu, or the number of a GPU that torch sees",
         ) from error
+
+
+def usual_amp(device: torch.device) -> Literal["bf16", False]:
+    """How exactly a model's passes compute where `amp` is not given.
+
+    In bfloat16 where this CPU multiplies it faster than single precision, with AVX512-BF16 or
+    AMX; what is clipped is single precision always. On GPUs no whole runs have been compared yet.
+
+    Args:
+        device: Where the passes run.
+    """
+    find = getattr(torch.cpu, "get_capabilities", dict)  # not in older versions
+    able = cast("dict[str, object]", find())
+    fast = able.get("avx512_bf16") or able.get("amx_bf16")
+    return "bf16" if fast and device.type == "cpu" else False

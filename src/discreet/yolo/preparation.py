@@ -245,7 +245,8 @@ def _time_of(inputs: RunInputs, team: Team, trainable: str, zoom: int) -> StepTi
     if team.leads:
         _, start = start_of(inputs.settings)
         device = torch.device("cpu") if _on_cpu(inputs.settings) else None
-        step = measure_step(start, inputs.settings["imgsz"], trainable, zoom, device=device)
+        imgsz, amp = inputs.settings["imgsz"], inputs.settings["amp"]
+        step = measure_step(start, imgsz, trainable, zoom, amp=amp, device=device)
     images = inputs.privacy.images_of_a_unit or 1
     return StepTime(**team.told(step and asdict(step))).scaled(images / team.place.size)
 

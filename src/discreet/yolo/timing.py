@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from ultralytics.utils import DEFAULT_CFG_DICT
 
 from discreet.clipping import ClippedSum, FlatClipping
@@ -27,6 +27,7 @@ from discreet.recipes import (
 )
 from discreet.step import sum_clipped
 from discreet.yolo.batches import Batch, joined
+from discreet.yolo.devices import usual_amp
 from discreet.yolo.frozen import FrozenFront
 from discreet.yolo.loss import PerImageLoss
 from discreet.yolo.microbatch import automatic_size
@@ -60,6 +61,7 @@ def measure_step(
     trainable: str | None,
     zoom: int = 1,
     *,
+    amp: object = None,
     device: torch.device | None = None,
 ) -> StepTime:
     """Measure a model's private step.
@@ -69,6 +71,7 @@ def measure_step(
         imgsz: Side of the images in pixels; rounded up to whole cells, as in training.
         trainable: Parts that train; None for the default.
         zoom: How many times the model enlarges the sides of its images.
+        amp: How exactly the model computes; None for what is usual there.
         device: Where; if not given, where training would be.
 
     Raises:
@@ -78,11 +81,12 @@ def measure_step(
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     side = whole_cells(imgsz)
     with torch.random.fork_rng():  # what the caller draws next does not depend on a plan
-        return _measured(model, side, trainable or DEFAULT_TRAINABLE, zoom, device)
+        half = (usual_amp(device) if amp is None else amp) == "bf16"
+        return _measured(model, side, trainable or DEFAULT_TRAINABLE, zoom, half, device)
 
 
 def _measured(
-    model: str | None, side: int, chosen: str, zoom: int, device: torch.device
+    model: str | None, side: int, chosen: str, zoom: int, half: bool, device: torch.device
 ) -> StepTime:
     detector, parameters = _ready(model, side, chosen, zoom, device)
     images = automatic_size(detector, parameters, imgsz=side, device=device)
@@ -90,10 +94,15 @@ def _measured(
         images = min(images, max(1, _PIXELS_CPU // (side * zoom) ** 2))
     loss, front = PerImageLoss(detector), FrozenFront(detector)
     engine = make_engine("discreet", detector, parameters)
+    computing = partial(torch.autocast, device.type, torch.bfloat16, enabled=half)
+
+    def losses_of(part: dict[str, Any]) -> Tensor:
+        with computing():
+            predicted = front.rest(part["features"])
+        return loss(predicted, part).sum(1)
 
     def gradients_of(part: dict[str, Any]) -> Any:
-        features = part["features"]
-        return engine.per_example_gradients(lambda: loss(front.rest(features), part).sum(1))
+        return engine.per_example_gradients(partial(losses_of, part))
 
     def clip(part: dict[str, Any]) -> ClippedSum:
         return sum_clipped(
@@ -107,7 +116,8 @@ def _measured(
 
     def known(images: int) -> dict[str, Any]:
         part = _blank(images, labelled, device)
-        return part | {"features": front(part["img"])}
+        with computing():
+            return part | {"features": front(part["img"])}
 
     began = time.perf_counter()
     clip(known(1))  # compiles
@@ -117,8 +127,9 @@ def _measured(
     per_part, clipped = _fastest(partial(clip, part), device, seconds=_SECONDS)
     per_new = 0.0
     if front.layers:
-        run = partial(front, part["img"])
-        per_new, _ = _fastest(run, device, seconds=_SECONDS_OF_FRONT)
+        with computing():
+            run = partial(front, part["img"])
+            per_new, _ = _fastest(run, device, seconds=_SECONDS_OF_FRONT)
     update = partial(_update, clipped, parameters, chosen)
     update()  # imports what optimizers need
     per_step, _ = _fastest(update, device, seconds=_SECONDS_OF_UPDATE)
