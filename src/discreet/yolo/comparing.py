@@ -1,22 +1,16 @@
-"""Have the contestants of a comparison measured, one after the other, and keep what they reach.
-
-Each row is on disk as soon as it is measured, so that an interrupted comparison can go on.
-"""
+"""Have the contestants of a comparison measured, one after the other."""
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from discreet.arguments import with_file
 from discreet.arguments.values import is_none
 from discreet.comparing import Comparison, Contestant
-from discreet.comparing.plot import write_plot
 from discreet.errors import (
     BudgetError,
     ConfigurationError,
@@ -26,10 +20,9 @@ from discreet.errors import (
     UnsafeArgumentError,
 )
 from discreet.statement.signing import open_key
-from discreet.storage import write_json, write_text
 from discreet.terminal import Reporter, SilentReporter
 from discreet.tracking import open_trackers
-from discreet.yolo.checkpoint import RunState, claim_run_folder, dataset_digest
+from discreet.yolo.comparison_folder import ComparisonFolder
 from discreet.yolo.contestants import Job, in_a_process
 from discreet.yolo.inputs import RunInputs, read_inputs, start_of
 from discreet.yolo.model import is_architecture
@@ -39,11 +32,6 @@ from discreet.yolo.teacher import NAMED_TEACHER
 
 # No clipping: a bound that no gradient reaches.
 _OUT_OF_REACH = 1e6
-_NOT_PRIVATE = (
-    "Models in this folder were trained without privacy on the images, or are compared with such "
-    "models. Nothing here may be published as private.\n"
-)
-_RESULT = "comparison.json"
 
 
 def compare_runs(
@@ -73,71 +61,44 @@ def compare_runs(
     """
     given = with_file(arguments)  # the file may change before the comparison is resumed
     project, name = given.pop("project", None), given.pop("name", None)
-    if not is_none(given.get("hours")):
-        raise ConfigurationError(
-            "contestants that each fit into a time of their own read different numbers of images",
-            where=f"hours={given['hours']}",
-            do="give batch= and steps=, as discreet plan tells them with hours=",
-        )
     epsilons = tuple(dict.fromkeys(epsilons))
     largest = _planned(given, epsilons, reporter=reporter)
-    dataset, twin = largest.dataset, _without_privacy(largest)
-    if not dataset.val:
-        raise ConfigurationError(
-            "there are no validation images to compare on",
-            where=f"data={given['data']}",
-            do="name some as val: in the data set file",
-        )
-    asked: dict[str, Any] = {
+    twin = _without_privacy(largest)
+    asked = {
         "arguments": {key: str(value) for key, value in given.items() if key != "ledger"},
         "stock_epochs": stock_epochs,
         "twin": {key: str(value) for key, value in twin.items()},
     }
-    start: dict[str, Any] = {
-        "run": largest.state.to_json(),
-        "validation": dataset_digest(replace(dataset, train=dataset.val, grouping=None)),
-    }
     if resume is None:
-        records = (*dataset.train, *dataset.val)
-        folder = claim_run_folder(
-            Path(str(project or "runs/compare")),
-            name=str(name or "compare"),
-            exist_ok=False,
-            images={record.image.parent for record in records},
-        )
-        comparison = Comparison(population=len(dataset.units()))
-        write_text(folder / "NOT-PRIVATE.txt", _NOT_PRIVATE)
-        _write(comparison, folder, kept := {"asked": asked, "start": start})
+        place, name = Path(str(project or "runs/compare")), str(name or "compare")
+        folder = ComparisonFolder.new(place, name, asked=asked, largest=largest)
     else:
-        folder, (comparison, kept) = resume, _begun(resume, asked, start)
-    contestants = [
-        Contestant(kind="stock"),
-        Contestant(kind="twin"),
-        *(Contestant(kind="private", epsilon=epsilon) for epsilon in epsilons),
-    ]
-    done = {row.name for row in comparison.rows}
-    for number, contestant in enumerate(contestants, start=1):
-        if contestant.name in done:
+        folder = ComparisonFolder.resumed(resume, asked=asked, largest=largest)
+    contestants = {
+        Contestant(kind="stock"): {},
+        Contestant(kind="twin"): twin,
+        **{Contestant(kind="private", epsilon=each): {"epsilon": each} for each in epsilons},
+    }
+    for number, (contestant, own) in enumerate(contestants.items(), start=1):
+        if contestant.name in folder.names:
             continue
         reporter.stage(f"{number} of {len(contestants)}: {contestant.name}")
-        own = {"stock": {}, "twin": twin, "private": {"epsilon": contestant.epsilon}}
         job = Job(
             contestant=contestant,
-            arguments={**given, **own[contestant.kind]},
+            arguments={**given, **own},
             stock_epochs=stock_epochs,
-            run_id=kept["start"]["run"]["run_id"],
-            folder=folder.resolve() / _folder_of(contestant),
+            run_id=folder.run_id,
+            folder=folder.path.resolve() / _folder_of(contestant),
         )
-        fresh = resume is None and not comparison.rows
-        with _keeping_what_can_go_on(job, folder, fresh=fresh):
+        fresh = resume is None and not folder.names
+        with _keeping_what_can_go_on(job, folder.path, fresh=fresh):
             if not job.row.exists():  # else it was measured when the comparison was interrupted
                 if not job.has_begun:  # what a killed one has left is in the way
                     shutil.rmtree(job.folder, ignore_errors=True)
                 in_a_process(job)
-            comparison = comparison.with_row(job.measured())
-            _write(comparison, folder, kept)
+            folder.add(job.measured())
         shutil.rmtree(job.folder, ignore_errors=True)
-    return comparison, folder
+    return folder.comparison, folder.path
 
 
 def _folder_of(contestant: Contestant) -> str:
@@ -179,6 +140,12 @@ def _planned(
         DiscreetError: Anything that a private run would find wrong before its first step, or
             after the training without privacy that goes before it.
     """
+    if not is_none(given.get("hours")):
+        raise ConfigurationError(
+            "contestants that each fit into a time of their own read different numbers of images",
+            where=f"hours={given['hours']}",
+            do="give batch= and steps=, as discreet plan tells them with hours=",
+        )
     reporter.stage("reading the data set")
     inputs = read_inputs({**given, "epsilon": max(epsilons)}, reporter=SilentReporter())
     _check_comparable(inputs)
@@ -203,9 +170,16 @@ def _check_comparable(inputs: RunInputs) -> None:
     """Refuse what stock training does not do alike, or would keep the private runs from.
 
     Raises:
-        ConfigurationError: It is a classifier, or its weights are not to be taken.
+        ConfigurationError: Nothing is there to compare on, it is a classifier, or its weights
+            are not to be taken.
         UnsafeArgumentError: The teacher might be the stock model of this very comparison.
     """
+    if not inputs.dataset.val:
+        raise ConfigurationError(
+            "there are no validation images to compare on",
+            where=f"data={inputs.settings['data']}",
+            do="name some as val: in the data set file",
+        )
     if inputs.task is CLASSIFY:
         raise ConfigurationError(
             "a comparison is of mAP, which whole images of one class have not",
@@ -235,40 +209,3 @@ def _without_privacy(private: PreparedRun) -> dict[str, Any]:
     chosen = {k: v for k, v in private.chosen.values().items() if v is not None}
     bare = {"noise_multiplier": 0, "max_grad_norm": _OUT_OF_REACH, "clipping": "flat"}
     return {**chosen, **bare}
-
-
-def _begun(
-    folder: Path, asked: Mapping[str, Any], start: Mapping[str, Any]
-) -> tuple[Comparison, dict[str, Any]]:
-    """What was measured so far, if the rest would be measured on the same; and how it began."""
-    try:
-        facts = json.loads((folder / _RESULT).read_text(encoding="utf-8"))
-        comparison = Comparison.from_json(facts)
-        run, validation = RunState.from_json(facts["start"]["run"]), facts["start"]["validation"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigurationError(
-            "no comparison to resume there",
-            where=f"resume={folder}",
-            do="leave resume out to begin one",
-        ) from error
-    run.check_unchanged(RunState.from_json(start["run"]), of="comparison")
-    if validation != start["validation"]:
-        raise ConfigurationError(
-            "the validation images, labels or class names are not as when the comparison began",
-            where="resume",
-            do="restore them, or start a new comparison",
-        )
-    if facts.get("asked") != asked:
-        raise ConfigurationError(
-            "the comparison was begun with other arguments",
-            where=f"resume={folder}",
-            do="give the same ones, or leave resume out to begin another",
-        )
-    return comparison, {"asked": asked, "start": facts["start"]}
-
-
-def _write(comparison: Comparison, folder: Path, kept: Mapping[str, Any]) -> None:
-    write_text(folder / "comparison.csv", comparison.to_csv())
-    write_text(folder / "comparison.md", comparison.to_markdown())
-    write_plot(comparison, folder / "comparison.svg")
-    write_json(folder / _RESULT, {**comparison.to_json(), **kept})
