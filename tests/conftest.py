@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from pathlib import Path
 
 import pytest
@@ -35,11 +35,14 @@ def _session_ledger(tmp_path_factory: pytest.TempPathFactory) -> Generator[None]
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _single_precision() -> Generator[None]:
-    """Runs compute alike on every machine, whatever its CPU is fast at, unless a test says so."""
+def capabilities() -> Generator[Mapping[str, object]]:
+    """What this CPU has; runs compute alike on every machine all the same, unless told."""
+    import torch
+
+    found = getattr(torch.cpu, "get_capabilities", dict)()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("torch.cpu.get_capabilities", dict, raising=False)
-        yield
+        patch.setattr(torch.cpu, "get_capabilities", dict, raising=False)
+        yield found
 
 
 SHARED_VARIABLE = "DISCREET_SHARED"

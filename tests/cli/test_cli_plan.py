@@ -235,6 +235,14 @@ def batch_of(plan: discreet.Plan) -> int:
     return plan.training.mechanism.expected_batch_size
 
 
+@pytest.mark.parametrize("more", ["classes=[7]", "classes=[1] single_cls=True"])
+def test_a_plan_refuses_classes_that_the_data_have_not(
+    scenes: Path, more: str, capsys: pytest.CaptureFixture[str]
+):
+    assert main(["plan", f"data={scenes}", "epsilon=8", "time=false", *more.split()]) == 2
+    assert "there is no class" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("more", "parts"),
     [

@@ -7,11 +7,15 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
 
+from discreet.errors import ConfigurationError
 from discreet.terminal import SilentReporter
+from discreet.yolo import checking, loop
+from discreet.yolo.checking import check_arguments
 from discreet.yolo.devices import usual_amp
+from discreet.yolo.frozen import FrozenFront
 from discreet.yolo.inputs import read_inputs
 from discreet.yolo.timing import measure_step
 
@@ -26,12 +30,12 @@ def has(monkeypatch: pytest.MonkeyPatch, capabilities: dict[str, bool]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("capabilities", "usual"), [(AMX, "bf16"), (AVX512, "bf16"), (OLDER, False), ({}, False)]
+    ("cpu", "usual"), [(AMX, "bf16"), (AVX512, "bf16"), (OLDER, False), ({}, False)]
 )
 def test_cpus_that_are_faster_in_bfloat16_compute_so(
-    capabilities: dict[str, bool], usual: object, monkeypatch: pytest.MonkeyPatch
+    cpu: dict[str, bool], usual: object, monkeypatch: pytest.MonkeyPatch
 ):
-    has(monkeypatch, capabilities)
+    has(monkeypatch, cpu)
     assert usual_amp(torch.device("cpu")) == usual
     assert usual_amp(torch.device("cuda")) is False
     monkeypatch.delattr(torch.cpu, "get_capabilities")
@@ -39,7 +43,7 @@ def test_cpus_that_are_faster_in_bfloat16_compute_so(
 
 
 @pytest.mark.parametrize(
-    ("given", "capabilities", "taken"),
+    ("given", "cpu", "taken"),
     [
         ({}, AMX, "bf16"),
         ({}, OLDER, False),
@@ -50,23 +54,23 @@ def test_cpus_that_are_faster_in_bfloat16_compute_so(
 )
 def test_what_is_given_wins(
     given: dict[str, Any],
-    capabilities: dict[str, bool],
+    cpu: dict[str, bool],
     taken: object,
     scenes: Path,
     monkeypatch: pytest.MonkeyPatch,
 ):
-    has(monkeypatch, capabilities)
+    has(monkeypatch, cpu)
     asked = {"data": str(scenes), "model": ARCHITECTURE, "epsilon": 8, **given}
     inputs = read_inputs(asked, reporter=SilentReporter())
     assert inputs.settings["amp"] == taken
     assert "amp" in given or "amp" not in inputs.given  # another machine may resume the run
 
 
-@pytest.mark.parametrize("capabilities", [AMX, OLDER])
+@pytest.mark.parametrize("cpu", [AMX, OLDER])
 def test_a_run_computes_and_is_timed_alike(
-    run: Run, capabilities: dict[str, bool], monkeypatch: pytest.MonkeyPatch
+    run: Run, cpu: dict[str, bool], monkeypatch: pytest.MonkeyPatch
 ):
-    has(monkeypatch, capabilities)
+    has(monkeypatch, cpu)
     halves: list[bool] = []
 
     def look(layer: nn.Module, _inputs: object, output: Any) -> None:
@@ -79,8 +83,78 @@ def test_a_run_computes_and_is_timed_alike(
 
     with register_module_forward_hook(look):
         run()
-        assert any_half() == (capabilities is AMX)
+        assert any_half() == (cpu is AMX)
         measure_step(ARCHITECTURE, 64, "classes")
-        assert any_half() == (capabilities is AMX)
+        assert any_half() == (cpu is AMX)
         measure_step(ARCHITECTURE, 64, "classes", amp=False)
         assert not any_half()
+
+
+# ---- rounding that depends on who else is drawn ----
+
+
+@pytest.fixture
+def rounded_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One image alone comes out a little otherwise than beside another, as kernels may have it."""
+    rest = FrozenFront.rest
+
+    def rounding(front: FrozenFront, features: tuple[Tensor, ...]) -> Any:
+        alone = len(features[0]) == 1 and torch.is_autocast_enabled("cpu")
+        return rest(front, tuple(f * 1.01 for f in features) if alone else features)
+
+    monkeypatch.setattr(FrozenFront, "rest", rounding)
+
+
+@pytest.fixture
+def left_alone(rounded_alone: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And no copy is put beside it."""
+    monkeypatch.setattr(loop, "beside_itself", lambda batch, _: (batch, None, 1.0))
+
+
+@pytest.mark.usefixtures("rounded_alone")
+@pytest.mark.parametrize("more", [{}, {"feature_cache": 0}, {"engine": "opacus"}])
+def test_an_image_alone_adds_what_it_adds_beside_others(
+    run: Run, more: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+):
+    changes: list[float] = []
+    measure = checking.change_by_company
+    monkeypatch.setattr(
+        checking, "change_by_company", lambda run: changes.append(measure(run)) or changes[-1]
+    )
+    result = run(amp="bf16", micro_batch=1, **more)
+    assert changes == [pytest.approx(0, abs=1e-5)]
+    assert result.record.configuration["amp"] == "bf16"
+
+
+@pytest.mark.usefixtures("left_alone")
+def test_no_run_takes_bfloat16_where_it_rounds_by_how_many_are_drawn(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    with pytest.raises(ConfigurationError, match="depends on how many") as error:
+        run(amp="bf16")
+    assert error.value.where == "amp=bf16"
+    assert not list((tmp_path / "runs").iterdir())
+    has(monkeypatch, AMX)
+    assert run().record.configuration["amp"] is False
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize("more", [{"zoom": 1, "clipping": "flat"}, {"trainable": "all"}])
+def test_real_kernels_round_an_image_alike_in_any_company(
+    shared_data: Path,
+    yolov8n_weights: Path,
+    capabilities: dict[str, object],
+    more: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+):
+    if not (capabilities.get("amx_bf16") or capabilities.get("avx512_bf16")):
+        pytest.skip("this CPU is not faster in bfloat16")
+    changes: list[float] = []
+    measure = checking.change_by_company
+    monkeypatch.setattr(
+        checking, "change_by_company", lambda run: changes.append(measure(run)) or changes[-1]
+    )
+    data = shared_data / "bccd" / "data.yaml"
+    given = {"data": str(data), "model": str(yolov8n_weights), "epsilon": 8, "imgsz": 160}
+    assert check_arguments({**given, "amp": "bf16", **more}).passed
+    assert changes == [pytest.approx(0, abs=1e-5)]

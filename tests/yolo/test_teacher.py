@@ -209,6 +209,15 @@ def test_files_that_hold_no_model_are_named_as_they_were_given(
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_teacher_that_has_diverged_is_named(given: Arguments, tmp_path: Path):
+    checkpoint = torch.load(WEIGHTS, weights_only=False)
+    next(checkpoint["model"].parameters()).data[:] = torch.nan
+    torch.save(checkpoint, file := tmp_path / "nan.pt")
+    with pytest.raises(ModelError, match="not finite numbers") as error:
+        train(given(teacher=str(file), teacher_data="public"))
+    assert error.value.where == f"teacher={file}"
+
+
 def test_foreign_code_in_a_teacher_is_not_run(given: Arguments, tmp_path: Path):
     file = tmp_path / "teacher.pt"
     torch.save({"model": Bomb(tmp_path / "boom")}, file)

@@ -4,6 +4,7 @@
     subject.py    what is checked
     probes.py     all probes, and the run through them
     coupling.py   what one unit can do to another
+    company.py    the same by rounding alone
     bounds.py     norms, clipping, sensitivity
     noising.py    noise, normaliser, charge: a whole step
     wiring.py     parameters, buffers, attributes, shapes
@@ -22,9 +23,19 @@
 Engines come in as callables: nothing here knows how gradients are computed.
 """
 
+from discreet.checking.company import change_by_company
 from discreet.checking.generic import check_step
 from discreet.checking.probes import PROBES, run_checks
 from discreet.checking.report import CheckReport, Finding
 from discreet.checking.subject import Subject, Unit
 
-__all__ = ["PROBES", "CheckReport", "Finding", "Subject", "Unit", "check_step", "run_checks"]
+__all__ = [
+    "PROBES",
+    "CheckReport",
+    "Finding",
+    "Subject",
+    "Unit",
+    "change_by_company",
+    "check_step",
+    "run_checks",
+]

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from discreet.errors import ConfigurationError
+
 # A pass takes zoom² times the work: beyond this nobody waits for it.
 LARGEST_ZOOM = 16
 _CELL = 32
@@ -59,10 +61,24 @@ class PublicFacts:
 
 
 def classes_learned(number: int, settings: Mapping[str, Any]) -> int:
-    """How many of a data set's classes a run learns, by `single_cls` and `classes`."""
-    if settings.get("single_cls"):
-        return 1
-    return len(settings.get("classes") or range(number))
+    """How many of a data set's classes a run learns, by `single_cls` and `classes`.
+
+    Args:
+        number: Number of classes of the data set.
+        settings: Ultralytics' own arguments.
+
+    Raises:
+        ConfigurationError: `classes` has a number that no class has.
+    """
+    number = 1 if settings.get("single_cls") else number
+    chosen = frozenset(settings.get("classes") or range(number))
+    if unknown := [each for each in sorted(chosen) if each >= number]:
+        raise ConfigurationError(
+            f"there is no class {unknown[0]}: the data set has {number}",
+            where="classes",
+            do=f"use numbers from 0 to {number - 1}",
+        )
+    return len(chosen)
 
 
 def whole_cells(imgsz: int) -> int:

@@ -17,6 +17,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from discreet import checking
 from discreet.checking import CheckReport, Subject, Unit, run_checks
 from discreet.clipping import PerExampleGradients
 from discreet.gradients import ENGINES, make_engine
@@ -77,6 +78,12 @@ def require_passed(trainer: PrivateDetectionTrainer) -> CheckReport:
     report = check_trainer(trainer)
     report.require()
     return report
+
+
+def change_by_company(trainer: PrivateDetectionTrainer) -> float:
+    """How far a stand-in's gradient depends on how many are beside it, as a share of its length."""
+    with _unlogged(trainer):
+        return checking.change_by_company(subject_of(trainer, real=False))
 
 
 def subject_of(trainer: PrivateDetectionTrainer, *, real: bool) -> Subject:

@@ -32,7 +32,7 @@ RUN = "run.json"
 CHECKPOINT = "checkpoint.pt"
 # What may differ when a run goes on: nothing that the guarantee or the model depends on.
 _MAY_CHANGE = frozenset(
-    {"device", "workers", "micro_batch", "feature_cache", "team_timeout"}
+    {"device", "workers", "amp", "micro_batch", "feature_cache", "team_timeout"}
     | {"verbose", "resume", "ledger", "sign"}
 )
 _PATHS = frozenset(

@@ -22,7 +22,7 @@ from discreet.noise import DrawnAhead
 from discreet.step import StepReport, private_step
 from discreet.yolo.feature_cache import cache_for
 from discreet.yolo.loading import MicroBatches, StepParts
-from discreet.yolo.microbatch import automatic_size, halves, units_of
+from discreet.yolo.microbatch import automatic_size, beside_itself, halves, images_in, units_of
 from discreet.yolo.optimizer import set_learning_rates
 from discreet.yolo.stages import Stage
 
@@ -154,6 +154,9 @@ class StepLoop:
         if "img" in batch:
             batch = trainer.preprocess_batch(dict(batch))  # it writes into what it is given
         units, weights = units_of(batch, trainer.device)
+        images = images_in(batch)
+        if trainer.amp and images == 1:
+            batch, units, weights = beside_itself(batch, trainer.device)
         terms = torch.zeros(0)
 
         def losses() -> Tensor:  # an engine may ask twice
@@ -162,7 +165,7 @@ class StepLoop:
             return terms.sum(1) * weights  # a unit's loss is the mean over its images and views
 
         gradients = engine.per_example_gradients(losses, units)
-        trainer.journal.add_losses(terms.detach())
+        trainer.journal.add_losses(terms.detach()[:images])
         return gradients
 
     def _step(

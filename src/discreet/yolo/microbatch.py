@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from discreet.gradients import Units
-from discreet.yolo.batches import images_of
+from discreet.yolo.batches import Batch, images_of, joined
 
 T = TypeVar("T")
 
@@ -105,6 +105,25 @@ def units_of(batch: Mapping[str, Any], device: torch.device) -> tuple[Units | No
     sizes = torch.tensor(batch["unit_sizes"], device=device)
     index = torch.repeat_interleave(torch.arange(len(sizes), device=device), sizes)
     return Units(index=index, count=len(sizes)), 1 / sizes[index]
+
+
+def beside_itself(batch: Batch, device: torch.device) -> tuple[Batch, Units, Tensor]:
+    """One image alone as two that are the same, the second without weight.
+
+    One image may run through other kernels than several. What they round otherwise is nothing in
+    single precision, but makes bfloat16 decide otherwise here and there, and a gradient percents
+    longer: whether an image is alone would depend on whether another was drawn.
+
+    Returns:
+        The two, their unit, and the weights of their losses, as from `units_of`.
+    """
+    two: Batch = joined([batch, batch], [1, 1])
+    if "features" in batch:
+        two["features"] = tuple(torch.cat([feature, feature]) for feature in batch["features"])
+    if "keys" in batch:
+        two["keys"] = [*batch["keys"]] * 2
+    units = Units(index=torch.zeros(2, dtype=torch.int64, device=device), count=1)
+    return two, units, torch.tensor([1.0, 0.0], device=device)
 
 
 def halves(batch: dict[str, Any]) -> Sequence[dict[str, Any]]:

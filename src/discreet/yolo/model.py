@@ -31,13 +31,16 @@ def is_architecture(model: str | Path) -> bool:
     return Path(model).suffix in {".yaml", ".yml"}
 
 
-def open_source(model: str | Path | nn.Module, *, argument: str = "model") -> nn.Module:
+def open_source(
+    model: str | Path | nn.Module, *, argument: str = "model", place: Path | None = None
+) -> nn.Module:
     """The public model that training starts from.
 
     Args:
         model: A local `.pt` file, the name of an architecture (`yolov8n.yaml`) to start from
             random weights, or a model that is already loaded.
         argument: What it was given as, for errors.
+        place: Where a model that is already loaded lies, for errors.
 
     Raises:
         ModelError: If it is not a model of a task that is trained here, or its weights are no
@@ -49,7 +52,7 @@ def open_source(model: str | Path | nn.Module, *, argument: str = "model") -> nn
         source = _from_architecture(str(model))
     else:
         source = load_weights(Path(model), argument=argument)
-    where = f"{argument}={_name_of(model)}"
+    where = f"{argument}={place or _name_of(model)}"
     if task_of(source) is None:
         raise ModelError(
             f"no task that is trained privately ({type(source).__name__})",

@@ -96,21 +96,6 @@ def read_partners(
     return public
 
 
-def check_classes(classes: list[int] | None, dataset: DetectionDataset) -> None:
-    """Refuse numbers of classes that the data set has not.
-
-    Raises:
-        ConfigurationError: There is one.
-    """
-    unknown = [number for number in classes or () if number >= dataset.nc]
-    if unknown:
-        raise ConfigurationError(
-            f"there is no class {unknown[0]}: the data set has {dataset.nc}",
-            where="classes",
-            do=f"use numbers from 0 to {dataset.nc - 1}",
-        )
-
-
 def notice_new_key_points(source: nn.Module, dataset: DetectionDataset, reporter: Reporter) -> None:
     """Tell of key points that the weights do not know, as what trains may leave them random."""
     points, head = dataset.keypoints, cast(Any, source).model[-1]

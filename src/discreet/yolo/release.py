@@ -72,6 +72,8 @@ def _as_stock(released: nn.Module, *, args: Mapping[str, Any]) -> nn.Module:
     anything = cast(Any, released)
     anything.args = kept
     anything.task = known_task(released).name
+    if "criterion" in dict(released.named_children()):
+        del anything.criterion  # a module of the model itself, where the loss is one
     anything.criterion = None
     anything.yaml = {k: v for k, v in dict(anything.yaml).items() if k != "yaml_file"}
     for stray in ("pt_path", "loss_names", "class_weights"):

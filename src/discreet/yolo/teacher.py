@@ -245,7 +245,7 @@ def open_teacher(place: Path, *, vouched: bool, dataset: DetectionDataset | None
         do="use a teacher that was trained on public images, or the release of a private run",
     )
     return Teacher(
-        model=open_source(model, argument="teacher"),
+        model=open_source(model, argument="teacher", place=place),
         sha256=file_digest(place),
         trained_on=trained_on,
     )

@@ -19,7 +19,7 @@ from ultralytics.utils import DEFAULT_CFG, callbacks
 from discreet.checking import CheckReport
 from discreet.clipping import Clipping
 from discreet.distributed import join_team
-from discreet.errors import TeamError
+from discreet.errors import ConfigurationError, TeamError
 from discreet.launched import Place
 from discreet.ledger import RunAccounts
 from discreet.planning import plan_rows, plan_warnings, recipe_rows
@@ -56,6 +56,8 @@ from discreet.yolo.preparation import PreparedRun, prepare, team_timeout
 from discreet.yolo.run_folder import RunFolder
 from discreet.yolo.tasks import Task
 from discreet.yolo.zoom import alike, enlarging
+
+_LARGEST_ROUNDING = 1e-4  # of an image's gradient: in single precision it is a tenth of that
 
 
 class PrivateDetectionTrainer(DetectionTrainer):
@@ -281,10 +283,32 @@ class PrivateDetectionTrainer(DetectionTrainer):
         self._restore()
         self.source = make_source(self.prepared.privacy.insecure_seed)
         self.amp = self.args.amp == "bf16"
+        if self.amp and not self._rounds_alike():
+            self.args.amp = self.amp = False
         self.ema = None
         self.tloss, self.loss_items, self.metrics = {}, {}, {}
         self._announce()
         self.run_callbacks("on_pretrain_routine_end")
+
+    def _rounds_alike(self) -> bool:
+        """Whether bfloat16 rounds an image's gradient alike, however many are beside it here.
+
+        Raises:
+            ConfigurationError: It does not, and was asked for.
+        """
+        from discreet.yolo.checking import change_by_company  # it imports this module
+
+        change = change_by_company(self)
+        if change <= _LARGEST_ROUNDING:
+            return True
+        if "amp" in self.prepared.state.given:
+            raise ConfigurationError(
+                "in bfloat16 an image's gradient depends on how many are beside it on this "
+                f"machine, by {change:.1g} of its length: what one image adds may exceed its bound",
+                where=f"amp={self.args.amp}",
+                do="use amp=False, which rounds finely enough, or leave amp out",
+            )
+        return False
 
     def _make_loss(self, model: nn.Module) -> PerImageLoss | DistilledLoss:
         privacy, teacher = self.prepared.privacy, self.prepared.teacher
