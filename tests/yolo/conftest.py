@@ -20,7 +20,7 @@ from discreet.planning import plan_training
 from discreet.result import TrainingResult
 from discreet.statement import consistency, record
 from discreet.statement.figures import figures_of
-from discreet.yolo import preparation
+from discreet.yolo import preparation, timing
 from discreet.yolo.loss import PerImageLoss
 from discreet.yolo.model import attach_settings, build_model, open_source, set_norm, train_mode
 from discreet.yolo.parts import select_trainable
@@ -96,6 +96,13 @@ def run(scenes: Path, tmp_path: Path) -> Run:
         return train({key: v for key, v in {**given, **arguments}.items() if v is not None})
 
     return start
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step is timed once or twice, for tests that do not look at how long it took."""
+    for name in ("_SECONDS", "_SECONDS_OF_FRONT", "_SECONDS_OF_UPDATE"):
+        monkeypatch.setattr(timing, name, 0.01)
 
 
 def make_model(norm: str = "frozen", trainable: str = "all") -> nn.Module:

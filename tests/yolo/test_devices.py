@@ -21,6 +21,9 @@ from discreet.yolo.timing import measure_step
 
 from .conftest import ARCHITECTURE, Run
 
+pytestmark = pytest.mark.usefixtures("unchecked", "hasty")
+
+SLOW = pytest.mark.slow
 AMX, AVX512, OLDER = {"amx_bf16": True}, {"avx512_bf16": True, "amx_bf16": False}, {"avx2": True}
 
 
@@ -112,7 +115,10 @@ def left_alone(rounded_alone: None, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("rounded_alone")
-@pytest.mark.parametrize("more", [{}, {"feature_cache": 0}, {"engine": "opacus"}])
+@pytest.mark.parametrize(
+    "more",
+    [{}, *(pytest.param(m, marks=SLOW) for m in ({"feature_cache": 0}, {"engine": "opacus"}))],
+)
 def test_an_image_alone_adds_what_it_adds_beside_others(
     run: Run, more: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ):

@@ -10,6 +10,8 @@ from discreet.yolo.timing import measure_step
 
 from .conftest import ARCHITECTURE
 
+pytestmark = pytest.mark.usefixtures("hasty")
+
 
 def test_a_model_is_measured_in_seconds():
     state = torch.get_rng_state()
