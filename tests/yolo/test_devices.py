@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
 
-from discreet.errors import ConfigurationError
+from discreet.errors import CheckError, ConfigurationError
 from discreet.terminal import SilentReporter
 from discreet.yolo import checking, loop
 from discreet.yolo.checking import check_arguments
@@ -19,6 +19,7 @@ from discreet.yolo.frozen import FrozenFront
 from discreet.yolo.inputs import read_inputs
 from discreet.yolo.timing import measure_step
 
+from ..planted.models import centre_over_the_batch
 from .conftest import ARCHITECTURE, Run
 
 pytestmark = pytest.mark.usefixtures("unchecked", "hasty")
@@ -142,6 +143,15 @@ def test_no_run_takes_bfloat16_where_it_rounds_by_how_many_are_drawn(
     assert not list((tmp_path / "runs").iterdir())
     has(monkeypatch, AMX)
     assert run().record.configuration["amp"] is False
+
+
+@pytest.mark.checked
+def test_a_model_that_lets_images_meet_is_left_to_the_check(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+):
+    centre_over_the_batch(monkeypatch)
+    with pytest.raises(CheckError, match="not private"):
+        run(amp="bf16", norm="frozen")
 
 
 @pytest.mark.real_data

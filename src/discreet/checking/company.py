@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from discreet.checking.bench import Bench
-from discreet.checking.freezing import Snapshot, exact_arithmetic
+from discreet.checking.freezing import Snapshot, exact_arithmetic, without_dropout
 from discreet.checking.held import relative
 from discreet.checking.passes import plain
 from discreet.checking.subject import Subject
@@ -26,7 +26,7 @@ def change_by_company(subject: Subject) -> float:
     """
     snapshot = Snapshot(subject.model, subject.optimizer, subject.holders)
     try:
-        with exact_arithmetic():
+        with exact_arithmetic(), without_dropout(subject.model):
             bench, units = Bench(subject, snapshot), subject.units
             first = [
                 bench.crowd(

@@ -19,7 +19,7 @@ from ultralytics.utils import DEFAULT_CFG, callbacks
 from discreet.checking import CheckReport
 from discreet.clipping import Clipping
 from discreet.distributed import join_team
-from discreet.errors import ConfigurationError, TeamError
+from discreet.errors import ConfigurationError, DiscreetError, TeamError
 from discreet.launched import Place
 from discreet.ledger import RunAccounts
 from discreet.planning import plan_rows, plan_warnings, recipe_rows
@@ -298,7 +298,10 @@ class PrivateDetectionTrainer(DetectionTrainer):
         """
         from discreet.yolo.checking import change_by_company  # it imports this module
 
-        change = change_by_company(self)
+        try:
+            change = change_by_company(self)
+        except DiscreetError:
+            return True  # the check of the step will say what is wrong with it
         if change <= _LARGEST_ROUNDING:
             return True
         if "amp" in self.prepared.state.given:
