@@ -203,7 +203,8 @@ def plan_as_asked(asked: PlanArguments, *, timed: bool, reporter: Reporter | Non
     if timed:
         from discreet.yolo.timing import measure_step  # late: seconds of imports
 
-        measure = partial(measure_step, amp=asked.settings.get("amp"))
+        amp = asked.settings.get("amp")
+        measure = partial(measure_step, bfloat16=None if amp is None else amp == "bf16")
     made = make_plan(
         asked.privacy,
         population=population,

@@ -14,6 +14,8 @@ class PerformanceConfig(BaseModel):
         micro_batch_size: Images per forward pass, or all of one unit where they are more; None
             measures what fits the memory.
         engine: Which engine computes per-example gradients; all are exact.
+        bfloat16: Whether the model computes in bfloat16; None lets it where the CPU is faster so,
+            and rounds each image alike whoever is beside it.
         workers: Processes that load images; 0 loads in the training process.
         feature_cache: Most GiB of memory for what frozen layers give for images; None chooses by
             what is free.
@@ -24,6 +26,7 @@ class PerformanceConfig(BaseModel):
 
     micro_batch_size: int | None = Field(default=None, ge=1)
     engine: Literal["discreet", "opacus", "reference"] = "discreet"
+    bfloat16: bool | None = None
     workers: int = Field(default=0, ge=0)
     feature_cache: float | None = Field(default=None, ge=0)
     team_timeout: float = Field(default=600, gt=0)

@@ -104,8 +104,8 @@ def test_the_time_is_measured_unless_it_is_turned_off(
 
     asked: list[object] = []
 
-    def measure_step(*arguments: object, amp: object) -> StepTime:
-        asked.append((*arguments, amp))
+    def measure_step(*arguments: object, bfloat16: object) -> StepTime:
+        asked.append((*arguments, bfloat16))
         return STEP
 
     monkeypatch.setattr(discreet.yolo.timing, "measure_step", measure_step)
@@ -122,7 +122,7 @@ def test_the_time_is_measured_unless_it_is_turned_off(
     assert timed.seconds == pytest.approx(21)
     asked.clear()
     assert main([*words, "amp=bf16"]) == 0
-    assert asked == [(None, 640, "class_film+classes", 1, "bf16")]
+    assert asked == [(None, 640, "class_film+classes", 1, True)]
 
 
 def test_a_model_that_is_not_there(capsys: pytest.CaptureFixture[str]):

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
+from torch.utils._pytree import tree_leaves
 
 from discreet.errors import CheckError, ConfigurationError
-from discreet.terminal import SilentReporter
+from discreet.launched import Place
+from discreet.performance import PerformanceConfig
 from discreet.yolo import checking, loop
 from discreet.yolo.checking import check_arguments
-from discreet.yolo.devices import usual_amp
+from discreet.yolo.devices import is_fast_in_bfloat16
 from discreet.yolo.frozen import FrozenFront
-from discreet.yolo.inputs import read_inputs
+from discreet.yolo.loss import PerImageLoss
 from discreet.yolo.timing import measure_step
+from discreet.yolo.train import PrivateDetectionTrainer
 
 from ..planted.models import centre_over_the_batch
 from .conftest import ARCHITECTURE, Run
@@ -34,64 +38,108 @@ def has(monkeypatch: pytest.MonkeyPatch, capabilities: dict[str, bool]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("cpu", "usual"), [(AMX, "bf16"), (AVX512, "bf16"), (OLDER, False), ({}, False)]
+    ("cpu", "fast"), [(AMX, True), (AVX512, True), (OLDER, False), ({}, False)]
 )
-def test_cpus_that_are_faster_in_bfloat16_compute_so(
-    cpu: dict[str, bool], usual: object, monkeypatch: pytest.MonkeyPatch
+def test_cpus_that_are_faster_in_bfloat16_are_known(
+    cpu: dict[str, bool], fast: bool, monkeypatch: pytest.MonkeyPatch
 ):
     has(monkeypatch, cpu)
-    assert usual_amp(torch.device("cpu")) == usual
-    assert usual_amp(torch.device("cuda")) is False
+    assert is_fast_in_bfloat16(torch.device("cpu")) is fast
+    assert not is_fast_in_bfloat16(torch.device("cuda"))
     monkeypatch.delattr(torch.cpu, "get_capabilities")
-    assert usual_amp(torch.device("cpu")) is False
+    assert not is_fast_in_bfloat16(torch.device("cpu"))
+
+
+@pytest.fixture
+def halves(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Whether each pass of a run computed in bfloat16, in their order."""
+    seen: list[bool] = []
+    predict = PrivateDetectionTrainer.predictions
+
+    def looking(trainer: PrivateDetectionTrainer, batch: dict[str, Any]) -> Any:
+        with register_module_forward_hook(look):
+            return predict(trainer, batch)
+
+    def look(layer: nn.Module, _inputs: object, output: Any) -> None:
+        if isinstance(layer, nn.Conv2d):
+            seen.append(output.dtype == torch.bfloat16)
+
+    monkeypatch.setattr(PrivateDetectionTrainer, "predictions", looking)
+    return seen
 
 
 @pytest.mark.parametrize(
-    ("given", "cpu", "taken"),
+    ("given", "cpu", "half"),
     [
-        ({}, AMX, "bf16"),
+        ({}, AMX, True),
         ({}, OLDER, False),
         ({"amp": False}, AMX, False),
-        ({"amp": "fp32"}, AMX, "fp32"),
-        ({"amp": "bf16"}, OLDER, "bf16"),
+        ({"amp": "fp32"}, AMX, False),
+        ({"amp": "bf16"}, OLDER, True),
     ],
 )
 def test_what_is_given_wins(
+    run: Run,
+    halves: list[bool],
     given: dict[str, Any],
     cpu: dict[str, bool],
-    taken: object,
-    scenes: Path,
+    half: bool,
     monkeypatch: pytest.MonkeyPatch,
 ):
     has(monkeypatch, cpu)
-    asked = {"data": str(scenes), "model": ARCHITECTURE, "epsilon": 8, **given}
-    inputs = read_inputs(asked, reporter=SilentReporter())
-    assert inputs.settings["amp"] == taken
-    assert "amp" in given or "amp" not in inputs.given  # another machine may resume the run
+    run(**given)
+    assert halves[-1] == half
 
 
 @pytest.mark.parametrize("cpu", [AMX, OLDER])
-def test_a_run_computes_and_is_timed_alike(
-    run: Run, cpu: dict[str, bool], monkeypatch: pytest.MonkeyPatch
-):
+def test_a_plan_times_what_training_takes(cpu: dict[str, bool], monkeypatch: pytest.MonkeyPatch):
     has(monkeypatch, cpu)
-    halves: list[bool] = []
+    computed: set[torch.dtype] = set()
 
     def look(layer: nn.Module, _inputs: object, output: Any) -> None:
         if isinstance(layer, nn.Conv2d) and torch.is_grad_enabled():
-            halves.append(output.dtype == torch.bfloat16)
-
-    def any_half() -> bool:
-        found, halves[:] = any(halves), []
-        return found
+            computed.add(output.dtype)
 
     with register_module_forward_hook(look):
-        run()
-        assert any_half() == (cpu is AMX)
         measure_step(ARCHITECTURE, 64, "classes")
-        assert any_half() == (cpu is AMX)
-        measure_step(ARCHITECTURE, 64, "classes", amp=False)
-        assert not any_half()
+        assert (torch.bfloat16 in computed) == (cpu is AMX)
+        computed.clear()
+        measure_step(ARCHITECTURE, 64, "classes", bfloat16=False)
+        assert torch.bfloat16 not in computed
+
+
+def test_losses_are_no_place_for_rounding(run: Run, monkeypatch: pytest.MonkeyPatch):
+    seen: set[torch.dtype] = set()
+    compute = PerImageLoss.__call__
+
+    def looking(loss: PerImageLoss, predicted: Any, batch: Any) -> Tensor:
+        seen.update(leaf.dtype for leaf in tree_leaves(predicted) if isinstance(leaf, Tensor))
+        return compute(loss, predicted, batch)
+
+    monkeypatch.setattr(PerImageLoss, "__call__", looking)
+    run(amp="bf16")
+    assert seen == {torch.float32}
+
+
+@pytest.mark.parametrize(
+    ("asked", "hosts", "taken"),
+    [(None, 1, False), (None, 2, False), (False, 2, False), (True, 2, "hosts may round")],
+)
+def test_a_team_computes_in_bfloat16_only_where_asked_and_on_one_host(
+    asked: bool | None, hosts: int, taken: object, monkeypatch: pytest.MonkeyPatch
+):
+    has(monkeypatch, AMX)
+    trainer: Any = SimpleNamespace(
+        prepared=SimpleNamespace(performance=PerformanceConfig(bfloat16=asked)),
+        team=SimpleNamespace(place=Place(rank=0, size=2, local_rank=0, local_size=2 // hosts)),
+        device=torch.device("cpu"),
+    )
+    decide = PrivateDetectionTrainer._in_bfloat16
+    if isinstance(taken, str):
+        with pytest.raises(ConfigurationError, match=taken):
+            decide(trainer)
+    else:
+        assert decide(trainer) is taken
 
 
 # ---- rounding that depends on who else is drawn ----
@@ -128,21 +176,21 @@ def test_an_image_alone_adds_what_it_adds_beside_others(
     monkeypatch.setattr(
         checking, "change_by_company", lambda run: changes.append(measure(run)) or changes[-1]
     )
-    result = run(amp="bf16", micro_batch=1, **more)
+    run(amp="bf16", **more)
     assert changes == [pytest.approx(0, abs=1e-5)]
-    assert result.record.configuration["amp"] == "bf16"
 
 
 @pytest.mark.usefixtures("left_alone")
 def test_no_run_takes_bfloat16_where_it_rounds_by_how_many_are_drawn(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, halves: list[bool], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     with pytest.raises(ConfigurationError, match="depends on how many") as error:
         run(amp="bf16")
     assert error.value.where == "amp=bf16"
     assert not list((tmp_path / "runs").iterdir())
     has(monkeypatch, AMX)
-    assert run().record.configuration["amp"] is False
+    run()
+    assert not halves[-1]
 
 
 @pytest.mark.checked

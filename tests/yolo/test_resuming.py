@@ -55,7 +55,6 @@ def test_ctrl_c_leaves_a_run_that_goes_on(scenes: Path, tmp_path: Path):
     assert not (folder / "release").exists()
     result = train({"resume": str(folder), "amp": "bf16"})  # as another machine might
     assert counts(result) == (5, 5, 5)
-    assert result.record.configuration["amp"] == "bf16"
     assert result.spent.epsilon <= 8
     assert result.release == folder / "release"
 

@@ -108,5 +108,4 @@ _STAYS_INSIDE = frozenset(
 PUBLIC_SETTINGS = (
     *(name for section in ACCEPTED.values() for name in section if name not in _STAYS_INSIDE),
     *("mosaic", "mixup"),  # of views
-    "amp",  # what is rounded depends on it
 )

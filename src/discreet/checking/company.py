@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from discreet.checking.bench import Bench
 from discreet.checking.freezing import Snapshot, exact_arithmetic, without_dropout
@@ -10,11 +11,12 @@ from discreet.checking.held import relative
 from discreet.checking.passes import plain
 from discreet.checking.subject import Subject
 
-# Kernels may be chosen by how many there are: alone, a pair, an odd number, a usual part.
-_SIZES = (1, 2, 3, 16)
+# How many there are, and which of them is looked at. Kernels may be chosen by how many: alone, a
+# pair, an odd number, a usual part; and may round otherwise at the end of a batch.
+_PLACES = ((1, 0), (2, 0), (2, 1), (3, 1), (16, 9), (16, 15))
 
 
-def change_by_company(subject: Subject) -> float:
+def change_by_company(subject: Subject, *, most: int) -> float:
     """Largest relative change of one unit's gradient with the number of others, as the run rounds.
 
     Single precision stays below 1e-5. In bfloat16, what is rounded the other way at one layer may
@@ -23,17 +25,22 @@ def change_by_company(subject: Subject) -> float:
 
     Args:
         subject: The step; the model is left as it was.
+        most: Most units that run at once.
     """
     snapshot = Snapshot(subject.model, subject.optimizer, subject.holders)
     try:
         with exact_arithmetic(), without_dropout(subject.model):
-            bench, units = Bench(subject, snapshot), subject.units
-            first = [
-                bench.crowd(
-                    plain([units[i % len(units)] for i in range(size)]), torch.eye(size)[0]
-                ).mixed
-                for size in _SIZES
-            ]
+            bench = Bench(subject, snapshot)
+            found = [_of_first(bench, size, place) for size, place in _PLACES if size <= most]
     finally:
         snapshot.restore()
-    return max(relative(one, first[-1]) for one in first)
+    return max(relative(one, found[0]) for one in found)
+
+
+def _of_first(bench: Bench, size: int, place: int) -> Tensor:
+    """Gradient of the first unit, at a place among others."""
+    units = bench.subject.units
+    others = [units[1 + i % (len(units) - 1)] for i in range(size)]
+    others[place] = units[0]
+    device = next(bench.subject.model.parameters()).device
+    return bench.crowd(plain(others), torch.eye(size, device=device)[place]).mixed

@@ -70,11 +70,13 @@ def classes_learned(number: int, settings: Mapping[str, Any]) -> int:
     Raises:
         ConfigurationError: `classes` has a number that no class has.
     """
-    number = 1 if settings.get("single_cls") else number
+    single = bool(settings.get("single_cls"))
+    number = 1 if single else number
     chosen = frozenset(settings.get("classes") or range(number))
     if unknown := [each for each in sorted(chosen) if each >= number]:
+        why = "single_cls makes all of them class 0" if single else f"the data set has {number}"
         raise ConfigurationError(
-            f"there is no class {unknown[0]}: the data set has {number}",
+            f"there is no class {unknown[0]}: {why}",
             where="classes",
             do=f"use numbers from 0 to {number - 1}",
         )

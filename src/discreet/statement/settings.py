@@ -6,7 +6,7 @@ Whatever is not on it has no place in a release, and a value that no run accepts
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from typing import Any
 
 from discreet.arguments import PUBLIC_SETTINGS, ULTRALYTICS, PrivacyArguments, students
 from discreet.arguments.values import check_value
@@ -30,8 +30,7 @@ _OWN = {
         "first_steps",
     )
 }
-_PRECISION = bool | Literal["fp32", "bf16"]
-_KINDS: Mapping[str, Any] = {**_ULTRALYTICS, **_OWN, "task": TaskName, "amp": _PRECISION}
+_KINDS: Mapping[str, Any] = {**_ULTRALYTICS, **_OWN, "task": TaskName}
 # What no other field tells of a student's training on public images.
 _OF_STUDENTS = {name: students.OWN[name].values for name in ("epochs", "batch")}
 LARGEST_SETTING = 1_000_000  # of a number; of those that no kind bounds, none has a use near it

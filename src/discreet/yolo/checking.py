@@ -82,8 +82,10 @@ def require_passed(trainer: PrivateDetectionTrainer) -> CheckReport:
 
 def change_by_company(trainer: PrivateDetectionTrainer) -> float:
     """How far a stand-in's gradient depends on how many are beside it, as a share of its length."""
+    images = min(_MOST_IMAGES, _images_of_a_unit(trainer))
+    most = max(1, trainer.loop.images_of_a_part() // images)
     with _unlogged(trainer):
-        return checking.change_by_company(subject_of(trainer, real=False))
+        return checking.change_by_company(subject_of(trainer, real=False), most=most)
 
 
 def subject_of(trainer: PrivateDetectionTrainer, *, real: bool) -> Subject:
@@ -173,10 +175,15 @@ def _images_of_units(
 ) -> dict[int, Sequence[int]]:
     """Numbers of the images of each unit of the probes: one, or a few where a run reads more."""
     views = trainer.prepared.views
-    most = min(_MOST_IMAGES, views * (trainer.plan.mechanism.max_images_per_unit or 1))
+    most = min(_MOST_IMAGES, _images_of_a_unit(trainer))
     if real:
         return {unit: (trainer.units.members[unit] * views)[:most] for unit in units}
     return {unit: [unit + i * _STAND_INS for i in range(1 + (unit + 1) % most)] for unit in units}
+
+
+def _images_of_a_unit(trainer: PrivateDetectionTrainer) -> int:
+    """Most images, views included, that a step reads of a unit."""
+    return trainer.prepared.views * (trainer.plan.mechanism.max_images_per_unit or 1)
 
 
 @contextmanager

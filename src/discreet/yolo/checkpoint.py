@@ -30,11 +30,13 @@ from discreet.storage import Seal, is_sealed, make_folder, write_json, write_sea
 SCHEMA = 4
 RUN = "run.json"
 CHECKPOINT = "checkpoint.pt"
-# What may differ when a run goes on: nothing that the guarantee or the model depends on.
+# What may differ when a run goes on: nothing that the guarantee depends on.
 _MAY_CHANGE = frozenset(
     {"device", "workers", "amp", "micro_batch", "feature_cache", "team_timeout"}
     | {"verbose", "resume", "ledger", "sign"}
 )
+# What may differ between the processes of a run: they round alike.
+_MAY_DIFFER = _MAY_CHANGE - {"amp"}
 _PATHS = frozenset(
     {"data", "groups", "model", "pretrained", "teacher", "public_data", "project", "cfg"}
 )
@@ -187,7 +189,7 @@ class RunState:
         multipliers compared: hosts may calibrate to different last digits, and only the leader
         makes noise.
         """
-        given = {k: v for k, v in self.given.items() if k not in _MAY_CHANGE | _PATHS}
+        given = {k: v for k, v in self.given.items() if k not in _MAY_DIFFER | _PATHS}
         arguments = json.dumps({key: str(_meaning(key, given[key])) for key in sorted(given)})
         mechanism = self.mechanism.with_noise(1.0).model_dump_json()
         return {

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map
 from ultralytics.utils.torch_utils import select_device
 
 from discreet.arguments.split import ULTRALYTICS
 from discreet.arguments.values import check_value
 from discreet.errors import ConfigurationError
 from discreet.launched import Place
+
+_HALF = (torch.bfloat16, torch.float16)
 
 
 def device_of(devices: object, place: Place) -> object:
@@ -73,16 +77,23 @@ def check_device(device: object) -> torch.device:
         ) from error
 
 
-def usual_amp(device: torch.device) -> Literal["bf16", False]:
-    """How exactly a model's passes compute where `amp` is not given.
+def is_fast_in_bfloat16(device: torch.device) -> bool:
+    """Whether it is a CPU that multiplies bfloat16 faster than single precision.
 
-    In bfloat16 where this CPU multiplies it faster than single precision, with AVX512-BF16 or
-    AMX; what is clipped is single precision always. On GPUs no whole runs have been compared yet.
+    By AVX512-BF16 or AMX, as measured on whole runs; on GPUs none have been compared yet.
 
     Args:
-        device: Where the passes run.
+        device: Where a model's passes run.
     """
     find = getattr(torch.cpu, "get_capabilities", dict)  # not in older versions
     able = cast("dict[str, object]", find())
-    fast = able.get("avx512_bf16") or able.get("amx_bf16")
-    return "bf16" if fast and device.type == "cpu" else False
+    return device.type == "cpu" and bool(able.get("avx512_bf16") or able.get("amx_bf16"))
+
+
+def in_single_precision(predicted: Any) -> Any:
+    """What a model predicts, with tensors of less in float32: losses are no place for rounding."""
+
+    def convert(found: Any) -> Any:
+        return found.float() if isinstance(found, Tensor) and found.dtype in _HALF else found
+
+    return tree_map(convert, predicted)

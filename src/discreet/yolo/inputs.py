@@ -16,7 +16,7 @@ from discreet.errors import ConfigurationError
 from discreet.recipes import classes_learned, whole_cells
 from discreet.terminal import Reporter
 from discreet.yolo.checkpoint import RunState, dataset_digest, file_digest, find_run
-from discreet.yolo.devices import check_device, device_of, fits, usual_amp
+from discreet.yolo.devices import check_device, device_of, fits
 from discreet.yolo.model import is_architecture, known_task, open_source
 from discreet.yolo.provenance import PrivateImages, require_public_start
 from discreet.yolo.reading import (
@@ -92,9 +92,7 @@ def read_inputs(
     settings: dict[str, Any]
     privacy, settings = split_arguments(given, required=("data", "model"))
     settings["device"] = device_of(settings.get("device"), team.place)
-    device = check_device(settings["device"])
-    if "amp" not in given:
-        settings["amp"] = usual_amp(device)
+    check_device(settings["device"])
     source, from_scratch = _open_model(settings)
     task = known_task(source)
     _check_task(task, settings)

@@ -122,13 +122,6 @@ class StepLoop:
         trainer = self.trainer
         dataset, performance = trainer.build_dataset(mode="train"), trainer.prepared.performance
         place = trainer.team.place
-        size = performance.micro_batch_size or automatic_size(
-            trainer.model,
-            trainer.parameters,
-            imgsz=trainer.args.imgsz,
-            device=trainer.device,
-            sharing=place.local_size,
-        )
         draws = self.draws(first_step=first_step)
         mine = (draw[place.rank :: place.size] for draw in draws)  # units, dealt in turn
         trainer.cache = cache_for(trainer.front, dataset, gib=performance.feature_cache)
@@ -136,11 +129,22 @@ class StepLoop:
             dataset,
             trainer.units.chosen(mine, trainer.source),  # some images of each
             first_step=first_step,
-            micro_batch_size=size,
+            micro_batch_size=self.images_of_a_part(),
             workers=performance.workers,
             pin_memory=trainer.device.type == "cuda",
             views=trainer.prepared.views,
             cache=trainer.cache,
+        )
+
+    def images_of_a_part(self) -> int:
+        """Most images that go through the model at once, units of more aside."""
+        trainer = self.trainer
+        return trainer.prepared.performance.micro_batch_size or automatic_size(
+            trainer.model,
+            trainer.parameters,
+            imgsz=trainer.args.imgsz,
+            device=trainer.device,
+            sharing=trainer.team.place.local_size,
         )
 
     def gradients_of(self, engine: GradientEngine, batch: dict[str, Any]) -> Any:

@@ -217,7 +217,7 @@ def decide(inputs: RunInputs, *, extra_units: int = 0, team: Team = SOLO) -> Pre
     prepared = PreparedRun(
         privacy=privacy,
         settings=settings,
-        performance=_performance(privacy, settings),
+        performance=_performance(privacy, settings, bfloat16=_bfloat16(inputs)),
         dataset=dataset,
         source=enlarging(inputs.source, privacy.zoom or 1),
         task=inputs.task,
@@ -245,8 +245,10 @@ def _time_of(inputs: RunInputs, team: Team, trainable: str, zoom: int) -> StepTi
     if team.leads:
         _, start = start_of(inputs.settings)
         device = torch.device("cpu") if _on_cpu(inputs.settings) else None
-        imgsz, amp = inputs.settings["imgsz"], inputs.settings["amp"]
-        step = measure_step(start, imgsz, trainable, zoom, amp=amp, device=device)
+        imgsz, half = inputs.settings["imgsz"], _bfloat16(inputs)
+        if half is None and team.place.size > 1:
+            half = False  # by itself no team computes so
+        step = measure_step(start, imgsz, trainable, zoom, bfloat16=half, device=device)
     images = inputs.privacy.images_of_a_unit or 1
     return StepTime(**team.told(step and asdict(step))).scaled(images / team.place.size)
 
@@ -298,10 +300,18 @@ def _on_cpu(settings: Mapping[str, Any]) -> bool:
     return not torch.cuda.is_available() or str(settings.get("device", "")) == "cpu"
 
 
-def _performance(privacy: PrivacyArguments, settings: Mapping[str, Any]) -> PerformanceConfig:
+def _bfloat16(inputs: RunInputs) -> bool | None:
+    """Whether the model is asked to compute in bfloat16; None where nothing is said."""
+    return inputs.settings["amp"] == "bf16" if "amp" in inputs.given else None
+
+
+def _performance(
+    privacy: PrivacyArguments, settings: Mapping[str, Any], *, bfloat16: bool | None
+) -> PerformanceConfig:
     return PerformanceConfig(
         micro_batch_size=privacy.micro_batch,
         engine=privacy.engine,
+        bfloat16=bfloat16,
         # A teacher looks at images, not at their features.
         feature_cache=privacy.feature_cache if privacy.teacher is None else 0.0,
         workers=int(settings.get("workers", 0 if _on_cpu(settings) else 8)),

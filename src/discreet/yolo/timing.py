@@ -27,7 +27,7 @@ from discreet.recipes import (
 )
 from discreet.step import sum_clipped
 from discreet.yolo.batches import Batch, joined
-from discreet.yolo.devices import usual_amp
+from discreet.yolo.devices import in_single_precision, is_fast_in_bfloat16
 from discreet.yolo.frozen import FrozenFront
 from discreet.yolo.loss import PerImageLoss
 from discreet.yolo.microbatch import automatic_size
@@ -61,7 +61,7 @@ def measure_step(
     trainable: str | None,
     zoom: int = 1,
     *,
-    amp: object = None,
+    bfloat16: bool | None = None,
     device: torch.device | None = None,
 ) -> StepTime:
     """Measure a model's private step.
@@ -71,7 +71,7 @@ def measure_step(
         imgsz: Side of the images in pixels; rounded up to whole cells, as in training.
         trainable: Parts that train; None for the default.
         zoom: How many times the model enlarges the sides of its images.
-        amp: How exactly the model computes; None for what is usual there.
+        bfloat16: Whether the model computes in bfloat16; None where the CPU is faster so.
         device: Where; if not given, where training would be.
 
     Raises:
@@ -81,7 +81,7 @@ def measure_step(
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     side = whole_cells(imgsz)
     with torch.random.fork_rng():  # what the caller draws next does not depend on a plan
-        half = (usual_amp(device) if amp is None else amp) == "bf16"
+        half = is_fast_in_bfloat16(device) if bfloat16 is None else bfloat16
         return _measured(model, side, trainable or DEFAULT_TRAINABLE, zoom, half, device)
 
 
@@ -99,7 +99,7 @@ def _measured(
     def losses_of(part: dict[str, Any]) -> Tensor:
         with computing():
             predicted = front.rest(part["features"])
-        return loss(predicted, part).sum(1)
+        return loss(in_single_precision(predicted), part).sum(1)
 
     def gradients_of(part: dict[str, Any]) -> Any:
         return engine.per_example_gradients(partial(losses_of, part))

@@ -33,7 +33,7 @@ from discreet.units import PrivacyUnits
 from discreet.yolo import _compat, finishing, release
 from discreet.yolo.class_features import public_photographs, standardise_classes
 from discreet.yolo.dataset import ImageSettings, describe
-from discreet.yolo.devices import fits
+from discreet.yolo.devices import fits, in_single_precision, is_fast_in_bfloat16
 from discreet.yolo.distillation import DistilledLoss
 from discreet.yolo.feature_cache import FeatureCache, features_of
 from discreet.yolo.frozen import FrozenFront
@@ -282,36 +282,56 @@ class PrivateDetectionTrainer(DetectionTrainer):
         )
         self._restore()
         self.source = make_source(self.prepared.privacy.insecure_seed)
-        self.amp = self.args.amp == "bf16"
-        if self.amp and not self._rounds_alike():
-            self.args.amp = self.amp = False
+        self.amp = self._in_bfloat16()
         self.ema = None
         self.tloss, self.loss_items, self.metrics = {}, {}, {}
         self._announce()
         self.run_callbacks("on_pretrain_routine_end")
 
-    def _rounds_alike(self) -> bool:
-        """Whether bfloat16 rounds an image's gradient alike, however many are beside it here.
+    def _in_bfloat16(self) -> bool:
+        """Whether to compute in bfloat16: only where that ties no image to another.
 
         Raises:
-            ConfigurationError: It does not, and was asked for.
+            ConfigurationError: It was asked for, and would.
         """
-        from discreet.yolo.checking import change_by_company  # it imports this module
-
-        try:
-            change = change_by_company(self)
-        except DiscreetError:
-            return True  # the check of the step will say what is wrong with it
+        asked, place = self.prepared.performance.bfloat16, self.team.place
+        if asked is False or (asked is None and place.size > 1):
+            return False
+        if asked is None and not is_fast_in_bfloat16(self.device):
+            return False
+        if place.size > place.local_size:
+            raise ConfigurationError(
+                "hosts may round otherwise in bfloat16, and which of them computes an image "
+                "depends on who else is drawn",
+                where="amp=bf16",
+                do="leave amp out",
+            )
+        change = self._change_by_company()
+        if change is None:
+            return asked is True
         if change <= _LARGEST_ROUNDING:
             return True
-        if "amp" in self.prepared.state.given:
+        if asked:
             raise ConfigurationError(
                 "in bfloat16 an image's gradient depends on how many are beside it on this "
                 f"machine, by {change:.1g} of its length: what one image adds may exceed its bound",
-                where=f"amp={self.args.amp}",
-                do="use amp=False, which rounds finely enough, or leave amp out",
+                where="amp=bf16",
+                do="use amp=False, which rounds finely enough",
             )
+        self.reporter.notice(
+            "computing in float32: here bfloat16 rounds an image by how many are beside it"
+        )
         return False
+
+    def _change_by_company(self) -> float | None:
+        """What bfloat16 changes by how many images there are; None where they meet anyway."""
+        from discreet.yolo.checking import change_by_company  # it imports this module
+
+        self.amp = True
+        try:
+            return change_by_company(self)
+        except DiscreetError:  # the check of the step says more of it
+            return None
 
     def _make_loss(self, model: nn.Module) -> PerImageLoss | DistilledLoss:
         privacy, teacher = self.prepared.privacy, self.prepared.teacher
@@ -371,7 +391,8 @@ class PrivateDetectionTrainer(DetectionTrainer):
     def predictions(self, batch: dict[str, Any]) -> Any:
         """The model's output for images, or for their features where these are known."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.amp):
-            return self.front.rest(features_of(batch, self.front, self.cache))
+            predicted = self.front.rest(features_of(batch, self.front, self.cache))
+        return in_single_precision(predicted) if self.amp else predicted
 
     def learning_rate_factor(self, step: int) -> float:
         """Factor on the initial learning rate in the `step`-th step, from 1."""
