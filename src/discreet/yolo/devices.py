@@ -1,20 +1,16 @@
-"""On which device a process computes, and how exactly."""
+"""On which device a process computes."""
 
 from __future__ import annotations
 
 from typing import Any, cast
 
 import torch
-from torch import Tensor
-from torch.utils._pytree import tree_map
 from ultralytics.utils.torch_utils import select_device
 
 from discreet.arguments.split import ULTRALYTICS
 from discreet.arguments.values import check_value
 from discreet.errors import ConfigurationError
 from discreet.launched import Place
-
-_HALF = (torch.bfloat16, torch.float16)
 
 
 def device_of(devices: object, place: Place) -> object:
@@ -75,25 +71,3 @@ def check_device(device: object) -> torch.device:
             where="device",
             do="use device=cpu, or the number of a GPU that torch sees",
         ) from error
-
-
-def is_fast_in_bfloat16(device: torch.device) -> bool:
-    """Whether it is a CPU that multiplies bfloat16 faster than single precision.
-
-    By AVX512-BF16 or AMX, as measured on whole runs; on GPUs none have been compared yet.
-
-    Args:
-        device: Where a model's passes run.
-    """
-    find = getattr(torch.cpu, "get_capabilities", dict)  # not in older versions
-    able = cast("dict[str, object]", find())
-    return device.type == "cpu" and bool(able.get("avx512_bf16") or able.get("amx_bf16"))
-
-
-def in_single_precision(predicted: Any) -> Any:
-    """What a model predicts, with tensors of less in float32: losses are no place for rounding."""
-
-    def convert(found: Any) -> Any:
-        return found.float() if isinstance(found, Tensor) and found.dtype in _HALF else found
-
-    return tree_map(convert, predicted)

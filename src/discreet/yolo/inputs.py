@@ -13,7 +13,7 @@ from discreet.arguments import PrivacyArguments, split_arguments, with_file
 from discreet.data import DetectionDataset
 from discreet.distributed import SOLO, Team
 from discreet.errors import ConfigurationError
-from discreet.recipes import classes_learned, whole_cells
+from discreet.recipes import whole_cells
 from discreet.terminal import Reporter
 from discreet.yolo.checkpoint import RunState, dataset_digest, file_digest, find_run
 from discreet.yolo.devices import check_device, device_of, fits
@@ -102,7 +102,6 @@ def read_inputs(
         argument, weights = start_of(settings)
         require_public_start(Path(weights), argument=argument, private=[PrivateImages.of(dataset)])
         notice_new_key_points(source, dataset, reporter)
-    classes_learned(dataset.nc, settings)  # refuses what the data set has not
     settings["imgsz"] = whole_cells(settings.get("imgsz", task.imgsz))
     teacher = _open_teacher(privacy, dataset)
     return RunInputs(

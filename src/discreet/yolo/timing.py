@@ -27,7 +27,6 @@ from discreet.recipes import (
 )
 from discreet.step import sum_clipped
 from discreet.yolo.batches import Batch, joined
-from discreet.yolo.devices import in_single_precision, is_fast_in_bfloat16
 from discreet.yolo.frozen import FrozenFront
 from discreet.yolo.loss import PerImageLoss
 from discreet.yolo.microbatch import automatic_size
@@ -43,6 +42,7 @@ from discreet.yolo.model import (
 )
 from discreet.yolo.optimizer import build_optimizer
 from discreet.yolo.parts import make_parts, select_trainable
+from discreet.yolo.precision import in_single_precision, is_fast_in_bfloat16
 from discreet.yolo.stand_ins import StandIns
 from discreet.yolo.zoom import enlarging
 

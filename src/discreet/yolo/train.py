@@ -19,7 +19,7 @@ from ultralytics.utils import DEFAULT_CFG, callbacks
 from discreet.checking import CheckReport
 from discreet.clipping import Clipping
 from discreet.distributed import join_team
-from discreet.errors import ConfigurationError, DiscreetError, TeamError
+from discreet.errors import TeamError
 from discreet.launched import Place
 from discreet.ledger import RunAccounts
 from discreet.planning import plan_rows, plan_warnings, recipe_rows
@@ -33,7 +33,7 @@ from discreet.units import PrivacyUnits
 from discreet.yolo import _compat, finishing, release
 from discreet.yolo.class_features import public_photographs, standardise_classes
 from discreet.yolo.dataset import ImageSettings, describe
-from discreet.yolo.devices import fits, in_single_precision, is_fast_in_bfloat16
+from discreet.yolo.devices import fits
 from discreet.yolo.distillation import DistilledLoss
 from discreet.yolo.feature_cache import FeatureCache, features_of
 from discreet.yolo.frozen import FrozenFront
@@ -52,12 +52,11 @@ from discreet.yolo.model import (
 )
 from discreet.yolo.optimizer import build_optimizer, keep_average, learning_rate_factor
 from discreet.yolo.parts import block_of, make_parts, rate_factors
+from discreet.yolo.precision import in_single_precision, takes_bfloat16
 from discreet.yolo.preparation import PreparedRun, prepare, team_timeout
 from discreet.yolo.run_folder import RunFolder
 from discreet.yolo.tasks import Task
 from discreet.yolo.zoom import alike, enlarging
-
-_LARGEST_ROUNDING = 1e-4  # of an image's gradient: in single precision it is a tenth of that
 
 
 class PrivateDetectionTrainer(DetectionTrainer):
@@ -282,56 +281,11 @@ class PrivateDetectionTrainer(DetectionTrainer):
         )
         self._restore()
         self.source = make_source(self.prepared.privacy.insecure_seed)
-        self.amp = self._in_bfloat16()
+        self.amp = takes_bfloat16(self)
         self.ema = None
         self.tloss, self.loss_items, self.metrics = {}, {}, {}
         self._announce()
         self.run_callbacks("on_pretrain_routine_end")
-
-    def _in_bfloat16(self) -> bool:
-        """Whether to compute in bfloat16: only where that ties no image to another.
-
-        Raises:
-            ConfigurationError: It was asked for, and would.
-        """
-        asked, place = self.prepared.performance.bfloat16, self.team.place
-        if asked is False or (asked is None and place.size > 1):
-            return False
-        if asked is None and not is_fast_in_bfloat16(self.device):
-            return False
-        if place.size > place.local_size:
-            raise ConfigurationError(
-                "hosts may round otherwise in bfloat16, and which of them computes an image "
-                "depends on who else is drawn",
-                where="amp=bf16",
-                do="leave amp out",
-            )
-        change = self._change_by_company()
-        if change is None:
-            return asked is True
-        if change <= _LARGEST_ROUNDING:
-            return True
-        if asked:
-            raise ConfigurationError(
-                "in bfloat16 an image's gradient depends on how many are beside it on this "
-                f"machine, by {change:.1g} of its length: what one image adds may exceed its bound",
-                where="amp=bf16",
-                do="use amp=False, which rounds finely enough",
-            )
-        self.reporter.notice(
-            "computing in float32: here bfloat16 rounds an image by how many are beside it"
-        )
-        return False
-
-    def _change_by_company(self) -> float | None:
-        """What bfloat16 changes by how many images there are; None where they meet anyway."""
-        from discreet.yolo.checking import change_by_company  # it imports this module
-
-        self.amp = True
-        try:
-            return change_by_company(self)
-        except DiscreetError:  # the check of the step says more of it
-            return None
 
     def _make_loss(self, model: nn.Module) -> PerImageLoss | DistilledLoss:
         privacy, teacher = self.prepared.privacy, self.prepared.teacher

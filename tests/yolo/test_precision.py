@@ -17,9 +17,9 @@ from discreet.launched import Place
 from discreet.performance import PerformanceConfig
 from discreet.yolo import checking, loop
 from discreet.yolo.checking import check_arguments
-from discreet.yolo.devices import is_fast_in_bfloat16
 from discreet.yolo.frozen import FrozenFront
 from discreet.yolo.loss import PerImageLoss
+from discreet.yolo.precision import is_fast_in_bfloat16, takes_bfloat16
 from discreet.yolo.timing import measure_step
 from discreet.yolo.train import PrivateDetectionTrainer
 
@@ -134,12 +134,11 @@ def test_a_team_computes_in_bfloat16_only_where_asked_and_on_one_host(
         team=SimpleNamespace(place=Place(rank=0, size=2, local_rank=0, local_size=2 // hosts)),
         device=torch.device("cpu"),
     )
-    decide = PrivateDetectionTrainer._in_bfloat16
     if isinstance(taken, str):
         with pytest.raises(ConfigurationError, match=taken):
-            decide(trainer)
+            takes_bfloat16(trainer)
     else:
-        assert decide(trainer) is taken
+        assert takes_bfloat16(trainer) is taken
 
 
 # ---- rounding that depends on who else is drawn ----

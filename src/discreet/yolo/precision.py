@@ -1,0 +1,89 @@
+"""How exactly a model computes: in bfloat16 only where that ties no image to another."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map
+
+from discreet.errors import ConfigurationError, DiscreetError
+
+if TYPE_CHECKING:
+    from discreet.yolo.train import PrivateDetectionTrainer
+
+_HALF = (torch.bfloat16, torch.float16)
+_LARGEST_ROUNDING = 1e-4  # of an image's gradient: in single precision it is a tenth of that
+
+
+def takes_bfloat16(trainer: PrivateDetectionTrainer) -> bool:
+    """Whether a run is to compute in bfloat16, as it was asked or as is faster here.
+
+    Args:
+        trainer: A trainer whose model and engine are ready.
+
+    Raises:
+        ConfigurationError: It was asked for, and would tie images to one another.
+    """
+    asked, place = trainer.prepared.performance.bfloat16, trainer.team.place
+    if asked is False or (asked is None and place.size > 1):
+        return False
+    if asked is None and not is_fast_in_bfloat16(trainer.device):
+        return False
+    if place.size > place.local_size:
+        raise ConfigurationError(
+            "hosts may round otherwise in bfloat16, and which of them computes an image "
+            "depends on who else is drawn",
+            where="amp=bf16",
+            do="leave amp out",
+        )
+    change = _change_by_company(trainer)
+    if change is None:
+        return asked is True
+    if change <= _LARGEST_ROUNDING:
+        return True
+    if asked:
+        raise ConfigurationError(
+            "in bfloat16 an image's gradient depends on how many are beside it on this "
+            f"machine, by {change:.1g} of its length: what one image adds may exceed its bound",
+            where="amp=bf16",
+            do="use amp=False, which rounds finely enough",
+        )
+    trainer.reporter.notice(
+        "computing in float32: here bfloat16 rounds an image by how many are beside it"
+    )
+    return False
+
+
+def _change_by_company(trainer: PrivateDetectionTrainer) -> float | None:
+    """What bfloat16 changes by how many images there are; None where they meet anyway."""
+    from discreet.yolo.checking import change_by_company  # it imports the trainer's module
+
+    trainer.amp = True
+    try:
+        return change_by_company(trainer)
+    except DiscreetError:  # the check of the step says more of it
+        return None
+
+
+def is_fast_in_bfloat16(device: torch.device) -> bool:
+    """Whether it is a CPU that multiplies bfloat16 faster than single precision.
+
+    By AVX512-BF16 or AMX, as measured on whole runs; on GPUs none have been compared yet.
+
+    Args:
+        device: Where a model's passes run.
+    """
+    find = getattr(torch.cpu, "get_capabilities", dict)  # not in older versions
+    able = cast("dict[str, object]", find())
+    return device.type == "cpu" and bool(able.get("avx512_bf16") or able.get("amx_bf16"))
+
+
+def in_single_precision(predicted: Any) -> Any:
+    """What a model predicts, with tensors of less in float32: losses are no place for rounding."""
+
+    def convert(found: Any) -> Any:
+        return found.float() if isinstance(found, Tensor) and found.dtype in _HALF else found
+
+    return tree_map(convert, predicted)
