@@ -15,7 +15,7 @@ PACKAGE = Path(discreet.__file__).parent
 CORE = (
     "errors", "_validate", "privacy", "config", "performance", "randomness", "sampling",
     "clipping", "noise", "ledger", "step", "storage", "accounting", "planning", "recipes",
-    "checking", "distributed", "launched",
+    "checking", "distributed", "launched", "arithmetic",
 )  # fmt: skip
 
 

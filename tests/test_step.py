@@ -168,3 +168,16 @@ def test_a_gradient_without_an_entry_for_a_trained_parameter_is_refused():
 
     with pytest.raises(RuntimeError, match="same names"):
         Run().step([Partial([[1.0, 0, 0]])])
+
+
+def test_gradients_are_not_rounded_by_how_many_are_drawn():
+    """TF32 is what cuDNN takes for float32, by kernels that differ from batch to batch."""
+    found: list[bool] = []
+
+    def gradients_of(rows: Rows) -> Rows:
+        found.append(torch.backends.cudnn.allow_tf32)
+        return rows
+
+    torch.backends.cudnn.allow_tf32 = True  # as torch has it
+    Run().step([Rows([[1.0, 2.0, 3.0]]), Rows([[0.0, 1.0, 0.0]])], gradients_of=gradients_of)
+    assert found == [False, False] and torch.backends.cudnn.allow_tf32

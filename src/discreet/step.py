@@ -20,6 +20,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from discreet.arithmetic import exact_arithmetic
 from discreet.clipping import ClippedSum, Clipping, PerExampleGradients
 from discreet.distributed import SOLO, Team
 from discreet.noise import Mechanism
@@ -68,13 +69,14 @@ def sum_clipped(
     """
     sums = {name: torch.zeros_like(p, dtype=torch.float32) for name, p in parameters.items()}
     units = clipped = non_finite = 0
-    for part in _parts(micro_batches, gradients_of, clipping, split):
-        if part.sums.keys() != sums.keys():
-            raise RuntimeError("gradients and trainable parameters do not have the same names")
-        for name, value in part.sums.items():
-            sums[name] += value
-        units, clipped = units + part.units, clipped + part.clipped
-        non_finite += part.non_finite
+    with exact_arithmetic():  # or who else is drawn decides how a gradient is rounded
+        for part in _parts(micro_batches, gradients_of, clipping, split):
+            if part.sums.keys() != sums.keys():
+                raise RuntimeError("gradients and trainable parameters do not have the same names")
+            for name, value in part.sums.items():
+                sums[name] += value
+            units, clipped = units + part.units, clipped + part.clipped
+            non_finite += part.non_finite
     return ClippedSum(
         sums=sums,
         sensitivity=clipping.sensitivity,

@@ -15,6 +15,7 @@ from discreet.gradients import make_engine
 from discreet.noise import GaussianMechanism
 from discreet.randomness import make_source
 from discreet.statement.verify import verify_release
+from discreet.step import sum_clipped
 from discreet.yolo.checking import check_arguments
 from discreet.yolo.loss import PerImageLoss
 from discreet.yolo.model import fast_layout
@@ -57,6 +58,39 @@ def test_gradients_are_those_of_the_cpu(
     how: Any = {"norm": norm, "bound": bound, "boxes": boxes}
     expected = clipped_sums(torch.device("cpu"), "reference", **how)
     assert relative(clipped_sums(DEVICE, engine, **how), expected) < 1e-3
+
+
+@pytest.mark.parametrize("norm", ["frozen", "group"])
+def test_who_else_is_drawn_changes_no_gradient(norm: str):
+    """By TF32, which torch allows, it does by 10⁻³ to 10⁻² of one."""
+    assert torch.backends.cudnn.allow_tf32
+    model = make_model(norm).to(DEVICE)
+    fast_layout(model)
+    parameters, loss = trained(model), PerImageLoss(model)
+    engine = make_engine("discreet", model, parameters)
+
+    def gradients_of(images: Sequence[int]) -> Any:
+        whole = make_batch([1 + image % 4 for image in range(33)])
+        chosen = [whole["batch_idx"] == image for image in images]
+        batch: dict[str, Any] = {"img": whole["img"][list(images)].to(DEVICE)}
+        for name in ("cls", "bboxes"):
+            batch[name] = torch.cat([whole[name][own] for own in chosen]).to(DEVICE)
+        places = [torch.full((int(own.sum()),), i) for i, own in enumerate(chosen)]
+        batch["batch_idx"] = torch.cat(places).to(DEVICE, whole["batch_idx"].dtype)
+        return engine.per_example_gradients(lambda: loss(model(batch["img"]), batch).sum(1))
+
+    def summed(*parts: Sequence[int]) -> torch.Tensor:
+        clipping = FlatClipping(max_grad_norm=1e-2)
+        found = sum_clipped(
+            parts, parameters=parameters, gradients_of=gradients_of, clipping=clipping
+        )
+        return torch.cat([found.sums[name].flatten() for name in parameters]).double() / 1e-2
+
+    one = summed([0])
+    assert float(one.norm()) == pytest.approx(1, rel=1e-3)
+    for others in (range(1, 2), range(1, 16), range(1, 33)):
+        together, alone = summed([0, *others]), summed(list(others))
+        assert float((together - alone - one).norm()) < 1e-3
 
 
 def test_noise_has_the_declared_deviation():

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from discreet.arithmetic import exact_arithmetic
 from discreet.checking.bench import Bench
-from discreet.checking.freezing import Snapshot, exact_arithmetic, without_dropout
+from discreet.checking.freezing import Snapshot, without_dropout
 from discreet.checking.held import relative
 from discreet.checking.passes import plain
 from discreet.checking.subject import Subject

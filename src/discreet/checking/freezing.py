@@ -1,4 +1,4 @@
-"""Frozen randomness, exact arithmetic, and a model that is left as it was found."""
+"""Frozen randomness, and a model that is left as it was found."""
 
 from __future__ import annotations
 
@@ -138,20 +138,6 @@ def without_dropout(model: nn.Module) -> Generator[None]:
     finally:
         for layer in layers:
             layer.training = True
-
-
-@contextmanager
-def exact_arithmetic() -> Generator[None]:
-    """No TF32: its rounding, 1e-3, would hide what is looked for."""
-    backends: list[Any] = [torch.backends.cuda.matmul, torch.backends.cudnn]
-    before = [backend.allow_tf32 for backend in backends]
-    try:
-        for backend in backends:
-            backend.allow_tf32 = False
-        yield
-    finally:
-        for backend, allowed in zip(backends, before, strict=True):
-            backend.allow_tf32 = allowed
 
 
 def cuda_devices(model: nn.Module) -> list[int]:

@@ -5,14 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol
 
+from discreet.arithmetic import exact_arithmetic
 from discreet.checking import bounds, coupling, noising, substance, wiring
 from discreet.checking.bench import Bench
-from discreet.checking.freezing import (
-    Snapshot,
-    cuda_devices,
-    exact_arithmetic,
-    frozen_randomness,
-)
+from discreet.checking.freezing import Snapshot, cuda_devices, frozen_randomness
 from discreet.checking.report import CheckReport, Finding
 from discreet.checking.subject import Subject
 from discreet.errors import CheckError, ConfigurationError, DiscreetError
