@@ -34,7 +34,7 @@ def test_a_thousand_images():
     values = chosen()
     assert (values["steps"], values["batch"], values["clipping"]) == (160, 252, "automatic")
     assert values["trainable"] == "class_film+classes"
-    assert chosen(trained_at=640)["batch"] == 110  # enlarged: fewer passes
+    assert chosen(trained_at=640)["batch"] == 140  # enlarged: fewer passes
     assert chosen({"zoom": 2})["steps"] == 100
 
 

@@ -55,8 +55,8 @@ _NEVER_ENLARGED = ("classify", "segment")
 STEPS = 160
 _STEPS_ENLARGED = 100
 # As many passes as make up so many images in the whole run, between the fewest and the most.
-_IMAGES_READ, _IMAGES_READ_ENLARGED = 160_000, 11_000
-_FEWEST_PASSES, _MOST_PASSES, _MOST_PASSES_ENLARGED = 10.0, 40.0, 12.5
+_IMAGES_READ, _IMAGES_READ_ENLARGED = 160_000, 14_000
+_FEWEST_PASSES, _MOST_PASSES, _MOST_PASSES_ENLARGED = 10.0, 40.0, 14.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +87,7 @@ def default_batch_size(population: int) -> int:
 
 
 def passes_over(population: int, zoom: int = 1) -> float:
-    """Expected passes over the data: 160,000 / n from 10 to 40, enlarged 11,000 / n to 12.5."""
+    """Expected passes over the data: 160,000 / n from 10 to 40, enlarged 14,000 / n to 14."""
     images, most = (
         (_IMAGES_READ, _MOST_PASSES)
         if zoom == 1
@@ -304,7 +304,7 @@ PRETRAINED = (
         setting="batch",
         value=_batch,
         table="n · passes / steps, with 160,000 / n passes, from 10 to 40; where images are "
-        "enlarged 11,000 / n, from 10 to 12.5; where features learn from more than "
+        "enlarged 14,000 / n, from 10 to 14; where features learn from more than "
         f"{_VIEWS_OF_QUIET} views, {_VIEWS_OF_QUIET} / views of it; with hours, no more than fit",
         why="more passes always help a little and cost their time: small data can afford more, "
         "enlarged images fewer",
