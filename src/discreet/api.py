@@ -201,10 +201,11 @@ def plan_as_asked(asked: PlanArguments, *, timed: bool, reporter: Reporter | Non
     assert population is not None
     measure: Measure | None = None
     if timed:
-        from discreet.yolo.timing import measure_step  # late: seconds of imports
+        from discreet.yolo.precision import asked_for_bfloat16  # late: seconds of imports
+        from discreet.yolo.timing import measure_step
 
-        amp = asked.settings.get("amp")
-        measure = partial(measure_step, bfloat16=None if amp is None else amp == "bf16")
+        half = asked_for_bfloat16(asked.settings.get("amp"))
+        measure = partial(measure_step, bfloat16=half)
     made = make_plan(
         asked.privacy,
         population=population,

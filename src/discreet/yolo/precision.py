@@ -27,9 +27,7 @@ def takes_bfloat16(trainer: PrivateDetectionTrainer) -> bool:
         ConfigurationError: It was asked for, and would tie images to one another.
     """
     asked, place = trainer.prepared.performance.bfloat16, trainer.team.place
-    if asked is False or (asked is None and place.size > 1):
-        return False
-    if asked is None and not is_fast_in_bfloat16(trainer.device):
+    if not wants_bfloat16(asked, trainer.device, processes=place.size):
         return False
     if place.size > place.local_size:
         raise ConfigurationError(
@@ -54,6 +52,25 @@ def takes_bfloat16(trainer: PrivateDetectionTrainer) -> bool:
         "computing in float32: here bfloat16 rounds an image by how many are beside it"
     )
     return False
+
+
+def asked_for_bfloat16(amp: object) -> bool | None:
+    """What `amp=` says; None where it was left out."""
+    return None if amp is None else amp == "bf16"
+
+
+def wants_bfloat16(asked: bool | None, device: torch.device, *, processes: int) -> bool:
+    """Whether a run is to compute in bfloat16, unless that ties images to one another.
+
+    Args:
+        asked: What was asked for; None lets it where that is faster, but no team: its processes
+            may round otherwise.
+        device: Where the model's passes run.
+        processes: How many train together.
+    """
+    if asked is not None:
+        return asked
+    return processes == 1 and is_fast_in_bfloat16(device)
 
 
 def _change_by_company(trainer: PrivateDetectionTrainer) -> float | None:

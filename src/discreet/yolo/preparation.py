@@ -34,6 +34,7 @@ from discreet.yolo.checkpoint import RunState, dataset_digest, file_digest
 from discreet.yolo.inputs import DEFAULT_PROJECT, RunInputs, read_inputs, start_of
 from discreet.yolo.model import Norm
 from discreet.yolo.parts import make_parts
+from discreet.yolo.precision import asked_for_bfloat16, wants_bfloat16
 from discreet.yolo.stages import Stage, select_stages
 from discreet.yolo.tasks import Task
 from discreet.yolo.teacher import Teacher
@@ -217,7 +218,7 @@ def decide(inputs: RunInputs, *, extra_units: int = 0, team: Team = SOLO) -> Pre
     prepared = PreparedRun(
         privacy=privacy,
         settings=settings,
-        performance=_performance(privacy, settings, bfloat16=_bfloat16(inputs)),
+        performance=_performance(privacy, settings, bfloat16=_asked_for_bfloat16(inputs)),
         dataset=dataset,
         source=enlarging(inputs.source, privacy.zoom or 1),
         task=inputs.task,
@@ -244,10 +245,9 @@ def _time_of(inputs: RunInputs, team: Team, trainable: str, zoom: int) -> StepTi
     step: StepTime | None = None
     if team.leads:
         _, start = start_of(inputs.settings)
-        device = torch.device("cpu") if _on_cpu(inputs.settings) else None
-        imgsz, half = inputs.settings["imgsz"], _bfloat16(inputs)
-        if half is None and team.place.size > 1:
-            half = False  # by itself no team computes so
+        device = torch.device("cpu" if _on_cpu(inputs.settings) else "cuda")
+        half = wants_bfloat16(_asked_for_bfloat16(inputs), device, processes=team.place.size)
+        imgsz = inputs.settings["imgsz"]
         step = measure_step(start, imgsz, trainable, zoom, bfloat16=half, device=device)
     images = inputs.privacy.images_of_a_unit or 1
     return StepTime(**team.told(step and asdict(step))).scaled(images / team.place.size)
@@ -300,9 +300,8 @@ def _on_cpu(settings: Mapping[str, Any]) -> bool:
     return not torch.cuda.is_available() or str(settings.get("device", "")) == "cpu"
 
 
-def _bfloat16(inputs: RunInputs) -> bool | None:
-    """Whether the model is asked to compute in bfloat16; None where nothing is said."""
-    return inputs.settings["amp"] == "bf16" if "amp" in inputs.given else None
+def _asked_for_bfloat16(inputs: RunInputs) -> bool | None:
+    return asked_for_bfloat16(inputs.settings["amp"] if "amp" in inputs.given else None)
 
 
 def _performance(
