@@ -49,7 +49,8 @@ def takes_bfloat16(trainer: PrivateDetectionTrainer) -> bool:
             do="use amp=False, which rounds finely enough",
         )
     trainer.reporter.notice(
-        "computing in float32: here bfloat16 rounds an image by how many are beside it"
+        "computing in float32: here bfloat16 rounds an image by how many are beside it; steps may "
+        "take twice the time planned"
     )
     return False
 
