@@ -89,7 +89,7 @@ def warnings(made: TrainingPlan, parameters: int = 24_000, *, secure: bool = Tru
 
 def test_coco8_is_told_what_its_epsilon_means():
     text = warnings(plan(4, noise_multiplier=1.2, batch=4, steps=100, delta=1e-5))
-    assert "ε = 69.5 is no privacy to speak of" in text
+    assert "ε = 69.46 is no privacy to speak of" in text
 
 
 def test_coco8_is_told_that_it_is_too_small_for_epsilon_8():

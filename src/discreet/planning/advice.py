@@ -12,6 +12,7 @@ from discreet.planning.table import Cell, best_noise
 from discreet.planning.training import TrainingPlan
 from discreet.privacy import PrivacyUnit
 from discreet.recipes import AUTO_OPTIMIZER
+from discreet.terminal import format_epsilon
 
 _FEW_UNITS = 1000
 _UNSCALED = "SGD"  # the one optimizer whose updates grow with the gradient
@@ -90,7 +91,7 @@ def _batch(plan: TrainingPlan, requested: Cell, cells: Sequence[Cell], *, is_cho
         )
     if plan.target_epsilon is None:
         spent = best.epsilon.get(plan.mechanism.accountant)
-        price = "" if spent is None else f", but ε becomes {spent:.3g}"
+        price = "" if spent is None else f", but ε becomes {format_epsilon(spent)}"
         return (
             f"{best.expected_batch_size:,} in place of {batch:,} has {1 - saved:.0%} less noise "
             f"over as many images read, since the noise on the mean gradient is σ/B{price}."
@@ -222,6 +223,6 @@ def _steps(plan: TrainingPlan, requested: Cell, cells: Sequence[Cell]) -> str:
     if spent is None or now is None:
         return f"{steps}: each one spends; stop where quality no longer grows."
     return (
-        f"{steps} spend ε = {now:.3g}; twice as many spend {spent:.3g}. Fewer steps are the "
-        "cheapest way to a smaller ε."
+        f"{steps} spend ε = {format_epsilon(now)}; twice as many spend {format_epsilon(spent)}. "
+        "Fewer steps are the cheapest way to a smaller ε."
     )

@@ -119,9 +119,10 @@ def plan_warnings(plan: TrainingPlan, *, parameters: int, secure: bool) -> list[
         warnings.append("noise_multiplier=0 adds no noise. NOT PRIVATE.")
     elif epsilon > MEANINGLESS_EPSILON:
         warnings.append(
-            f"ε = {epsilon:.1f} is no privacy to speak of: {mechanism.population:,} {noun}s, "
-            f"σ = {mechanism.noise_multiplier:g}, {mechanism.steps:,} steps at q = "
-            f"{mechanism.sample_rate:.3g}. Use more {noun}s, fewer steps, or ask for epsilon=8."
+            f"ε = {format_epsilon(epsilon)} is no privacy to speak of: "
+            f"{mechanism.population:,} {noun}s, σ = {mechanism.noise_multiplier:g}, "
+            f"{mechanism.steps:,} steps at q = {mechanism.sample_rate:.3g}. "
+            f"Use more {noun}s, fewer steps, or ask for epsilon=8."
         )
     if mechanism.delta >= 1 / mechanism.population:
         warnings.append(
