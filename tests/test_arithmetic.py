@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 
 from discreet import arithmetic
 from discreet.arithmetic import exact_arithmetic
+from discreet.errors import ConfigurationError
 
 OPERATIONS = (
     "cuda.matmul", "cudnn.conv", "cudnn.rnn", "mkldnn.matmul", "mkldnn.conv", "mkldnn.rnn",
@@ -69,6 +71,51 @@ def test_where_torch_has_no_one_word_for_what_is_allowed():
     with exact_arithmetic():
         assert older() == ("highest", False)
     assert newer() == before
+
+
+def test_several_threads_are_exact_until_each_has_left():
+    allow("medium")
+    before = older(), newer()
+    entered, may_leave = threading.Event(), threading.Event()
+    found: list[object] = []
+
+    def stay() -> None:
+        with exact_arithmetic():
+            entered.set()
+            may_leave.wait(10)
+            found.append((older(), set(newer().values())))
+
+    thread = threading.Thread(target=stay)
+    with exact_arithmetic():
+        thread.start()
+        entered.wait(10)
+        with exact_arithmetic():
+            pass
+    may_leave.set()
+    thread.join()
+    assert found == [(("highest", False), {"ieee"} if newer() else set())]
+    assert (older(), newer()) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "harmful"),
+    [
+        ("ONEDNN_DEFAULT_FPMATH_MODE", "BF16", True),
+        ("ONEDNN_DEFAULT_FPMATH_MODE", "strict", False),
+        ("NVIDIA_TF32_OVERRIDE", "1", True),
+        ("NVIDIA_TF32_OVERRIDE", "0", False),
+    ],
+)
+def test_an_environment_that_overrides_it_is_refused(
+    name: str, value: str, harmful: bool, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv(name, value)
+    if harmful:
+        with pytest.raises(ConfigurationError, match=f"{name}={value}"), exact_arithmetic():
+            pass
+    else:
+        with exact_arithmetic():
+            pass
 
 
 def test_an_error_puts_it_back():

@@ -1,7 +1,9 @@
-"""Single precision as it is written, without the shortcuts that torch may take in its name."""
+"""Single precision as it is written, without the shortcuts that may be taken in its name."""
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from functools import partial
@@ -9,10 +11,23 @@ from typing import Any
 
 import torch
 
+from discreet.errors import ConfigurationError
+
 # What computes in float32, by torch.backends' names.
 _OPERATIONS = (
     "cuda.matmul", "cudnn.conv", "cudnn.rnn", "mkldnn.matmul", "mkldnn.conv", "mkldnn.rnn",
 )  # fmt: skip
+# What libraries take from the environment whatever torch tells them, and what does no harm.
+_OVERRIDES = {
+    "ONEDNN_DEFAULT_FPMATH_MODE": ("", "STRICT"),
+    "DNNL_DEFAULT_FPMATH_MODE": ("", "STRICT"),
+    "NVIDIA_TF32_OVERRIDE": ("", "0"),
+}
+
+_Setting = tuple[Callable[[], Any], Callable[[Any], None], object]
+_lock = threading.Lock()
+_inside = 0
+_undo: list[Callable[[], None]] = []
 
 
 @contextmanager
@@ -23,20 +38,53 @@ def exact_arithmetic() -> Generator[None]:
     kernel, and the kernel on how many examples there are: a per-example gradient then changes by
     10⁻³ to 10⁻² of itself with who else is drawn, and a sum of clipped gradients by more than what
     one example adds. Autocasting is another thing, and stays.
+
+    Several threads may be inside; the last puts back what was set. torch does not tell what an
+    operation has from `torch.backends.fp32_precision` and what is its own: where the former is in
+    use, it is its own afterwards.
+
+    Raises:
+        ConfigurationError: The environment overrides what torch is told.
     """
-    settings = [*_older_settings(), *_newer_settings()]
-    before = [_read(get) for get, _, _ in settings]
+    _refuse_overrides()
+    _enter()
     try:
-        for _, put, exact in settings:
-            put(exact)
         yield
     finally:
-        for (_, put, _), value in zip(settings, before, strict=True):  # newer ones last: they rule
+        _leave()
+
+
+def _refuse_overrides() -> None:
+    for name, harmless in _OVERRIDES.items():
+        value = os.environ.get(name, "")
+        if value.upper() not in harmless:
+            raise ConfigurationError(
+                f"{name}={value} has float32 rounded more coarsely than what is accounted for",
+                where="the environment",
+                do=f"unset {name}; amp=bf16 asks for bfloat16 where it does no harm",
+            )
+
+
+def _enter() -> None:
+    global _inside
+    with _lock:
+        _inside += 1
+        if _inside > 1:
+            return
+        settings = [*_older_settings(), *_newer_settings()]
+        before = [_read(get) for get, _, _ in settings]
+        for (_, put, exact), value in zip(settings, before, strict=True):
+            put(exact)
             if value is not None:
-                put(value)
+                _undo.append(partial(put, value))  # in this order: newer settings rule
 
 
-_Setting = tuple[Callable[[], Any], Callable[[Any], None], object]
+def _leave() -> None:
+    global _inside
+    with _lock:
+        _inside -= 1
+        while _undo and not _inside:
+            _undo.pop(0)()
 
 
 def _older_settings() -> list[_Setting]:

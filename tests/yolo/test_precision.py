@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
 from torch.utils._pytree import tree_leaves
 
+import discreet.checking
 from discreet.errors import CheckError, ConfigurationError
 from discreet.launched import Place
 from discreet.performance import PerformanceConfig
@@ -19,6 +21,7 @@ from discreet.yolo import checking, loop
 from discreet.yolo.checking import check_arguments
 from discreet.yolo.frozen import FrozenFront
 from discreet.yolo.loss import PerImageLoss
+from discreet.yolo.microbatch import images_in
 from discreet.yolo.precision import is_fast_in_bfloat16, takes_bfloat16
 from discreet.yolo.timing import measure_step
 from discreet.yolo.train import PrivateDetectionTrainer
@@ -144,52 +147,130 @@ def test_a_team_computes_in_bfloat16_only_where_asked_and_on_one_host(
 # ---- rounding that depends on who else is drawn ----
 
 
-@pytest.fixture
-def rounded_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One image alone comes out a little otherwise than beside another, as kernels may have it."""
+def rounding(monkeypatch: pytest.MonkeyPatch, which: Callable[[Tensor], Tensor]) -> None:
+    """In bfloat16 some images come out a little otherwise, as kernels may have it.
+
+    Args:
+        monkeypatch: Puts it back.
+        which: Of the images' (B, …) features, those: bool (B,).
+    """
     rest = FrozenFront.rest
 
-    def rounding(front: FrozenFront, features: tuple[Tensor, ...]) -> Any:
-        alone = len(features[0]) == 1 and torch.is_autocast_enabled("cpu")
-        return rest(front, tuple(f * 1.01 for f in features) if alone else features)
+    def rounded(front: FrozenFront, features: tuple[Tensor, ...]) -> Any:
+        if not torch.is_autocast_enabled("cpu"):
+            return rest(front, features)
+        factors = torch.where(which(features[0]), 1.01, 1.0)[:, None, None, None]
+        return rest(front, tuple(f * factors.to(f.dtype) for f in features))
 
-    monkeypatch.setattr(FrozenFront, "rest", rounding)
+    monkeypatch.setattr(FrozenFront, "rest", rounded)
+
+
+def few(features: Tensor) -> Tensor:
+    """All of them, where there are few."""
+    return torch.full((len(features),), len(features) < 4)
+
+
+def last(features: Tensor) -> Tensor:
+    """The one at the last place."""
+    return torch.arange(len(features)) == len(features) - 1
+
+
+def last_and_rare(features: Tensor) -> Tensor:
+    """One at the last place, if it is one of a dozen."""
+    digits = (features.flatten(1).double().sum(1) * 1e3).round() % 12
+    return last(features) & (digits == 0)
 
 
 @pytest.fixture
-def left_alone(rounded_alone: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And no copy is put beside it."""
-    monkeypatch.setattr(loop, "beside_itself", lambda batch, _: (batch, None, 1.0))
+def changes(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """What was measured at the set-up of each run, on few images."""
+    found: list[float] = []
+    measure = checking.change_by_company
+    monkeypatch.setattr(checking, "_STAND_INS_IN_COMPANY", 48)
+    monkeypatch.setattr(
+        checking, "change_by_company", lambda run: found.append(measure(run)) or found[-1]
+    )
+    return found
 
 
-@pytest.mark.usefixtures("rounded_alone")
+@pytest.fixture
+def _any_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is measured are parts of any number, such as steps end with."""
+    measure = discreet.checking.change_by_company
+    monkeypatch.setattr(
+        discreet.checking,
+        "change_by_company",
+        lambda subject, *, sizes: measure(subject, sizes=[*sizes, 3, 2, 1]),
+    )
+
+
+@pytest.mark.usefixtures("_any_number")
 @pytest.mark.parametrize(
     "more",
     [{}, *(pytest.param(m, marks=SLOW) for m in ({"feature_cache": 0}, {"engine": "opacus"}))],
 )
-def test_an_image_alone_adds_what_it_adds_beside_others(
-    run: Run, more: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+def test_an_image_among_few_adds_what_it_adds_among_many(
+    run: Run, changes: list[float], more: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ):
-    changes: list[float] = []
-    measure = checking.change_by_company
-    monkeypatch.setattr(
-        checking, "change_by_company", lambda run: changes.append(measure(run)) or changes[-1]
-    )
+    rounding(monkeypatch, few)
     run(amp="bf16", **more)
-    assert changes == [pytest.approx(0, abs=1e-5)]
+    assert changes == [pytest.approx(0, abs=1e-6)]
 
 
-@pytest.mark.usefixtures("left_alone")
-def test_no_run_takes_bfloat16_where_it_rounds_by_how_many_are_drawn(
-    run: Run, halves: list[bool], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    with pytest.raises(ConfigurationError, match="depends on how many") as error:
+@pytest.mark.usefixtures("_any_number", "changes")
+def test_it_is_by_filling_parts_up(run: Run, monkeypatch: pytest.MonkeyPatch):
+    rounding(monkeypatch, few)
+    monkeypatch.setattr(loop, "filled", lambda batch, units, weights, **_: (batch, units, weights))
+    with pytest.raises(ConfigurationError, match="depends on who"):
         run(amp="bf16")
-    assert error.value.where == "amp=bf16"
+
+
+def test_all_parts_of_a_run_are_of_one_size(run: Run, monkeypatch: pytest.MonkeyPatch):
+    seen: set[int] = set()
+    compute = PerImageLoss.__call__
+
+    def looking(loss: PerImageLoss, predicted: Any, batch: Any) -> Tensor:
+        seen.add(images_in(batch))
+        return compute(loss, predicted, batch)
+
+    monkeypatch.setattr(PerImageLoss, "__call__", looking)
+    run(amp="bf16", views=2, batch=7, steps=6, trainable="film+classes")
+    assert len(seen) == 1
+
+
+@pytest.mark.parametrize("which", [last, last_and_rare])
+def test_no_run_takes_bfloat16_where_it_rounds_by_who_else_is_drawn(
+    run: Run,
+    changes: list[float],
+    halves: list[bool],
+    tmp_path: Path,
+    which: Callable[[Tensor], Tensor],
+    monkeypatch: pytest.MonkeyPatch,
+):
+    rounding(monkeypatch, which)
+    with pytest.raises(ConfigurationError, match="depends on who") as error:
+        run(amp="bf16")
+    assert error.value.where == "amp=bf16" and changes[0] > 1e-4
     assert not list((tmp_path / "runs").iterdir())
     has(monkeypatch, AMX)
     run()
     assert not halves[-1]
+
+
+def test_what_torch_takes_for_float32_is_not_measured(
+    run: Run, changes: list[float], monkeypatch: pytest.MonkeyPatch
+):
+    allowed: set[bool] = set()
+    rest = FrozenFront.rest
+
+    def looking(front: FrozenFront, features: tuple[Tensor, ...]) -> Any:
+        if not changes:
+            allowed.add(torch.backends.cudnn.allow_tf32)
+        return rest(front, features)
+
+    monkeypatch.setattr(FrozenFront, "rest", looking)
+    run(amp="bf16")
+    assert allowed == {False}
 
 
 @pytest.mark.checked
@@ -202,22 +283,18 @@ def test_a_model_that_lets_images_meet_is_left_to_the_check(
 
 
 @pytest.mark.real_data
-@pytest.mark.parametrize("more", [{"zoom": 1, "clipping": "flat"}, {"trainable": "all"}])
+@pytest.mark.usefixtures("_any_number")
+@pytest.mark.parametrize("more", [{"imgsz": 64, "zoom": 1}, {"trainable": "all"}])
 def test_real_kernels_round_an_image_alike_in_any_company(
     shared_data: Path,
     yolov8n_weights: Path,
     capabilities: dict[str, object],
+    changes: list[float],
     more: dict[str, Any],
-    monkeypatch: pytest.MonkeyPatch,
 ):
     if not (capabilities.get("amx_bf16") or capabilities.get("avx512_bf16")):
         pytest.skip("this CPU is not faster in bfloat16")
-    changes: list[float] = []
-    measure = checking.change_by_company
-    monkeypatch.setattr(
-        checking, "change_by_company", lambda run: changes.append(measure(run)) or changes[-1]
-    )
     data = shared_data / "bccd" / "data.yaml"
     given = {"data": str(data), "model": str(yolov8n_weights), "epsilon": 8, "imgsz": 160}
     assert check_arguments({**given, "amp": "bf16", **more}).passed
-    assert changes == [pytest.approx(0, abs=1e-5)]
+    assert changes == [pytest.approx(0, abs=1e-6)]

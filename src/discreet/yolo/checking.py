@@ -10,6 +10,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -36,6 +37,9 @@ Batch = dict[str, Any]
 _STAND_INS, _REAL = 4, 6
 _MOST_IMAGES = 2  # of a unit: enough to see that they are averaged, and little to wait for
 _OBJECTS = (3, 1, 0, 7)  # of the stand-ins, in turn
+# A layer that few numbers leave rounds one image in a dozen otherwise: the smaller images are, the
+# more of them are looked at.
+_STAND_INS_IN_COMPANY, _PIXELS_IN_COMPANY = 256, 64 * 320**2
 
 
 def check_trainer(
@@ -82,10 +86,16 @@ def require_passed(trainer: PrivateDetectionTrainer) -> CheckReport:
 
 def change_by_company(trainer: PrivateDetectionTrainer) -> float:
     """How far a stand-in's gradient depends on how many are beside it, as a share of its length."""
-    images = min(_MOST_IMAGES, _images_of_a_unit(trainer))
-    most = max(1, trainer.loop.images_of_a_part() // images)
+    maker, size = stand_ins_of(trainer), trainer.loop.images_of_a_part
+    side = maker.size * trainer.prepared.zoom
+    parts = min(_STAND_INS_IN_COMPANY, _PIXELS_IN_COMPANY // side**2) // size
+    subject = replace(
+        subject_of(trainer, real=False),
+        units=range(max(2, parts) * size),
+        batch_of=lambda units: stand_ins(maker, [unit.number for unit in units]),
+    )
     with _unlogged(trainer):
-        return checking.change_by_company(subject_of(trainer, real=False), most=most)
+        return checking.change_by_company(subject, sizes=[size])
 
 
 def subject_of(trainer: PrivateDetectionTrainer, *, real: bool) -> Subject:

@@ -13,9 +13,8 @@ from torch.utils.data import DataLoader
 from discreet.yolo.dataset import Index, Key
 from discreet.yolo.feature_cache import FeatureCache
 from discreet.yolo.images import TaskImages
-from discreet.yolo.microbatch import packed
+from discreet.yolo.microbatch import packed, part_sizes
 
-_SMALLEST_HALF = 8
 _View = TypeVar("_View")
 
 
@@ -53,6 +52,7 @@ class MicroBatches:
         views: Augmented views of each image. What is one unit stands one behind the other in a
             part, which then has the key `unit_sizes`: see `discreet.yolo.microbatch.units_of`.
         cache: Features that are known. Parts that could add to it have `keys`.
+        even: Whether all parts but the last are of the most images, to be filled up.
     """
 
     def __init__(
@@ -66,7 +66,9 @@ class MicroBatches:
         pin_memory: bool = False,
         views: int = 1,
         cache: FeatureCache | None = None,
+        even: bool = False,
     ) -> None:
+        self._even = even
         self._dataset, self._cache = dataset, cache
         self._steps: deque[_Step] = deque()
         self._size, self._views = micro_batch_size, views
@@ -101,7 +103,10 @@ class MicroBatches:
                 known.append(keys)
             else:
                 unknown.append(views)
-        return _Step(known=_grouped(known, self._size), loaded=_grouped(unknown, self._size))
+        return _Step(
+            known=_grouped(known, self._size, even=self._even),
+            loaded=_grouped(unknown, self._size, even=self._even),
+        )
 
     def _keys(self, indices: Sequence[Index]) -> list[Key]:
         """Keys of these images; none if they are not to be kept."""
@@ -144,21 +149,22 @@ def collate(
     return together(items) if items else {}
 
 
-def _grouped(units: Sequence[Sequence[_View]], size: int) -> list[list[Sequence[_View]]]:
+def _grouped(
+    units: Sequence[Sequence[_View]], size: int, *, even: bool
+) -> list[list[Sequence[_View]]]:
     """Parts of at most `size` images, or of one unit; of few sizes, where units are alike.
 
     Each new size costs the engine a proof: whole parts, then halves, quarters and so on down to
-    eight units, then the rest.
+    eight units, then the rest. `even` ones are filled up to one size: whole parts, then the rest.
     """
     sizes = {len(unit) for unit in units}
     if len(sizes) != 1:
         return list(packed(units, size))
-    size = max(1, size // sizes.pop())
     parts: list[list[Sequence[_View]]] = []
     start = 0
-    while start < len(units):
-        while start + size > len(units) and size // 2 >= _SMALLEST_HALF:
-            size //= 2
-        parts.append(list(units[start : start + size]))
-        start += size
-    return parts
+    most = max(1, size // sizes.pop())
+    for whole in [most] if even else part_sizes(most):
+        while start + whole <= len(units):
+            parts.append(list(units[start : start + whole]))
+            start += whole
+    return [*parts, list(units[start:])] if start < len(units) else parts

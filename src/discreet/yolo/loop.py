@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -22,7 +22,7 @@ from discreet.noise import DrawnAhead
 from discreet.step import StepReport, private_step
 from discreet.yolo.feature_cache import cache_for
 from discreet.yolo.loading import MicroBatches, StepParts
-from discreet.yolo.microbatch import automatic_size, beside_itself, halves, images_in, units_of
+from discreet.yolo.microbatch import automatic_size, even_size, filled, halves, images_in, units_of
 from discreet.yolo.optimizer import set_learning_rates
 from discreet.yolo.stages import Stage
 
@@ -129,22 +129,40 @@ class StepLoop:
             dataset,
             trainer.units.chosen(mine, trainer.source),  # some images of each
             first_step=first_step,
-            micro_batch_size=self.images_of_a_part(),
+            micro_batch_size=self.images_of_a_part,
             workers=performance.workers,
             pin_memory=trainer.device.type == "cuda",
             views=trainer.prepared.views,
             cache=trainer.cache,
+            even=trainer.amp,
         )
 
+    @property
     def images_of_a_part(self) -> int:
-        """Most images that go through the model at once, units of more aside."""
+        """Most images that go through the model at once, units of more aside.
+
+        In bfloat16 there are always so many: see `filled`.
+        """
+        trainer, mechanism = self.trainer, self.trainer.plan.mechanism
+        given = trainer.prepared.performance.micro_batch_size
+        if given is not None or not trainer.amp:
+            return given or self._fitting
+        of_a_unit = trainer.prepared.views * (mechanism.max_images_per_unit or 1)
+        expected = mechanism.expected_batch_size * of_a_unit / trainer.team.place.size
+        return even_size(self._fitting, expected=expected)
+
+    @cached_property
+    def _fitting(self) -> int:
+        """Images that fit the memory, the same in all processes of the team."""
         trainer = self.trainer
-        return trainer.prepared.performance.micro_batch_size or automatic_size(
-            trainer.model,
-            trainer.parameters,
-            imgsz=trainer.args.imgsz,
-            device=trainer.device,
-            sharing=trainer.team.place.local_size,
+        return trainer.team.told(
+            automatic_size(
+                trainer.model,
+                trainer.parameters,
+                imgsz=trainer.args.imgsz,
+                device=trainer.device,
+                sharing=trainer.team.place.local_size,
+            )
         )
 
     def gradients_of(self, engine: GradientEngine, batch: dict[str, Any]) -> Any:
@@ -159,8 +177,9 @@ class StepLoop:
             batch = trainer.preprocess_batch(dict(batch))  # it writes into what it is given
         units, weights = units_of(batch, trainer.device)
         images = images_in(batch)
-        if trainer.amp and images == 1:
-            batch, units, weights = beside_itself(batch, trainer.device)
+        if trainer.amp:
+            size = self.images_of_a_part
+            batch, units, weights = filled(batch, units, weights, size=size, device=trainer.device)
         terms = torch.zeros(0)
 
         def losses() -> Tensor:  # an engine may ask twice

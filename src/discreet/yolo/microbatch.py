@@ -22,6 +22,8 @@ T = TypeVar("T")
 _LARGEST_CPU, _LARGEST_GPU = 16, 256
 _LARGEST_SMALL, _SMALL = 64, 1 << 30  # images; bytes that they take together
 _SHARE_OF_MEMORY = 0.4
+_SMALLEST_HALF = 8
+_SMALLEST_EVEN, _EVEN_PARTS = 4, 6
 
 
 def automatic_size(
@@ -107,23 +109,58 @@ def units_of(batch: Mapping[str, Any], device: torch.device) -> tuple[Units | No
     return Units(index=index, count=len(sizes)), 1 / sizes[index]
 
 
-def beside_itself(batch: Batch, device: torch.device) -> tuple[Batch, Units, Tensor]:
-    """One image alone as two that are the same, the second without weight.
+def even_size(most: int, *, expected: float) -> int:
+    """How many images each part of a step is filled up to, where all are to be alike.
 
-    One image may run through other kernels than several. What they round otherwise is nothing in
-    single precision, but makes bfloat16 decide otherwise here and there, and a gradient percents
-    longer: whether an image is alone would depend on whether another was drawn.
+    The last one is half empty on average, so there should be several; tiny ones are slow.
 
-    Returns:
-        The two, their unit, and the weights of their losses, as from `units_of`.
+    Args:
+        most: Most images that fit.
+        expected: Images that a step is expected to read.
     """
-    two: Batch = joined([batch, batch], [1, 1])
+    several = max(_SMALLEST_EVEN, int(expected / _EVEN_PARTS))
+    return min(most, 1 << (several.bit_length() - 1))
+
+
+def part_sizes(most: int) -> list[int]:
+    """How many units parts are of, largest first: the most, then halves, down to eight."""
+    sizes = [most]
+    while sizes[-1] // 2 >= _SMALLEST_HALF:
+        sizes.append(sizes[-1] // 2)
+    return sizes
+
+
+def filled(
+    batch: Batch, units: Units | None, weights: Tensor | float, *, size: int, device: torch.device
+) -> tuple[Batch, Units | None, Tensor | float]:
+    """A part filled up with copies of its images, without weight.
+
+    How many images run at once decides which kernels they run through. What these round otherwise
+    is nothing in single precision, but makes bfloat16 decide otherwise here and there, and a
+    gradient percents longer: how many are left for a step's last part would change how an image is
+    clipped. So all parts are as large.
+
+    Args:
+        batch: A part of a step; one unit of more than `size` images is always one alone.
+        units: As from `units_of`; a copy belongs to the unit of what it is a copy of.
+        weights: As from `units_of`.
+        size: How many images it is to have.
+        device: Where they are.
+    """
+    images = images_in(batch)
+    if images >= size:
+        return batch, units, weights
+    times = -(-size // images)
+    many: Batch = joined([batch] * times, [images] * times)
     if "features" in batch:
-        two["features"] = tuple(torch.cat([feature, feature]) for feature in batch["features"])
+        many["features"] = tuple(torch.cat([feature] * times) for feature in batch["features"])
     if "keys" in batch:
-        two["keys"] = [*batch["keys"]] * 2
-    units = Units(index=torch.zeros(2, dtype=torch.int64, device=device), count=1)
-    return two, units, torch.tensor([1.0, 0.0], device=device)
+        many["keys"] = [*batch["keys"]] * times
+    index = torch.arange(images, device=device) if units is None else units.index
+    count = images if units is None else units.count
+    shares = torch.zeros(size, device=device)
+    shares[:images] = weights
+    return _part(many, 0, size), Units(index=index.repeat(times)[:size], count=count), shares
 
 
 def halves(batch: dict[str, Any]) -> Sequence[dict[str, Any]]:

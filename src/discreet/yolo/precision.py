@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from discreet.yolo.train import PrivateDetectionTrainer
 
 _HALF = (torch.bfloat16, torch.float16)
-_LARGEST_ROUNDING = 1e-4  # of an image's gradient: in single precision it is a tenth of that
+_LARGEST_ROUNDING = 1e-6  # of an image's gradient: a norm's last bits
 
 
 def takes_bfloat16(trainer: PrivateDetectionTrainer) -> bool:
@@ -43,13 +43,13 @@ def takes_bfloat16(trainer: PrivateDetectionTrainer) -> bool:
         return True
     if asked:
         raise ConfigurationError(
-            "in bfloat16 an image's gradient depends on how many are beside it on this "
+            "in bfloat16 an image's gradient depends on who is drawn beside it on this "
             f"machine, by {change:.1g} of its length: what one image adds may exceed its bound",
             where="amp=bf16",
             do="use amp=False, which rounds finely enough",
         )
     trainer.reporter.notice(
-        "computing in float32: here bfloat16 rounds an image by how many are beside it; steps may "
+        "computing in float32: here bfloat16 rounds an image by who is drawn beside it; steps may "
         "take twice the time planned"
     )
     return False
@@ -75,7 +75,7 @@ def wants_bfloat16(asked: bool | None, device: torch.device, *, processes: int) 
 
 
 def _change_by_company(trainer: PrivateDetectionTrainer) -> float | None:
-    """What bfloat16 changes by how many images there are; None where they meet anyway."""
+    """What bfloat16 changes by who is beside an image; None where images meet anyway."""
     from discreet.yolo.checking import change_by_company  # it imports the trainer's module
 
     trainer.amp = True
