@@ -23,11 +23,13 @@ def part(boxes: list[int], **more: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("most", "expected", "size"),
-    [(64, 140, 16), (64, 2000, 64), (16, 140, 16), (64, 36, 4), (64, 3, 4), (2, 140, 2), (1, 9, 1)],
-)
-def test_several_parts_of_a_size_that_fits(most: int, expected: float, size: int):
-    assert even_size(most, expected=expected) == size
+    ("most", "units", "of_a_unit", "size"),
+    [(64, 140, 1, 16), (64, 1000, 2, 64), (16, 140, 1, 16), (64, 41, 1, 8), (64, 24, 1, 8),
+     (64, 12, 1, 4), (64, 1, 1, 1), (2, 140, 1, 2), (64, 16, 5, 10), (64, 140, 3, 48),
+     (64, 30, 100, 64), (1, 9, 1, 1)],
+)  # fmt: skip
+def test_several_parts_of_whole_units_that_fit(most: int, units: float, of_a_unit: int, size: int):
+    assert even_size(most, units=units, of_a_unit=of_a_unit) == size
 
 
 @pytest.mark.parametrize("images", [1, 2, 3, 5, 7])

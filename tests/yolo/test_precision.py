@@ -17,12 +17,12 @@ import discreet.checking
 from discreet.errors import CheckError, ConfigurationError
 from discreet.launched import Place
 from discreet.performance import PerformanceConfig
-from discreet.yolo import checking, loop
+from discreet.yolo import checking, loop, precision
 from discreet.yolo.checking import check_arguments
 from discreet.yolo.frozen import FrozenFront
 from discreet.yolo.loss import PerImageLoss
 from discreet.yolo.microbatch import images_in
-from discreet.yolo.precision import is_fast_in_bfloat16, takes_bfloat16
+from discreet.yolo.precision import is_fast_in_bfloat16, takes_bfloat16, wants_bfloat16
 from discreet.yolo.timing import measure_step
 from discreet.yolo.train import PrivateDetectionTrainer
 
@@ -33,6 +33,11 @@ pytestmark = pytest.mark.usefixtures("unchecked", "hasty")
 
 SLOW = pytest.mark.slow
 AMX, AVX512, OLDER = {"amx_bf16": True}, {"avx512_bf16": True, "amx_bf16": False}, {"avx2": True}
+
+
+@pytest.fixture(autouse=True)
+def _small_steps_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "_FEWEST_IMAGES", 1)
 
 
 def has(monkeypatch: pytest.MonkeyPatch, capabilities: dict[str, bool]) -> None:
@@ -94,6 +99,16 @@ def test_what_is_given_wins(
     assert halves[-1] == half
 
 
+def test_steps_of_a_few_images_stay_in_float32(monkeypatch: pytest.MonkeyPatch):
+    """They would mostly be filling."""
+    has(monkeypatch, AMX)
+    monkeypatch.setattr(precision, "_FEWEST_IMAGES", 24)
+    cpu = torch.device("cpu")
+    assert wants_bfloat16(None, cpu, images=24, processes=1)
+    assert not wants_bfloat16(None, cpu, images=23, processes=1)
+    assert wants_bfloat16(True, cpu, images=1, processes=1)
+
+
 @pytest.mark.parametrize("cpu", [AMX, OLDER])
 def test_a_plan_times_what_training_takes(cpu: dict[str, bool], monkeypatch: pytest.MonkeyPatch):
     has(monkeypatch, cpu)
@@ -136,6 +151,7 @@ def test_a_team_computes_in_bfloat16_only_where_asked_and_on_one_host(
         prepared=SimpleNamespace(performance=PerformanceConfig(bfloat16=asked)),
         team=SimpleNamespace(place=Place(rank=0, size=2, local_rank=0, local_size=2 // hosts)),
         device=torch.device("cpu"),
+        loop=SimpleNamespace(expected_images=100),
     )
     if isinstance(taken, str):
         with pytest.raises(ConfigurationError, match=taken):
@@ -213,7 +229,7 @@ def test_an_image_among_few_adds_what_it_adds_among_many(
     run: Run, changes: list[float], more: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ):
     rounding(monkeypatch, few)
-    run(amp="bf16", **more)
+    run(amp="bf16", batch=12, **more)
     assert changes == [pytest.approx(0, abs=1e-6)]
 
 
@@ -222,7 +238,7 @@ def test_it_is_by_filling_parts_up(run: Run, monkeypatch: pytest.MonkeyPatch):
     rounding(monkeypatch, few)
     monkeypatch.setattr(loop, "filled", lambda batch, units, weights, **_: (batch, units, weights))
     with pytest.raises(ConfigurationError, match="depends on who"):
-        run(amp="bf16")
+        run(amp="bf16", batch=12)
 
 
 def test_all_parts_of_a_run_are_of_one_size(run: Run, monkeypatch: pytest.MonkeyPatch):
@@ -249,11 +265,11 @@ def test_no_run_takes_bfloat16_where_it_rounds_by_who_else_is_drawn(
 ):
     rounding(monkeypatch, which)
     with pytest.raises(ConfigurationError, match="depends on who") as error:
-        run(amp="bf16")
+        run(amp="bf16", batch=12)
     assert error.value.where == "amp=bf16" and changes[0] > 1e-4
     assert not list((tmp_path / "runs").iterdir())
     has(monkeypatch, AMX)
-    run()
+    run(batch=12)
     assert not halves[-1]
 
 
@@ -298,3 +314,23 @@ def test_real_kernels_round_an_image_alike_in_any_company(
     given = {"data": str(data), "model": str(yolov8n_weights), "epsilon": 8, "imgsz": 160}
     assert check_arguments({**given, "amp": "bf16", **more}).passed
     assert changes == [pytest.approx(0, abs=1e-6)]
+
+
+def test_too_little_memory_for_a_part_is_told(run: Run, monkeypatch: pytest.MonkeyPatch):
+    """Half of it would be filled up again; the charge comes after, so nothing is spent."""
+    rest = FrozenFront.rest
+    charged: list[int] = []
+
+    def small(front: FrozenFront, features: tuple[Tensor, ...]) -> Any:
+        if charged and len(features[0]) > 2:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+        return rest(front, features)
+
+    step = loop.private_step
+    monkeypatch.setattr(FrozenFront, "rest", small)
+    monkeypatch.setattr(
+        loop, "private_step", lambda *args, **more: charged.append(1) or step(*args, **more)
+    )
+    with pytest.raises(ConfigurationError, match="do not fit the memory") as error:
+        run(amp="bf16", batch=12)
+    assert error.value.where == "micro_batch" and "resume" in str(error.value)

@@ -39,7 +39,7 @@ _MOST_IMAGES = 2  # of a unit: enough to see that they are averaged, and little 
 _OBJECTS = (3, 1, 0, 7)  # of the stand-ins, in turn
 # A layer that few numbers leave rounds one image in a dozen otherwise: the smaller images are, the
 # more of them are looked at.
-_STAND_INS_IN_COMPANY, _PIXELS_IN_COMPANY = 256, 64 * 320**2
+_STAND_INS_IN_COMPANY, _PIXELS_IN_COMPANY, _PARTS_IN_COMPANY = 256, 64 * 320**2, 16
 
 
 def check_trainer(
@@ -85,15 +85,19 @@ def require_passed(trainer: PrivateDetectionTrainer) -> CheckReport:
 
 
 def change_by_company(trainer: PrivateDetectionTrainer) -> float:
-    """How far a stand-in's gradient depends on how many are beside it, as a share of its length."""
+    """How far a stand-in's gradient depends on who is beside it, as a share of its length."""
     maker, size = stand_ins_of(trainer), trainer.loop.images_of_a_part
+    if size == 1:  # then each is alone
+        return 0.0
     side = maker.size * trainer.prepared.zoom
-    parts = min(_STAND_INS_IN_COMPANY, _PIXELS_IN_COMPANY // side**2) // size
+    images = min(_STAND_INS_IN_COMPANY, _PIXELS_IN_COMPANY // side**2)
+    parts = min(_PARTS_IN_COMPANY, images // size)
     subject = replace(
         subject_of(trainer, real=False),
         units=range(max(2, parts) * size),
         batch_of=lambda units: stand_ins(maker, [unit.number for unit in units]),
     )
+    trainer.reporter.stage("measuring what bfloat16 rounds")
     with _unlogged(trainer):
         return checking.change_by_company(subject, sizes=[size])
 
@@ -185,15 +189,10 @@ def _images_of_units(
 ) -> dict[int, Sequence[int]]:
     """Numbers of the images of each unit of the probes: one, or a few where a run reads more."""
     views = trainer.prepared.views
-    most = min(_MOST_IMAGES, _images_of_a_unit(trainer))
+    most = min(_MOST_IMAGES, trainer.loop.images_of_a_unit)
     if real:
         return {unit: (trainer.units.members[unit] * views)[:most] for unit in units}
     return {unit: [unit + i * _STAND_INS for i in range(1 + (unit + 1) % most)] for unit in units}
-
-
-def _images_of_a_unit(trainer: PrivateDetectionTrainer) -> int:
-    """Most images, views included, that a step reads of a unit."""
-    return trainer.prepared.views * (trainer.plan.mechanism.max_images_per_unit or 1)
 
 
 @contextmanager

@@ -10,13 +10,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import torch
 from torch import Tensor, nn
 
 from discreet.accounting import Event
-from discreet.errors import BudgetError, LedgerError
+from discreet.errors import BudgetError, ConfigurationError, LedgerError
 from discreet.gradients import GradientEngine, make_engine
 from discreet.noise import DrawnAhead
 from discreet.step import StepReport, private_step
@@ -147,9 +147,19 @@ class StepLoop:
         given = trainer.prepared.performance.micro_batch_size
         if given is not None or not trainer.amp:
             return given or self._fitting
-        of_a_unit = trainer.prepared.views * (mechanism.max_images_per_unit or 1)
-        expected = mechanism.expected_batch_size * of_a_unit / trainer.team.place.size
-        return even_size(self._fitting, expected=expected)
+        units = mechanism.expected_batch_size / trainer.team.place.size
+        return even_size(self._fitting, units=units, of_a_unit=self.images_of_a_unit)
+
+    @property
+    def expected_images(self) -> float:
+        """Images that a step is expected to read, if all units are as large as may be."""
+        return self.trainer.plan.mechanism.expected_batch_size * self.images_of_a_unit
+
+    @property
+    def images_of_a_unit(self) -> int:
+        """Most images, views included, that a step reads of a unit."""
+        trainer = self.trainer
+        return trainer.prepared.views * (trainer.plan.mechanism.max_images_per_unit or 1)
 
     @cached_property
     def _fitting(self) -> int:
@@ -211,7 +221,7 @@ class StepLoop:
             source=trainer.source,
             charge=partial(self.charge, mechanism.step_event(step)),
             optimizer=trainer.optimizer,
-            split=halves,
+            split=_refuse_fewer if trainer.amp else halves,
             team=trainer.team,
         )
 
@@ -277,3 +287,17 @@ class StepLoop:
             epoch=epoch, epochs=epochs, epsilon=epsilon, target=trainer.plan.target_epsilon
         )
         trainer.run_callbacks("on_fit_epoch_end")
+
+
+def _refuse_fewer(batch: dict[str, Any]) -> NoReturn:
+    """In bfloat16 a part of fewer images would be filled up again, and may round otherwise.
+
+    Raises:
+        ConfigurationError: Always.
+    """
+    raise ConfigurationError(
+        f"{images_in(batch)} images and what fills them up do not fit the memory at once",
+        where="micro_batch",
+        do="resume the run with a smaller micro_batch=, or with amp=False, which may take fewer "
+        "at a time",
+    )

@@ -23,7 +23,6 @@ _LARGEST_CPU, _LARGEST_GPU = 16, 256
 _LARGEST_SMALL, _SMALL = 64, 1 << 30  # images; bytes that they take together
 _SHARE_OF_MEMORY = 0.4
 _SMALLEST_HALF = 8
-_SMALLEST_EVEN, _EVEN_PARTS = 4, 6
 
 
 def automatic_size(
@@ -109,17 +108,21 @@ def units_of(batch: Mapping[str, Any], device: torch.device) -> tuple[Units | No
     return Units(index=index, count=len(sizes)), 1 / sizes[index]
 
 
-def even_size(most: int, *, expected: float) -> int:
+def even_size(most: int, *, units: float, of_a_unit: int) -> int:
     """How many images each part of a step is filled up to, where all are to be alike.
 
-    The last one is half empty on average, so there should be several; tiny ones are slow.
+    The last part is half empty on average: so there are six or more, of eight images or more; where
+    that is too many for three, three.
 
     Args:
         most: Most images that fit.
-        expected: Images that a step is expected to read.
+        units: Units that a step is expected to draw.
+        of_a_unit: Images of each, its views included.
     """
-    several = max(_SMALLEST_EVEN, int(expected / _EVEN_PARTS))
-    return min(most, 1 << (several.bit_length() - 1))
+    whole = max(1.0, min(units / 3, max(8 / of_a_unit, units / 6)))
+    fitting = max(1, most // of_a_unit)
+    together = 1 << (min(int(whole), fitting).bit_length() - 1)
+    return min(most, together * of_a_unit)
 
 
 def part_sizes(most: int) -> list[int]:

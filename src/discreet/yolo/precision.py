@@ -13,6 +13,7 @@ from discreet.errors import ConfigurationError, DiscreetError
 if TYPE_CHECKING:
     from discreet.yolo.train import PrivateDetectionTrainer
 
+_FEWEST_IMAGES = 24  # of a step; of fewer, half of what is computed would be filling
 _HALF = (torch.bfloat16, torch.float16)
 _LARGEST_ROUNDING = 1e-6  # of an image's gradient: a norm's last bits
 
@@ -27,7 +28,8 @@ def takes_bfloat16(trainer: PrivateDetectionTrainer) -> bool:
         ConfigurationError: It was asked for, and would tie images to one another.
     """
     asked, place = trainer.prepared.performance.bfloat16, trainer.team.place
-    if not wants_bfloat16(asked, trainer.device, processes=place.size):
+    images = trainer.loop.expected_images
+    if not wants_bfloat16(asked, trainer.device, images=images, processes=place.size):
         return False
     if place.size > place.local_size:
         raise ConfigurationError(
@@ -60,18 +62,21 @@ def asked_for_bfloat16(amp: object) -> bool | None:
     return None if amp is None else amp == "bf16"
 
 
-def wants_bfloat16(asked: bool | None, device: torch.device, *, processes: int) -> bool:
+def wants_bfloat16(
+    asked: bool | None, device: torch.device, *, images: float, processes: int
+) -> bool:
     """Whether a run is to compute in bfloat16, unless that ties images to one another.
 
     Args:
         asked: What was asked for; None lets it where that is faster, but no team: its processes
             may round otherwise.
         device: Where the model's passes run.
+        images: Images that a step is expected to read, or more: few do not fill its parts.
         processes: How many train together.
     """
     if asked is not None:
         return asked
-    return processes == 1 and is_fast_in_bfloat16(device)
+    return processes == 1 and images >= _FEWEST_IMAGES and is_fast_in_bfloat16(device)
 
 
 def _change_by_company(trainer: PrivateDetectionTrainer) -> float | None:
@@ -81,6 +86,8 @@ def _change_by_company(trainer: PrivateDetectionTrainer) -> float | None:
     trainer.amp = True
     try:
         return change_by_company(trainer)
+    except ConfigurationError:
+        raise
     except DiscreetError:  # the check of the step says more of it
         return None
 

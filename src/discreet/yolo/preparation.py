@@ -246,7 +246,9 @@ def _time_of(inputs: RunInputs, team: Team, trainable: str, zoom: int) -> StepTi
     if team.leads:
         _, start = start_of(inputs.settings)
         device = torch.device("cpu" if _on_cpu(inputs.settings) else "cuda")
-        half = wants_bfloat16(_asked_for_bfloat16(inputs), device, processes=team.place.size)
+        asked = _asked_for_bfloat16(inputs)
+        images = len(inputs.dataset.train) * (inputs.privacy.views or 1)  # a step reads no more
+        half = wants_bfloat16(asked, device, images=images, processes=team.place.size)
         imgsz = inputs.settings["imgsz"]
         step = measure_step(start, imgsz, trainable, zoom, bfloat16=half, device=device)
     images = inputs.privacy.images_of_a_unit or 1

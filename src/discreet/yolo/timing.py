@@ -52,6 +52,7 @@ _OBJECTS = 5  # in each blank image, so that the loss has its usual work
 _PIXELS_CPU = 16 * 160**2
 _WARM_UP = 2  # passes in which the engine compiles and chooses its methods
 _MOST_PASSES = 12
+_EVEN = 8  # images of a part in bfloat16, where all parts are alike and steps small
 _SECONDS, _SECONDS_OF_FRONT, _SECONDS_OF_UPDATE = 3.0, 0.5, 0.5
 
 
@@ -92,6 +93,8 @@ def _measured(
     images = automatic_size(detector, parameters, imgsz=side, device=device)
     if device.type == "cpu":
         images = min(images, max(1, _PIXELS_CPU // (side * zoom) ** 2))
+    if half:
+        images = min(images, _EVEN)
     loss, front = PerImageLoss(detector), FrozenFront(detector)
     engine = make_engine("discreet", detector, parameters)
     computing = partial(torch.autocast, device.type, torch.bfloat16, enabled=half)
