@@ -125,6 +125,25 @@ def test_an_error_puts_it_back():
     assert (older(), newer()) == before
 
 
+def test_what_cannot_be_set_is_put_back_and_tried_again(monkeypatch: pytest.MonkeyPatch):
+    """And never taken for set."""
+    allow("medium")
+    before = older(), newer()
+
+    def refuse(_: object) -> None:
+        raise OSError("not on this build")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(arithmetic, "_newer_settings", lambda: [(str, refuse, "")])
+        for _ in range(2):
+            with pytest.raises(OSError, match="this build"), exact_arithmetic():
+                raise AssertionError("not exact, and entered all the same")
+    assert (older(), newer()) == before
+    with exact_arithmetic():
+        assert older() == ("highest", False)
+    assert (older(), newer()) == before
+
+
 def test_older_versions_have_fewer_settings(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(arithmetic, "_newer_settings", list)
     allow("medium")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
@@ -27,7 +27,7 @@ _OVERRIDES = {
 _Setting = tuple[Callable[[], Any], Callable[[Any], None], object]
 _lock = threading.Lock()
 _inside = 0
-_undo: list[Callable[[], None]] = []
+_undo = ExitStack()
 
 
 @contextmanager
@@ -66,25 +66,27 @@ def _refuse_overrides() -> None:
 
 
 def _enter() -> None:
-    global _inside
-    with _lock:
+    global _inside, _undo
+    with _lock, ExitStack() as undo:
+        if not _inside:
+            settings = [*_older_settings(), *_newer_settings()]
+            before = [_read(get) for get, _, _ in settings]
+            # Undone from the end: newer settings, which rule, come last.
+            for (_, put, _), value in reversed([*zip(settings, before, strict=True)]):
+                if value is not None:
+                    undo.callback(put, value)
+            for _, put, exact in settings:
+                put(exact)
+            _undo = undo.pop_all()
         _inside += 1
-        if _inside > 1:
-            return
-        settings = [*_older_settings(), *_newer_settings()]
-        before = [_read(get) for get, _, _ in settings]
-        for (_, put, exact), value in zip(settings, before, strict=True):
-            put(exact)
-            if value is not None:
-                _undo.append(partial(put, value))  # in this order: newer settings rule
 
 
 def _leave() -> None:
     global _inside
     with _lock:
         _inside -= 1
-        while _undo and not _inside:
-            _undo.pop(0)()
+        if not _inside:
+            _undo.close()
 
 
 def _older_settings() -> list[_Setting]:
