@@ -102,6 +102,7 @@ def test_several_threads_are_exact_until_each_has_left():
     [
         ("ONEDNN_DEFAULT_FPMATH_MODE", "BF16", True),
         ("ONEDNN_DEFAULT_FPMATH_MODE", "strict", False),
+        ("DNNL_DEFAULT_FPMATH_MODE", "any", True),
         ("NVIDIA_TF32_OVERRIDE", "1", True),
         ("NVIDIA_TF32_OVERRIDE", "0", False),
     ],

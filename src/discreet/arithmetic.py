@@ -46,7 +46,7 @@ def exact_arithmetic() -> Generator[None]:
     Raises:
         ConfigurationError: The environment overrides what torch is told.
     """
-    _refuse_overrides()
+    refuse_overrides()
     _enter()
     try:
         yield
@@ -54,14 +54,19 @@ def exact_arithmetic() -> Generator[None]:
         _leave()
 
 
-def _refuse_overrides() -> None:
+def refuse_overrides() -> None:
+    """Refuse an environment in which float32 is not what it says.
+
+    Raises:
+        ConfigurationError: It overrides what torch is told.
+    """
     for name, harmless in _OVERRIDES.items():
         value = os.environ.get(name, "")
         if value.upper() not in harmless:
             raise ConfigurationError(
                 f"{name}={value} has float32 rounded more coarsely than what is accounted for",
                 where="the environment",
-                do=f"unset {name}; amp=bf16 asks for bfloat16 where it does no harm",
+                do=f"unset {name}",
             )
 
 

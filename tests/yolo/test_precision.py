@@ -14,11 +14,14 @@ from torch.nn.modules.module import register_module_forward_hook
 from torch.utils._pytree import tree_leaves
 
 import discreet.checking
+from discreet.api import train
 from discreet.errors import CheckError, ConfigurationError
 from discreet.launched import Place
 from discreet.performance import PerformanceConfig
+from discreet.terminal import SilentReporter
 from discreet.yolo import checking, loop, precision
 from discreet.yolo.checking import check_arguments
+from discreet.yolo.comparing import compare_runs
 from discreet.yolo.frozen import FrozenFront
 from discreet.yolo.loss import PerImageLoss
 from discreet.yolo.microbatch import images_in
@@ -158,6 +161,28 @@ def test_a_team_computes_in_bfloat16_only_where_asked_and_on_one_host(
             takes_bfloat16(trainer)
     else:
         assert takes_bfloat16(trainer) is taken
+
+
+@pytest.mark.parametrize(
+    "begin",
+    [
+        pytest.param(train, id="train"),
+        pytest.param(check_arguments, id="check"),
+        pytest.param(
+            lambda given: compare_runs(
+                given, epsilons=[8], stock_epochs=1, reporter=SilentReporter()
+            ),
+            id="compare",
+        ),
+    ],
+)
+def test_an_environment_that_rounds_is_refused_before_anything_is_read(
+    begin: Callable[[dict[str, Any]], object], monkeypatch: pytest.MonkeyPatch
+):
+    """And before a comparison trains without privacy, which is charged."""
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "1")
+    with pytest.raises(ConfigurationError, match="NVIDIA_TF32_OVERRIDE=1"):
+        begin({"data": "missing.yaml", "model": "missing.pt"})
 
 
 # ---- rounding that depends on who else is drawn ----

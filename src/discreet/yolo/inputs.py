@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from discreet.arguments import PrivacyArguments, split_arguments, with_file
+from discreet.arithmetic import refuse_overrides
 from discreet.data import DetectionDataset
 from discreet.distributed import SOLO, Team
 from discreet.errors import ConfigurationError
@@ -82,6 +83,7 @@ def read_inputs(
     Raises:
         DiscreetError: Anything that is wrong.
     """
+    refuse_overrides()
     given: dict[str, Any] = with_file(arguments)  # the file may change before the run is resumed
     resumed, state = _interrupted(given, team)
     if state is not None:
