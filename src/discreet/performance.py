@@ -11,7 +11,7 @@ class PerformanceConfig(BaseModel):
     """Speed settings of a run.
 
     Attributes:
-        micro_batch_size: Images per forward pass, or all of one unit where they are more; None
+        micro_batch_size: Most images per forward pass, or all of one unit where they are more; None
             measures what fits the memory.
         engine: Which engine computes per-example gradients; all are exact.
         bfloat16: Whether the model computes in bfloat16; None lets it where the CPU is faster so,

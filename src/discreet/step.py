@@ -100,7 +100,7 @@ def _parts(
             try:
                 clipped = clipping.clip_and_sum(gradients_of(current))
             except RuntimeError as error:  # torch.OutOfMemoryError is one
-                if split is None or not _is_out_of_memory(error):
+                if split is None or not is_out_of_memory(error):
                     raise
                 halves = split(current)
                 if len(halves) < 2:
@@ -111,7 +111,8 @@ def _parts(
             waiting.extend(halves)
 
 
-def _is_out_of_memory(error: RuntimeError) -> bool:
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether a pass failed because its examples do not fit the memory, on a GPU or a CPU."""
     text = str(error).lower()
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in text
 

@@ -30,12 +30,15 @@ from discreet.yolo.timing import measure_step
 from discreet.yolo.train import PrivateDetectionTrainer
 
 from ..planted.models import centre_over_the_batch
-from .conftest import ARCHITECTURE, Run
+from .conftest import ARCHITECTURE, IMGSZ, Run
 
 pytestmark = pytest.mark.usefixtures("unchecked", "hasty")
 
 SLOW = pytest.mark.slow
 AMX, AVX512, OLDER = {"amx_bf16": True}, {"avx512_bf16": True, "amx_bf16": False}, {"avx2": True}
+
+
+ENOUGH = precision._FEWEST_IMAGES
 
 
 @pytest.fixture(autouse=True)
@@ -102,10 +105,14 @@ def test_what_is_given_wins(
     assert halves[-1] == half
 
 
-def test_steps_of_a_few_images_stay_in_float32(monkeypatch: pytest.MonkeyPatch):
+def test_steps_of_a_few_images_stay_in_float32(
+    run: Run, halves: list[bool], monkeypatch: pytest.MonkeyPatch
+):
     """They would mostly be filling."""
     has(monkeypatch, AMX)
-    monkeypatch.setattr(precision, "_FEWEST_IMAGES", 24)
+    monkeypatch.setattr(precision, "_FEWEST_IMAGES", ENOUGH)
+    run(batch=23)
+    assert not halves[-1]
     cpu = torch.device("cpu")
     assert wants_bfloat16(None, cpu, images=24, processes=1)
     assert not wants_bfloat16(None, cpu, images=23, processes=1)
@@ -279,6 +286,24 @@ def test_all_parts_of_a_run_are_of_one_size(run: Run, monkeypatch: pytest.Monkey
     assert len(seen) == 1
 
 
+@pytest.mark.parametrize(
+    ("given", "even"), [({"micro_batch": 2}, {2}), ({"micro_batch": 1000}, {8})]
+)
+def test_a_micro_batch_is_the_most_that_is_held_and_not_filled_up_to(
+    run: Run, given: dict[str, Any], even: set[int], monkeypatch: pytest.MonkeyPatch
+):
+    seen: set[int] = set()
+    compute = PerImageLoss.__call__
+
+    def looking(loss: PerImageLoss, predicted: Any, batch: Any) -> Tensor:
+        seen.add(images_in(batch))
+        return compute(loss, predicted, batch)
+
+    monkeypatch.setattr(PerImageLoss, "__call__", looking)
+    run(amp="bf16", batch=24, **given)
+    assert seen == even
+
+
 @pytest.mark.parametrize("which", [last, last_and_rare])
 def test_no_run_takes_bfloat16_where_it_rounds_by_who_else_is_drawn(
     run: Run,
@@ -341,21 +366,72 @@ def test_real_kernels_round_an_image_alike_in_any_company(
     assert changes == [pytest.approx(0, abs=1e-6)]
 
 
-def test_too_little_memory_for_a_part_is_told(run: Run, monkeypatch: pytest.MonkeyPatch):
-    """Half of it would be filled up again; the charge comes after, so nothing is spent."""
+# ---- more images at once than fit ----
+
+FULL = "DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes"
+
+
+@pytest.fixture
+def memory_for(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Lets so many images through the model from the first call of a function on."""
     rest = FrozenFront.rest
-    charged: list[int] = []
 
-    def small(front: FrozenFront, features: tuple[Tensor, ...]) -> Any:
-        if charged and len(features[0]) > 2:
-            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
-        return rest(front, features)
+    def limit(images: int, *, since: tuple[Any, str] | None = None) -> None:
+        began = since is None
 
-    step = loop.private_step
-    monkeypatch.setattr(FrozenFront, "rest", small)
-    monkeypatch.setattr(
-        loop, "private_step", lambda *args, **more: charged.append(1) or step(*args, **more)
-    )
-    with pytest.raises(ConfigurationError, match="do not fit the memory") as error:
+        def small(front: FrozenFront, features: tuple[Tensor, ...]) -> Any:
+            if began and len(features[0]) > images:
+                raise RuntimeError(FULL)
+            return rest(front, features)
+
+        def noticing(*args: Any, **more: Any) -> Any:
+            nonlocal began
+            began = True
+            return function(*args, **more)
+
+        monkeypatch.setattr(FrozenFront, "rest", small)
+        if since is not None:
+            function = getattr(*since)
+            monkeypatch.setattr(*since, noticing)
+
+    return limit
+
+
+@pytest.mark.checked
+@pytest.mark.parametrize(
+    "since",
+    [
+        pytest.param(None, id="in the measurement"),
+        pytest.param((checking, "run_checks"), id="in the check"),
+        pytest.param((loop, "private_step"), id="in a step"),
+    ],
+)
+def test_too_little_memory_for_a_part_is_told(
+    run: Run, memory_for: Callable[..., None], tmp_path: Path, since: tuple[Any, str] | None
+):
+    """Half of it would be filled up again; the charge comes after, so nothing is spent."""
+    memory_for(2, since=since)
+    with pytest.raises(ConfigurationError, match="4 images do not fit the memory") as error:
         run(amp="bf16", batch=12)
     assert error.value.where == "micro_batch" and "resume" in str(error.value)
+    assert not list((tmp_path / "runs").iterdir())
+
+
+def test_a_run_that_did_not_ask_for_bfloat16_goes_on_in_float32_where_fewer_fit(
+    run: Run,
+    halves: list[bool],
+    memory_for: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+):
+    has(monkeypatch, AMX)
+    memory_for(2)
+    run(batch=12)
+    assert not halves[-1]
+
+
+@pytest.mark.checked
+def test_a_check_that_does_not_fit_the_memory_says_so(run: Run, memory_for: Callable[..., None]):
+    memory_for(1)
+    with pytest.raises(ConfigurationError, match="checked on do not fit") as error:
+        run(amp=False)
+    assert error.value.where == f"imgsz={IMGSZ}"

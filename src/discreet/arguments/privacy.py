@@ -131,7 +131,7 @@ class PrivacyArguments(BaseModel):
     )
     micro_batch: Count | None = Field(
         default=None,
-        description="images held in memory at once, or all images and views of one unit where "
+        description="most images held in memory at once, or all images and views of one unit where "
         "they are more; if left out, by memory",
     )
     feature_cache: Gain | None = Field(

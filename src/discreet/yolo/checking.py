@@ -21,14 +21,17 @@ from torch import Tensor
 from discreet import checking
 from discreet.checking import CheckReport, Subject, Unit, run_checks
 from discreet.clipping import PerExampleGradients
+from discreet.errors import ConfigurationError
 from discreet.gradients import ENGINES, make_engine
 from discreet.noise import DrawnAhead, Mechanism
 from discreet.randomness import RandomSource
+from discreet.step import is_out_of_memory
 from discreet.terminal import Reporter
 from discreet.yolo import checking_data, checking_features, checking_plan, checking_units, loop
 from discreet.yolo.batches import images_of, joined, with_image
 from discreet.yolo.microbatch import units_of
 from discreet.yolo.model import fast_layout
+from discreet.yolo.precision import too_many_at_once
 from discreet.yolo.stand_ins import StandIns
 from discreet.yolo.train import PrivateDetectionTrainer, default_callbacks
 
@@ -58,7 +61,7 @@ def check_trainer(
         without: Names of probes to leave out.
     """
     maker = stand_ins_of(trainer)
-    with _unlogged(trainer):
+    with _unlogged(trainer), _within_memory(trainer):
         return run_checks(
             subject_of(trainer, real=real),
             full=full,
@@ -212,6 +215,27 @@ def _plain_layout(model: torch.nn.Module) -> Generator[None]:
         yield
     finally:
         fast_layout(model)
+
+
+@contextmanager
+def _within_memory(trainer: PrivateDetectionTrainer) -> Generator[None]:
+    """Say what to do where the images of a pass do not fit.
+
+    Raises:
+        ConfigurationError: They do not.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        if trainer.amp:
+            raise too_many_at_once(trainer.loop.images_of_a_part) from None
+        raise ConfigurationError(
+            "the few images that the step is checked on do not fit the memory at once",
+            where=f"imgsz={trainer.args.imgsz}",
+            do="free memory, or give a smaller imgsz=, zoom= or model=, or a trainable= of less",
+        ) from None
 
 
 class _NoJournal:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from discreet.accounting import Event
-from discreet.errors import BudgetError, ConfigurationError, LedgerError
+from discreet.errors import BudgetError, LedgerError
 from discreet.gradients import GradientEngine, make_engine
 from discreet.noise import DrawnAhead
 from discreet.step import StepReport, private_step
@@ -24,6 +24,7 @@ from discreet.yolo.feature_cache import cache_for
 from discreet.yolo.loading import MicroBatches, StepParts
 from discreet.yolo.microbatch import automatic_size, even_size, filled, halves, images_in, units_of
 from discreet.yolo.optimizer import set_learning_rates
+from discreet.yolo.precision import too_many_at_once
 from discreet.yolo.stages import Stage
 
 if TYPE_CHECKING:
@@ -144,11 +145,11 @@ class StepLoop:
         In bfloat16 there are always so many: see `filled`.
         """
         trainer, mechanism = self.trainer, self.trainer.plan.mechanism
-        given = trainer.prepared.performance.micro_batch_size
-        if given is not None or not trainer.amp:
-            return given or self._fitting
+        most = trainer.prepared.performance.micro_batch_size or self._fitting
+        if not trainer.amp:
+            return most
         units = mechanism.expected_batch_size / trainer.team.place.size
-        return even_size(self._fitting, units=units, of_a_unit=self.images_of_a_unit)
+        return even_size(most, units=units, of_a_unit=self.images_of_a_unit)
 
     @property
     def expected_images(self) -> float:
@@ -221,9 +222,17 @@ class StepLoop:
             source=trainer.source,
             charge=partial(self.charge, mechanism.step_event(step)),
             optimizer=trainer.optimizer,
-            split=_refuse_fewer if trainer.amp else halves,
+            split=self._refuse_fewer if trainer.amp else halves,
             team=trainer.team,
         )
+
+    def _refuse_fewer(self, batch: dict[str, Any]) -> NoReturn:
+        """In bfloat16 a part of fewer images would be filled up again, and may round otherwise.
+
+        Raises:
+            ConfigurationError: Always.
+        """
+        raise too_many_at_once(max(images_in(batch), self.images_of_a_part))
 
     def charge(self, event: Event) -> None:
         """Charge a step in the ledger; its update may only follow."""
@@ -287,17 +296,3 @@ class StepLoop:
             epoch=epoch, epochs=epochs, epsilon=epsilon, target=trainer.plan.target_epsilon
         )
         trainer.run_callbacks("on_fit_epoch_end")
-
-
-def _refuse_fewer(batch: dict[str, Any]) -> NoReturn:
-    """In bfloat16 a part of fewer images would be filled up again, and may round otherwise.
-
-    Raises:
-        ConfigurationError: Always.
-    """
-    raise ConfigurationError(
-        f"{images_in(batch)} images and what fills them up do not fit the memory at once",
-        where="micro_batch",
-        do="resume the run with a smaller micro_batch=, or with amp=False, which may take fewer "
-        "at a time",
-    )

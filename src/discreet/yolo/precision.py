@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from discreet.errors import ConfigurationError, DiscreetError
+from discreet.step import is_out_of_memory
 
 if TYPE_CHECKING:
     from discreet.yolo.train import PrivateDetectionTrainer
@@ -25,7 +26,8 @@ def takes_bfloat16(trainer: PrivateDetectionTrainer) -> bool:
         trainer: A trainer whose model and engine are ready.
 
     Raises:
-        ConfigurationError: It was asked for, and would tie images to one another.
+        ConfigurationError: It was asked for, and would tie images to one another, or takes more
+            memory than there is.
     """
     asked, place = trainer.prepared.performance.bfloat16, trainer.team.place
     images = trainer.loop.expected_images
@@ -38,7 +40,18 @@ def takes_bfloat16(trainer: PrivateDetectionTrainer) -> bool:
             where="amp=bf16",
             do="leave amp out",
         )
-    change = _change_by_company(trainer)
+    try:
+        change = _change_by_company(trainer)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        if asked:
+            raise too_many_at_once(trainer.loop.images_of_a_part) from None
+        trainer.reporter.notice(
+            "computing in float32, which may take fewer images at once: bfloat16 takes more than "
+            "fit the memory"
+        )
+        return False
     if change is None:
         return asked is True
     if change <= _LARGEST_ROUNDING:
@@ -55,6 +68,21 @@ def takes_bfloat16(trainer: PrivateDetectionTrainer) -> bool:
         "take twice the time planned"
     )
     return False
+
+
+def too_many_at_once(images: int) -> ConfigurationError:
+    """What to say of a part that does not fit, and in bfloat16 may not become smaller.
+
+    Args:
+        images: How many images it has, filled up.
+    """
+    return ConfigurationError(
+        f"{images} images do not fit the memory at once, and in bfloat16 each part of a step has "
+        "as many",
+        where="micro_batch",
+        do="give a smaller micro_batch=, or amp=False, which takes fewer at once where it must; a "
+        "run that has begun goes on so with resume=",
+    )
 
 
 def asked_for_bfloat16(amp: object) -> bool | None:
