@@ -125,7 +125,8 @@ REFUSED: Mapping[str, Argument] = {
         True,
         ours=False,
         harmless=("fp32", "bf16"),
-        why="fp16 training skips steps when a gradient overflows, a test without noise",
+        why="only float32 and bfloat16 are private here: fp16 training skips steps when a gradient "
+        "overflows, a test without noise",
         instead="Use amp=bf16 or amp=False; left out, it is the faster one of this machine's CPU.",
     ),
     # Traces of the private images on disk.
