@@ -287,7 +287,7 @@ def test_all_parts_of_a_run_are_of_one_size(run: Run, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize(
-    ("given", "even"), [({"micro_batch": 2}, {2}), ({"micro_batch": 1000}, {8})]
+    ("given", "even"), [({"micro_batch": 2}, {2}), ({"micro_batch": 16}, {8})]
 )
 def test_a_micro_batch_is_the_most_that_is_held_and_not_filled_up_to(
     run: Run, given: dict[str, Any], even: set[int], monkeypatch: pytest.MonkeyPatch
