@@ -25,6 +25,7 @@ from discreet.errors import ConfigurationError, TeamError
 from discreet.launched import Place
 from discreet.ledger import RunLedger
 from discreet.result import TrainingResult
+from discreet.yolo import preparation
 from discreet.yolo.devices import device_of, fits
 from tests.team import Member, start_team
 from tests.yolo.conftest import ARCHITECTURE, IMGSZ
@@ -43,7 +44,11 @@ def given(scenes: Path, tmp_path: Path) -> dict[str, Any]:
 
 
 def train_in_team(
-    arguments: Mapping[str, Any], visible: Visible | None, pause: float, changes: Mapping[int, Any]
+    arguments: Mapping[str, Any],
+    visible: Visible | None,
+    pause: float,
+    changes: Mapping[int, Any],
+    devices: Mapping[int, str],
 ) -> TrainingResult:
     """Train; count updates of the weights, the moment they are made.
 
@@ -52,7 +57,10 @@ def train_in_team(
         visible: Counts.
         pause: Seconds that an update of the leader takes longer.
         changes: Arguments of single ranks.
+        devices: Names of those of single ranks.
     """
+    rank = int(os.environ.get("RANK", 0))
+    preparation.rounds_by = lambda _: {"devices": devices.get(rank, "one")}
     yolo = PrivateYOLO(ARCHITECTURE)
     PrivateDetectionTrainer._check_step = lambda _: None  # seconds that are not at stake here
 
@@ -62,7 +70,7 @@ def train_in_team(
         time.sleep(pause)
 
     yolo.add_callback("on_train_start", lambda t: t.optimizer.register_step_post_hook(made))
-    return yolo.train(**{**arguments, **changes.get(int(os.environ.get("RANK", 0)), {})})
+    return yolo.train(**{**arguments, **changes.get(rank, {})})
 
 
 def start(
@@ -72,8 +80,11 @@ def start(
     visible: Visible | None = None,
     pause: float = 0.0,
     changes: Mapping[int, Any] | None = None,
+    devices: Mapping[int, str] | None = None,
 ) -> list[Member]:
-    return start_team(train_in_team, dict(arguments), visible, pause, changes or {}, size=size)
+    return start_team(
+        train_in_team, dict(arguments), visible, pause, changes or {}, devices or {}, size=size
+    )
 
 
 def weights(run: TrainingResult) -> dict[str, torch.Tensor]:
@@ -128,6 +139,21 @@ def test_processes_with_other_images_do_not_begin(given: dict[str, Any], tmp_pat
         assert "process 2 of 2 has other training images, labels or class names" in str(error)
     assert not list((tmp_path / "runs").glob("*"))
     assert charged(tmp_path / "runs", tmp_path / "ledger.sqlite") == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("amp", "alike"), [("bf16", False), pytest.param(False, True, marks=pytest.mark.slow)]
+)
+def test_processes_that_would_round_otherwise_do_not_begin(
+    given: dict[str, Any], tmp_path: Path, amp: object, alike: bool
+):
+    """Which of them computes an image depends on who else is drawn."""
+    for member in start({**given, "amp": amp, "steps": 1}, devices={1: "another"}):
+        answer = member.answer()
+        assert isinstance(answer, TrainingResult if alike else TeamError)
+        assert alike or "process 2 of 2 has other devices than the first" in str(answer)
+    spent = charged(tmp_path / "runs", tmp_path / "ledger.sqlite")
+    assert spent == ((1, 1) if alike else (0, 0))
 
 
 def test_what_one_process_cannot_read_no_process_trains_on(given: dict[str, Any], tmp_path: Path):

@@ -33,10 +33,18 @@ def change_by_company(subject: Subject, *, sizes: Sequence[int]) -> float:
         with exact_arithmetic(), without_dropout(subject.model):
             bench = Bench(subject, snapshot)
             first = _norms(bench, sizes[0], shift=0)
-            others = [_norms(bench, size, shift=1 + size // 2) for size in sizes]
+            others = [_norms(bench, size, shift=_elsewhere(size)) for size in sizes]
     finally:
         snapshot.restore()
     return max(_change(first, other) for other in others)
+
+
+def _elsewhere(size: int) -> int:
+    """By how many places units move on: about half a batch, to even places from odd ones.
+
+    Never by a whole batch, which would have all of them where they were, beside the same.
+    """
+    return size // 2 | 1
 
 
 def _change(one: Tensor, other: Tensor) -> float:

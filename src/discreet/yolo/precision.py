@@ -12,6 +12,7 @@ from discreet.errors import ConfigurationError, DiscreetError
 from discreet.step import is_out_of_memory
 
 if TYPE_CHECKING:
+    from discreet.arguments import PrivacyArguments
     from discreet.yolo.train import PrivateDetectionTrainer
 
 _FEWEST_IMAGES = 24  # of a step; of fewer, half of what is computed would be filling
@@ -76,18 +77,34 @@ def too_many_at_once(images: int) -> ConfigurationError:
     Args:
         images: How many images it has, filled up.
     """
+    if images == 1:
+        return ConfigurationError(
+            "not even one image fits the memory",
+            where="imgsz",
+            do="free memory, or give a smaller imgsz=, zoom= or model=, or a trainable= of less",
+        )
     return ConfigurationError(
         f"{images} images do not fit the memory at once, and in bfloat16 each part of a step has "
         "as many",
         where="micro_batch",
-        do="give a smaller micro_batch=, or amp=False, which takes fewer at once where it must; a "
-        "run that has begun goes on so with resume=",
+        do="give a smaller micro_batch=, or amp=False, which takes fewer at once where it must",
     )
 
 
 def asked_for_bfloat16(amp: object) -> bool | None:
     """What `amp=` says; None where it was left out."""
     return None if amp is None else amp == "bf16"
+
+
+def images_of_a_step(asked: PrivacyArguments, *, most: int) -> int:
+    """Images, views included, that a step is expected to read, or more where its batch is open.
+
+    Args:
+        asked: What the user asked for.
+        most: All images.
+    """
+    images = most if asked.batch is None else asked.batch * (asked.images_of_a_unit or 1)
+    return min(images, most) * (asked.views or 1)
 
 
 def wants_bfloat16(
@@ -105,6 +122,16 @@ def wants_bfloat16(
     if asked is not None:
         return asked
     return processes == 1 and images >= _FEWEST_IMAGES and is_fast_in_bfloat16(device)
+
+
+def rounds_by(device: torch.device) -> dict[str, str]:
+    """What the last bits of a pass in bfloat16 depend on, by what it is called.
+
+    Args:
+        device: Where a model's passes run.
+    """
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else str(_capabilities())
+    return {"devices": f"{device.type} {name}", "numbers of threads": str(torch.get_num_threads())}
 
 
 def _change_by_company(trainer: PrivateDetectionTrainer) -> float | None:
@@ -128,9 +155,13 @@ def is_fast_in_bfloat16(device: torch.device) -> bool:
     Args:
         device: Where a model's passes run.
     """
-    find = getattr(torch.cpu, "get_capabilities", dict)  # not in older versions
-    able = cast("dict[str, object]", find())
+    able = _capabilities()
     return device.type == "cpu" and bool(able.get("avx512_bf16") or able.get("amx_bf16"))
+
+
+def _capabilities() -> dict[str, object]:
+    """What the CPU can do, as torch has it; nothing from older versions."""
+    return cast("dict[str, object]", getattr(torch.cpu, "get_capabilities", dict)())
 
 
 def in_single_precision(predicted: Any) -> Any:

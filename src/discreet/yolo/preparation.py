@@ -31,10 +31,16 @@ from discreet.randomness import make_source
 from discreet.recipes import Chosen, PublicFacts, classes_learned
 from discreet.terminal import Reporter
 from discreet.yolo.checkpoint import RunState, dataset_digest, file_digest
+from discreet.yolo.devices import check_device
 from discreet.yolo.inputs import DEFAULT_PROJECT, RunInputs, read_inputs, start_of
 from discreet.yolo.model import Norm
 from discreet.yolo.parts import make_parts
-from discreet.yolo.precision import asked_for_bfloat16, wants_bfloat16
+from discreet.yolo.precision import (
+    asked_for_bfloat16,
+    images_of_a_step,
+    rounds_by,
+    wants_bfloat16,
+)
 from discreet.yolo.stages import Stage, select_stages
 from discreet.yolo.tasks import Task
 from discreet.yolo.teacher import Teacher
@@ -213,7 +219,13 @@ def decide(inputs: RunInputs, *, extra_units: int = 0, team: Team = SOLO) -> Pre
     if state is not None:
         state.check_unchanged(fresh)
     if team.place.size > 1:
-        require_same(team, fresh.in_common() | _computing_alike(plan.mechanism))
+        bfloat16 = _asked_for_bfloat16(inputs)
+        require_same(
+            team,
+            fresh.in_common()
+            | _computing_alike(plan.mechanism)
+            | (rounds_by(check_device(inputs.settings["device"])) if bfloat16 else {}),
+        )
     assert privacy.trainable is not None
     prepared = PreparedRun(
         privacy=privacy,
@@ -247,7 +259,7 @@ def _time_of(inputs: RunInputs, team: Team, trainable: str, zoom: int) -> StepTi
         _, start = start_of(inputs.settings)
         device = torch.device("cpu" if _on_cpu(inputs.settings) else "cuda")
         asked = _asked_for_bfloat16(inputs)
-        images = len(inputs.dataset.train) * (inputs.privacy.views or 1)  # a step reads no more
+        images = images_of_a_step(inputs.privacy, most=len(inputs.dataset.train))
         half = wants_bfloat16(asked, device, images=images, processes=team.place.size)
         imgsz = inputs.settings["imgsz"]
         step = measure_step(start, imgsz, trainable, zoom, bfloat16=half, device=device)
