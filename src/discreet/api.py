@@ -171,6 +171,10 @@ def plan_as_asked(asked: PlanArguments, *, timed: bool, reporter: Reporter | Non
     Raises:
         DiscreetError: See `plan`.
     """
+    if timed:
+        from discreet.arithmetic import refuse_overrides  # late: it imports torch
+
+        refuse_overrides()
     reporter = reporter or SilentReporter()
     population, units, classes = asked.n, None, None
     task: TaskName | None = None
@@ -201,11 +205,19 @@ def plan_as_asked(asked: PlanArguments, *, timed: bool, reporter: Reporter | Non
     assert population is not None
     measure: Measure | None = None
     if timed:
-        from discreet.yolo.precision import asked_for_bfloat16  # late: seconds of imports
-        from discreet.yolo.timing import measure_step
+        # late: seconds of imports
+        from discreet.yolo.precision import asked_for_bfloat16, images_of_a_step, wants_bfloat16
+        from discreet.yolo.timing import measure_step, usual_device
 
-        half = asked_for_bfloat16(asked.settings.get("amp"))
-        measure = partial(measure_step, bfloat16=half)
+        half = wants_bfloat16(
+            asked_for_bfloat16(asked.settings.get("amp")),
+            device := usual_device(),
+            images=images_of_a_step(
+                asked.privacy, most=population * (asked.privacy.images_of_a_unit or 1)
+            ),
+            processes=1,
+        )
+        measure = partial(measure_step, bfloat16=half, device=device)
     made = make_plan(
         asked.privacy,
         population=population,

@@ -79,11 +79,16 @@ def measure_step(
         ModelError: If the model cannot be opened.
         ConfigurationError: If nothing is left to train.
     """
-    device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = device or usual_device()
     side = whole_cells(imgsz)
     with torch.random.fork_rng():  # what the caller draws next does not depend on a plan
         half = is_fast_in_bfloat16(device) if bfloat16 is None else bfloat16
         return _measured(model, side, trainable or DEFAULT_TRAINABLE, zoom, half, device)
+
+
+def usual_device() -> torch.device:
+    """Where training would be: on a GPU if there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _measured(
