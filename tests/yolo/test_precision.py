@@ -14,23 +14,29 @@ from torch.nn.modules.module import register_module_forward_hook
 from torch.utils._pytree import tree_leaves
 
 import discreet.checking
-from discreet.api import train
+from discreet.api import plan, train
+from discreet.checking import company
 from discreet.errors import CheckError, ConfigurationError
 from discreet.launched import Place
 from discreet.performance import PerformanceConfig
 from discreet.terminal import SilentReporter
-from discreet.yolo import checking, loop, precision
+from discreet.yolo import checking, loop, precision, timing
 from discreet.yolo.checking import check_arguments
 from discreet.yolo.comparing import compare_runs
 from discreet.yolo.frozen import FrozenFront
 from discreet.yolo.loss import PerImageLoss
 from discreet.yolo.microbatch import images_in
-from discreet.yolo.precision import is_fast_in_bfloat16, takes_bfloat16, wants_bfloat16
+from discreet.yolo.precision import (
+    is_fast_in_bfloat16,
+    takes_bfloat16,
+    too_many_at_once,
+    wants_bfloat16,
+)
 from discreet.yolo.timing import measure_step
 from discreet.yolo.train import PrivateDetectionTrainer
 
 from ..planted.models import centre_over_the_batch
-from .conftest import ARCHITECTURE, IMGSZ, Run
+from .conftest import ARCHITECTURE, IMGSZ, Run, counts
 
 pytestmark = pytest.mark.usefixtures("unchecked", "hasty")
 
@@ -119,6 +125,26 @@ def test_steps_of_a_few_images_stay_in_float32(
     assert wants_bfloat16(True, cpu, images=1, processes=1)
 
 
+@pytest.mark.parametrize(("batch", "half"), [(23, False), (24, True), (None, True)])
+def test_a_plan_times_a_step_of_few_images_in_float32(
+    batch: int | None, half: bool, monkeypatch: pytest.MonkeyPatch
+):
+    has(monkeypatch, AMX)
+    monkeypatch.setattr(precision, "_FEWEST_IMAGES", ENOUGH)
+    measured: list[bool] = []
+    measure = measure_step
+    monkeypatch.setattr(timing, "usual_device", lambda: torch.device("cpu"))
+    monkeypatch.setattr(
+        timing,
+        "measure_step",
+        lambda *args, bfloat16, device: (
+            measured.append(bfloat16) or measure(*args, bfloat16=False, device=device)
+        ),
+    )
+    plan(n=100, epsilon=8, batch=batch, steps=2, model=ARCHITECTURE, imgsz=IMGSZ)
+    assert measured == [half]
+
+
 @pytest.mark.parametrize("cpu", [AMX, OLDER])
 def test_a_plan_times_what_training_takes(cpu: dict[str, bool], monkeypatch: pytest.MonkeyPatch):
     has(monkeypatch, cpu)
@@ -175,6 +201,7 @@ def test_a_team_computes_in_bfloat16_only_where_asked_and_on_one_host(
     [
         pytest.param(train, id="train"),
         pytest.param(check_arguments, id="check"),
+        pytest.param(lambda given: plan(**given, epsilon=8), id="plan"),
         pytest.param(
             lambda given: compare_runs(
                 given, epsilons=[8], stock_epochs=1, reporter=SilentReporter()
@@ -221,6 +248,11 @@ def few(features: Tensor) -> Tensor:
 def last(features: Tensor) -> Tensor:
     """The one at the last place."""
     return torch.arange(len(features)) == len(features) - 1
+
+
+def odd(features: Tensor) -> Tensor:
+    """Every other one."""
+    return torch.arange(len(features)) % 2 == 1
 
 
 def last_and_rare(features: Tensor) -> Tensor:
@@ -286,9 +318,8 @@ def test_all_parts_of_a_run_are_of_one_size(run: Run, monkeypatch: pytest.Monkey
     assert len(seen) == 1
 
 
-@pytest.mark.parametrize(
-    ("given", "even"), [({"micro_batch": 2}, {2}), ({"micro_batch": 16}, {8})]
-)
+@pytest.mark.usefixtures("changes")
+@pytest.mark.parametrize(("given", "even"), [({"micro_batch": 2}, {2}), ({"micro_batch": 16}, {8})])
 def test_a_micro_batch_is_the_most_that_is_held_and_not_filled_up_to(
     run: Run, given: dict[str, Any], even: set[int], monkeypatch: pytest.MonkeyPatch
 ):
@@ -304,23 +335,32 @@ def test_a_micro_batch_is_the_most_that_is_held_and_not_filled_up_to(
     assert seen == even
 
 
-@pytest.mark.parametrize("which", [last, last_and_rare])
+@pytest.mark.parametrize(
+    ("which", "batch"),
+    [(last, 12), (last_and_rare, 12), pytest.param(odd, 8, id="in pairs"), (odd, 24)],
+)
 def test_no_run_takes_bfloat16_where_it_rounds_by_who_else_is_drawn(
     run: Run,
     changes: list[float],
     halves: list[bool],
     tmp_path: Path,
     which: Callable[[Tensor], Tensor],
+    batch: int,
     monkeypatch: pytest.MonkeyPatch,
 ):
     rounding(monkeypatch, which)
     with pytest.raises(ConfigurationError, match="depends on who") as error:
-        run(amp="bf16", batch=12)
+        run(amp="bf16", batch=batch)
     assert error.value.where == "amp=bf16" and changes[0] > 1e-4
     assert not list((tmp_path / "runs").iterdir())
     has(monkeypatch, AMX)
-    run(batch=12)
+    run(batch=batch)
     assert not halves[-1]
+
+
+def test_all_are_elsewhere_the_second_time_and_odd_places_have_even_ones():
+    for size in range(2, 257):
+        assert 0 < company._elsewhere(size) < size and company._elsewhere(size) % 2
 
 
 def test_what_torch_takes_for_float32_is_not_measured(
@@ -413,8 +453,21 @@ def test_too_little_memory_for_a_part_is_told(
     memory_for(2, since=since)
     with pytest.raises(ConfigurationError, match="4 images do not fit the memory") as error:
         run(amp="bf16", batch=12)
-    assert error.value.where == "micro_batch" and "resume" in str(error.value)
+    assert error.value.where == "micro_batch" and "amp=False" in str(error.value)
     assert not list((tmp_path / "runs").iterdir())
+
+
+def test_a_run_that_runs_out_of_memory_goes_on_with_less_at_once_and_loses_nothing(
+    run: Run, memory_for: Callable[..., None], tmp_path: Path
+):
+    memory_for(2, since=(loop.StepLoop, "_end_epoch"))  # after two steps of four
+    with pytest.raises(ConfigurationError, match="do not fit the memory") as error:
+        run(amp="bf16", batch=12, steps=4)
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert f"resume with: discreet train resume={folder}" in str(error.value)
+    result = train({"resume": str(folder), "micro_batch": 2})
+    assert counts(result) == (4, 4, 4)
+    assert too_many_at_once(1).where == "imgsz"
 
 
 def test_a_run_that_did_not_ask_for_bfloat16_goes_on_in_float32_where_fewer_fit(

@@ -19,7 +19,7 @@ from ultralytics.utils import DEFAULT_CFG, callbacks
 from discreet.checking import CheckReport
 from discreet.clipping import Clipping
 from discreet.distributed import join_team
-from discreet.errors import TeamError
+from discreet.errors import ConfigurationError, TeamError
 from discreet.launched import Place
 from discreet.ledger import RunAccounts
 from discreet.planning import plan_rows, plan_warnings, recipe_rows
@@ -216,7 +216,7 @@ class PrivateDetectionTrainer(DetectionTrainer):
             self.loop.run()
             with self.team.patiently():
                 self.result = self._finish(started)
-        except (KeyboardInterrupt, TeamError) as end:
+        except (KeyboardInterrupt, TeamError, ConfigurationError) as end:
             if self.charged:
                 self.keeper.save()
                 devices = self.prepared.state.given.get("device")
@@ -224,6 +224,8 @@ class PrivateDetectionTrainer(DetectionTrainer):
                 hint = f"resume with: discreet train resume={self.run_dir}{more}"
                 if isinstance(end, TeamError):
                     end.do = hint
+                elif isinstance(end, ConfigurationError):  # such as too much at once
+                    end.do = f"{end.do}; {hint} and that"
                 else:
                     end.add_note(hint)
             raise
