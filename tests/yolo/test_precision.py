@@ -443,7 +443,7 @@ def memory_for(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     [
         pytest.param(None, id="in the measurement"),
         pytest.param((checking, "run_checks"), id="in the check"),
-        pytest.param((loop, "private_step"), id="in a step"),
+        pytest.param((loop.StepLoop, "run"), id="in a step"),
     ],
 )
 def test_too_little_memory_for_a_part_is_told(
