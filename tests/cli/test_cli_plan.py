@@ -104,21 +104,21 @@ def test_the_time_is_measured_unless_it_is_turned_off(
 
     asked: list[object] = []
 
-    def measure_step(*arguments: object, bfloat16: object) -> StepTime:
+    def measure_step(*arguments: object, bfloat16: bool, device: object) -> StepTime:
         asked.append((*arguments, bfloat16))
         return STEP
 
     monkeypatch.setattr(discreet.yolo.timing, "measure_step", measure_step)
     words = ["plan", "n=4", "noise_multiplier=5", "batch=4", "steps=10", "--json"]
     assert main(words) == 0
-    assert asked == [(None, 640, "class_film+classes", 1, None)]
+    assert asked == [(None, 640, "class_film+classes", 1, False)]
     assert json.loads(capsys.readouterr().out)["seconds"] == pytest.approx(21)
     asked.clear()
     assert main([*words, "time=false"]) == 0
     made = discreet.plan(n=4, noise_multiplier=5, batch=4, steps=10)
     assert asked == [] and made.seconds is None
     timed = discreet.plan(n=4, noise_multiplier=5, batch=4, steps=10, model=DEMO_MODEL, imgsz=32)
-    assert asked == [(DEMO_MODEL, 32, "class_film+classes", 2, None)]
+    assert asked == [(DEMO_MODEL, 32, "class_film+classes", 2, False)]
     assert timed.seconds == pytest.approx(21)
     asked.clear()
     assert main([*words, "amp=bf16"]) == 0
