@@ -48,7 +48,7 @@ def is_flag(name: str) -> bool:
 def _lists() -> Mapping[tuple[str, str], Mapping[str, str]]:
     from discreet.arguments.refused import FIXED, REFUSED
 
-    refused = "Refused where they would void the guarantee (give one to read why, and what is not)"
+    refused = "Refused where it would void the guarantee (give one to read when and why)"
     return {
         (refused, "refused"): {name: entry.why for name, entry in REFUSED.items()},
         ("Held at one value in private runs", "fixed"): {
