@@ -305,7 +305,9 @@ def test_it_is_by_filling_parts_up(run: Run, monkeypatch: pytest.MonkeyPatch):
         run(amp="bf16", batch=12)
 
 
-def test_all_parts_of_a_run_are_of_one_size(run: Run, monkeypatch: pytest.MonkeyPatch):
+@pytest.fixture
+def sizes(monkeypatch: pytest.MonkeyPatch) -> set[int]:
+    """How many images the parts of a run have."""
     seen: set[int] = set()
     compute = PerImageLoss.__call__
 
@@ -314,25 +316,21 @@ def test_all_parts_of_a_run_are_of_one_size(run: Run, monkeypatch: pytest.Monkey
         return compute(loss, predicted, batch)
 
     monkeypatch.setattr(PerImageLoss, "__call__", looking)
+    return seen
+
+
+def test_all_parts_of_a_run_are_of_one_size(run: Run, sizes: set[int]):
     run(amp="bf16", views=2, batch=7, steps=6, trainable="film+classes")
-    assert len(seen) == 1
+    assert len(sizes) == 1
 
 
 @pytest.mark.usefixtures("changes")
 @pytest.mark.parametrize(("given", "even"), [({"micro_batch": 2}, {2}), ({"micro_batch": 16}, {8})])
 def test_a_micro_batch_is_the_most_that_is_held_and_not_filled_up_to(
-    run: Run, given: dict[str, Any], even: set[int], monkeypatch: pytest.MonkeyPatch
+    run: Run, sizes: set[int], given: dict[str, Any], even: set[int]
 ):
-    seen: set[int] = set()
-    compute = PerImageLoss.__call__
-
-    def looking(loss: PerImageLoss, predicted: Any, batch: Any) -> Tensor:
-        seen.add(images_in(batch))
-        return compute(loss, predicted, batch)
-
-    monkeypatch.setattr(PerImageLoss, "__call__", looking)
     run(amp="bf16", batch=24, **given)
-    assert seen == even
+    assert sizes == even
 
 
 @pytest.mark.parametrize(
